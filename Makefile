@@ -1,7 +1,6 @@
 # stepfs: `make` prints what there is.
 SHELL := /bin/sh
 PYTHON ?= python3
-export PYTHON
 
 VENV := .venv
 READY := $(VENV)/ready
@@ -88,6 +87,7 @@ man: venv
 	$(VENV)/bin/python systemd/man/build.py build/man
 
 .PHONY: install uninstall
+install: export PYTHON := $(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard /usr/bin/python3) $(PYTHON)),$(PYTHON))
 install: packages
 	systemd/install.sh install
 

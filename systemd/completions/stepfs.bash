@@ -1,0 +1,65 @@
+# bash completion for stepfs                                             -*- shell-script -*-
+
+_stepfs_mountpoints() {
+    local _ place kind
+    while read -r _ place kind _; do
+        [[ $kind == fuse.stepfs ]] && printf '%b\n' "$place"
+    done </proc/self/mounts
+}
+
+_stepfs() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' flags='' word
+    local options='ro allow_other uid= gid= umask= memory= cache= line_limit= sync=close
+        sync=always sync=never'
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        [[ $word == -* ]] || { command=$word && break; }
+    done
+    # Readline cuts words at the = of an option.
+    [[ $cur == '=' ]] && cur=''
+
+    case $prev in
+        -o | --options)
+            local given=''
+            [[ $cur == *,* ]] && given=${cur%,*},
+            mapfile -t COMPREPLY < <(compgen -P "$given" -W "$options" -- "${cur##*,}")
+            compopt -o nospace
+            return
+            ;;
+        --log-format)
+            mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
+            return
+            ;;
+        --log-level)
+            mapfile -t COMPREPLY < <(compgen -W 'debug info notice warning error' -- "$cur")
+            return
+            ;;
+    esac
+
+    case $command in
+        mount) flags='-f --foreground -o --options --log-format --log-level --log-file --help' ;;
+        umount) flags='-l --lazy --help' ;;
+        status) flags='--json --help' ;;
+        follow) flags='--from-start --help' ;;
+        check) flags='--repair --help' ;;
+        demo) flags='--help' ;;
+        '') flags='--version --help' ;;
+    esac
+    if [[ $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur")
+    elif [[ -z $command ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'mount umount status follow check demo' -- "$cur")
+    elif [[ $command == umount || $command == status ]]; then
+        local IFS=$'\n'
+        mapfile -t COMPREPLY < <(compgen -W "$(_stepfs_mountpoints)" -- "$cur")
+        compopt -o filenames
+    elif [[ $command == follow || $prev == --log-file ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        compopt -o filenames
+    else
+        mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+        compopt -o filenames
+    fi
+}
+
+complete -F _stepfs stepfs

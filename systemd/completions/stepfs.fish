@@ -1,0 +1,44 @@
+# fish completion for stepfs
+
+function __stepfs_mountpoints
+    string match -r '^\S+ \S+ fuse\.stepfs' </proc/self/mounts | string replace -r '^\S+ (\S+) .*' '$1' | string unescape
+end
+
+function __stepfs_options
+    set -l given (string replace -r '[^,]*$' '' -- (commandline -ct))
+    printf '%s\t%s\n' \
+        $given"ro" 'refuse every write' \
+        $given"allow_other" 'let other users in, as far as the modes of the store let them' \
+        $given"uid=" 'show this owner' \
+        $given"gid=" 'show this group' \
+        $given"umask=" 'take these bits from the modes shown' \
+        $given"memory=" 'the memory of the daemon, or none' \
+        $given"cache=" 'bound of the text kept in memory' \
+        $given"line_limit=" 'longest line taken by append' \
+        $given"sync=close" 'on disk when close returns' \
+        $given"sync=always" 'on disk when write returns' \
+        $given"sync=never" 'on disk when the kernel sees fit'
+end
+
+complete -c stepfs -f
+complete -c stepfs -n __fish_use_subcommand -l version -d 'print the version and exit'
+complete -c stepfs -s h -l help -d explain
+complete -c stepfs -n __fish_use_subcommand -a mount -d 'show a store at a mountpoint'
+complete -c stepfs -n __fish_use_subcommand -a umount -d 'take a mount away'
+complete -c stepfs -n __fish_use_subcommand -a status -d 'what a mount tells of itself'
+complete -c stepfs -n __fish_use_subcommand -a follow -d 'print the steps of a session as they come'
+complete -c stepfs -n __fish_use_subcommand -a check -d 'look for what is wrong in a store'
+complete -c stepfs -n __fish_use_subcommand -a demo -d 'write a sample store'
+
+complete -c stepfs -n '__fish_seen_subcommand_from mount' -s f -l foreground -d 'stay, and log to stderr'
+complete -c stepfs -n '__fish_seen_subcommand_from mount' -s o -l options -x -a '(__stepfs_options)' -d 'mount options'
+complete -c stepfs -n '__fish_seen_subcommand_from mount' -l log-format -x -a 'text json'
+complete -c stepfs -n '__fish_seen_subcommand_from mount' -l log-level -x -a 'debug info notice warning error'
+complete -c stepfs -n '__fish_seen_subcommand_from mount' -l log-file -r -F -d 'log to this file'
+complete -c stepfs -n '__fish_seen_subcommand_from umount' -s l -l lazy -d 'though it is in use'
+complete -c stepfs -n '__fish_seen_subcommand_from umount status' -a '(__stepfs_mountpoints)'
+complete -c stepfs -n '__fish_seen_subcommand_from status' -l json -d 'as one JSON document'
+complete -c stepfs -n '__fish_seen_subcommand_from follow' -l from-start -d 'print the history first'
+complete -c stepfs -n '__fish_seen_subcommand_from follow' -F
+complete -c stepfs -n '__fish_seen_subcommand_from check' -l repair -d 'move aside what is wrong'
+complete -c stepfs -n '__fish_seen_subcommand_from mount check demo' -a '(__fish_complete_directories)'

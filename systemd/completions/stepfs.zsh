@@ -1,0 +1,70 @@
+#compdef stepfs
+# zsh completion for stepfs
+
+_stepfs_mountpoints() {
+    local -a places
+    places=(${(f)"$(awk '$3 == "fuse.stepfs" { print $2 }' /proc/self/mounts)"})
+    compadd -f -- ${(g::)places}
+}
+
+_stepfs_options() {
+    _values -s , 'mount option' \
+        'ro[refuse every write]' \
+        'allow_other[let other users in, as far as the modes of the store let them]' \
+        'uid[show this owner]:user:_users' \
+        'gid[show this group]:group:_groups' \
+        'umask[take these bits from the modes shown]:octal mask:' \
+        'memory[the memory of the daemon, or none]:path:_files' \
+        'cache[bound of the text kept in memory]:size:' \
+        'line_limit[longest line taken by append]:size:' \
+        'sync[when what was written is on disk]:when:(close always never)'
+}
+
+_stepfs() {
+    local context state state_descr line
+    local -A opt_args
+    _arguments -C \
+        '(- *)--version[print the version and exit]' \
+        '(- *)'{-h,--help}'[explain]' \
+        '1:command:->command' \
+        '*::argument:->argument' && return
+
+    case $state in
+        command)
+            local -a commands=(
+                'mount:show a store at a mountpoint'
+                'umount:take a mount away'
+                'status:what a mount tells of itself'
+                'follow:print the steps of a session as they come'
+                'check:look for what is wrong in a store'
+                'demo:write a sample store'
+            )
+            _describe command commands
+            ;;
+        argument)
+            case $words[1] in
+                mount)
+                    _arguments \
+                        {-f,--foreground}'[stay, and log to stderr]' \
+                        '*'{-o,--options}'[mount options]:options:_stepfs_options' \
+                        '--log-format[how it logs]:format:(text json)' \
+                        '--log-level[the least that is logged]:level:(debug info notice warning error)' \
+                        '--log-file[log to this file]:file:_files' \
+                        '1:store:_files -/' \
+                        '2:mountpoint:_files -/'
+                    ;;
+                umount)
+                    _arguments {-l,--lazy}'[though it is in use]' '1:mountpoint:_stepfs_mountpoints'
+                    ;;
+                status)
+                    _arguments '--json[as one JSON document]' '1:mountpoint:_stepfs_mountpoints'
+                    ;;
+                follow) _arguments '--from-start[print the history first]' '1:session:_files' ;;
+                check) _arguments '--repair[move aside what is wrong]' '1:store:_files -/' ;;
+                demo) _arguments '1:directory:_files -/' ;;
+            esac
+            ;;
+    esac
+}
+
+_stepfs "$@"
