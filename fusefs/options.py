@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from fusefs.exits import CommandError, Exit
+
 SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 OCTAL = re.compile(r"[0-7]{1,4}", re.ASCII)
 NUMBER = re.compile(r"[0-9]+", re.ASCII)
@@ -40,8 +42,11 @@ GENERIC_WITH_VALUE = frozenset({"user", "comment"})
 GENERIC_PREFIXES = ("x-", "X-")
 
 
-class OptionError(Exception):
-    """An option that is not one, or a value that it cannot have; the text is a sentence."""
+class OptionError(CommandError):
+    """An option that is not one, or a value that it cannot have."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(Exit.USAGE, sentence)
 
 
 class Sync(Enum):

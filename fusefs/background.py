@@ -1,0 +1,102 @@
+"""Starting in the background: the caller waits until the mount is live, or is told why not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from fusefs.exits import CommandError, Exit
+
+LIVE = b"live"
+SENTENCE_BYTES = 4000
+
+
+class Report:
+    """The child's end: says once how the start went, and lets go of the caller's terminal."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe: int | None = pipe
+
+    def live(self) -> None:
+        """The mount answers: the caller may exit with 0."""
+        self._send(LIVE)
+
+    def failed(self, error: CommandError) -> None:
+        """The caller exits with the error; once the mount has been live nobody listens."""
+        sentence = error.sentence.encode("utf-8", "backslashreplace")[:SENTENCE_BYTES]
+        self._send(b"%d %s" % (error.code, sentence))
+
+    def _send(self, message: bytes) -> None:
+        if self._pipe is None:
+            return
+        pipe, self._pipe = self._pipe, None
+        try:
+            os.write(pipe, message)
+        except BrokenPipeError:
+            pass  # the caller was killed while it waited
+        finally:
+            os.close(pipe)
+
+
+def start(serve: Callable[[Report], None]) -> None:
+    """Run `serve` in a new session of its own; return when it reported that it is live.
+
+    To be called before any thread exists. The child ends with `serve` and never comes back from
+    here. Raises the child's `CommandError` in the caller.
+    """
+    hearing, telling = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_child(serve, telling))
+    os.close(telling)
+    try:
+        _wait(hearing, pid)
+    except KeyboardInterrupt:
+        os.kill(pid, signal.SIGTERM)
+        raise
+    finally:
+        os.close(hearing)
+
+
+def _child(serve: Callable[[Report], None], telling: int) -> int:
+    report = Report(telling)
+    try:
+        os.setsid()
+        _let_go(keep=telling)
+        serve(report)
+    except CommandError as error:
+        report.failed(error)
+        return error.code
+    except BaseException as error:
+        report.failed(CommandError(Exit.FAILED, f"unexpected {type(error).__name__}: {error}"))
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _let_go(keep: int) -> None:
+    """Hold nothing of the caller's: whoever reads its pipes must see them end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _wait(hearing: int, pid: int) -> None:
+    message = b""
+    while received := os.read(hearing, SENTENCE_BYTES):
+        message += received
+    if message == LIVE:
+        return
+    _, status = os.waitpid(pid, 0)
+    code, _, sentence = message.decode("utf-8", "replace").partition(" ")
+    if not sentence:
+        code = str(int(Exit.FAILED))
+        sentence = f"the server ended before it was live{_how(status)}"
+    raise CommandError(int(code), sentence)
+
+
+def _how(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f", killed by {signal.Signals(-code).name}" if code < 0 else f", with code {code}"

@@ -1,0 +1,70 @@
+"""How a command ends: exit codes, and the one line that says why."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+
+from fusefs.logs import is_journal
+from storage.errors import StoreError, printable
+
+INTERRUPTED = 130
+
+
+class Exit(IntEnum):
+    """The exit codes of `stepfs`; `stepfs --help` explains them."""
+
+    OK = 0
+    USAGE = 1
+    STORE = 2
+    MOUNTPOINT = 3
+    PERMISSION = 4
+    FAILED = 5
+    NOT_STEPFS = 6
+    CHECK_FOUND = 7
+    CHECK_REPAIRED = 8
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked; `sentence` is its one line on stderr."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+def guarded(program: str, run: Callable[[], int]) -> int:
+    """The exit code of `run`; whatever it raises becomes one line on stderr.
+
+    Of an error that nobody foresaw the traceback is shown in Python's development mode alone.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+    except CommandError as error:
+        _complain(program, error.sentence)
+        return error.code
+    except StoreError as error:
+        _complain(program, error.sentence)
+        return Exit.FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if sys.flags.dev_mode:
+            traceback.print_exc()
+        _complain(program, f"unexpected {type(error).__name__}: {error}")
+        return Exit.FAILED
+    return code
+
+
+def _complain(program: str, sentence: str) -> None:
+    priority = "<3>" if is_journal() else ""
+    text = " ".join(printable(sentence).split())
+    print(f"{priority}{program}: {text}", file=sys.stderr)

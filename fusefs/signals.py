@@ -1,0 +1,45 @@
+"""Signals of the serving process, taken from before the event loop runs until the very end."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+import trio
+
+TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Signals:
+    """Hands each signal to `act` on the event loop; one that came before the loop waits for it."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self._act = act
+        self._pending: deque[int] = deque()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def install(self) -> None:
+        """Take the signals from now on. A write to a closed pipe is an error, not a death."""
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        for number in TAKEN:
+            signal.signal(number, self._came)
+
+    def attach(self) -> None:
+        """To be called on the loop: act on what came before, then on each as it comes."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._dispatch()
+
+    def detach(self) -> None:
+        """The loop is about to end: what comes now only waits, and so ends nothing half done."""
+        self._token = None
+
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        self._pending.append(number)
+        if self._token is not None:
+            self._token.run_sync_soon(self._dispatch, idempotent=True)
+
+    def _dispatch(self) -> None:
+        while self._pending:
+            self._act(self._pending.popleft())
