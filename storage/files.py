@@ -1,0 +1,188 @@
+"""System calls relative to directory descriptors that follow no symlink (G21)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from storage.errors import StoreError, printable
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What a file system answers to a flag of renameat2(2) that it does not know."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open_directory(name: str, at: int | None = None) -> int:
+    """A new descriptor of the directory `name`.
+
+    Below `at` a symlink is refused (ENOTDIR or ELOOP); without `at` the name is one that a person
+    gave, and is followed. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(name, flags if at is None else flags | os.O_NOFOLLOW, dir_fd=at)
+
+
+@contextmanager
+def reopened(directory: int) -> Iterator[int]:
+    """A descriptor of `directory` with its own position and its own locks, closed at the end.
+
+    Listings through one descriptor share a position, so threads would skip each other's names.
+    """
+    own = open_directory(".", directory)
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+def listing(directory: int) -> list[str]:
+    """The names in `directory`, as they are now. Raises OSError."""
+    with reopened(directory) as own:
+        return os.listdir(own)
+
+
+def is_regular(name: str, at: int) -> bool:
+    """Whether `name` is a regular file, looked at without opening it; False if it is not there.
+
+    Raises OSError where that cannot be known.
+    """
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def is_same(name: str, at: int, descriptor: int) -> bool:
+    """Whether `name` is still that of the open file. Raises OSError, ENOENT if it is no more."""
+    named, opened = os.stat(name, dir_fd=at, follow_symlinks=False), os.fstat(descriptor)
+    return os.path.samestat(named, opened)
+
+
+def read_regular(name: str, at: int) -> tuple[bytes, os.stat_result]:
+    """The whole content of the regular file `name` and its status when opened.
+
+    Never follows a symlink and never blocks on a FIFO; whoever does not know the type asks
+    `is_regular` first, since opening a FIFO or a device may be felt at its other end. Raises
+    OSError, and StoreError EINVAL for anything but a regular file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=at)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(errno.EINVAL, "not-a-file", f"{printable(name)} is no regular file")
+        content = os.read(descriptor, status.st_size + 1)
+        if len(content) != status.st_size:
+            content = _read_on(descriptor, content)
+        return content, status
+    finally:
+        os.close(descriptor)
+
+
+def _read_on(descriptor: int, beginning: bytes) -> bytes:
+    pieces = [beginning]
+    while pieces[-1]:
+        pieces.append(os.read(descriptor, 1 << 20))
+    return b"".join(pieces)
+
+
+def exchange(a: str, b: str, at: int) -> None:
+    """Gives each of two existing names in `at` what the other had, in one step.
+
+    Raises OSError; its errno is in UNSUPPORTED where the file system cannot.
+    """
+    _renameat2(a, b, at, RENAME_EXCHANGE)
+
+
+def rename_new(old: str, new: str, at: int) -> None:
+    """Renames `old` to `new`, a name that must be free (EEXIST otherwise).
+
+    Raises OSError; its errno is in UNSUPPORTED where the file system cannot.
+    """
+    _renameat2(old, new, at, RENAME_NOREPLACE)
+
+
+def _renameat2(old: str, new: str, at: int, flags: int) -> None:
+    done = _libc.renameat2(at, os.fsencode(old), at, os.fsencode(new), ctypes.c_uint(flags))
+    if done != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), old, None, new)
+
+
+def write_new(
+    name: str, data: bytes, at: int, mode: int, owner: tuple[int, int] | None, sync: bool
+) -> os.stat_result:
+    """Makes the file `name` with exactly `mode`, and returns its status.
+
+    `owner` is a user and a group id, given where the process may give them. With `sync` the
+    contents are on disk on return (the name is not). Nothing is left on failure. Raises OSError,
+    EEXIST if the name is taken.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=at)
+    try:
+        give(descriptor, owner)
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, data)
+        if sync:
+            os.fsync(descriptor)
+        return os.fstat(descriptor)
+    except BaseException:
+        os.unlink(name, dir_fd=at)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def create_complete(
+    name: str,
+    data: bytes,
+    at: int,
+    mode: int,
+    owner: tuple[int, int] | None,
+    exclusive: bool,
+    sync: bool,
+) -> None:
+    """Makes `name` hold `data`, in one step and complete, or leaves everything as it was.
+
+    With `exclusive` an existing file stays and EEXIST is raised; without, it is replaced. With
+    `sync` the contents are on disk before the name, and the name on return. Raises OSError.
+    """
+    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+    write_new(temporary, data, at, mode, owner, sync)
+    try:
+        if exclusive:
+            os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+            os.unlink(temporary, dir_fd=at)
+        else:
+            os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
+    except BaseException:
+        os.unlink(temporary, dir_fd=at)
+        raise
+    if sync:
+        os.fsync(at)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`, however many calls that takes. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def give(descriptor: int, owner: tuple[int, int] | None) -> None:
+    """Gives the open file to `owner` (user and group id) where the process may."""
+    if owner is None:
+        return
+    status = os.fstat(descriptor)
+    if (status.st_uid, status.st_gid) != owner:
+        with suppress(PermissionError):
+            os.fchown(descriptor, *owner)
