@@ -23,16 +23,14 @@ NAME_MAX: Final = 500
 _TOOL_ROLES: Final = frozenset({"tool", "function"})
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _BACKTICKS: Final = re.compile("`+")
-_FENCE: Final = re.compile(r"(`{3,}|~{3,})([^\n]*)")
+_LIST_ITEM: Final = re.compile(r" {0,3}(?:[-+*]|[0-9]{1,9}[.)])(?: {1,4}(?=[^ ])| |$)")
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)")
 _HTML: Final = (
-    (re.compile(r" {0,3}<!--"), "-->"),
-    (re.compile(r" {0,3}<\?"), "?>"),
-    (re.compile(r" {0,3}<!\[CDATA\["), "]]>"),
-    (re.compile(r" {0,3}<![A-Za-z]"), ">"),
-    (re.compile(r" {0,3}<pre(?=[\s>]|$)", re.IGNORECASE), "</pre>"),
-    (re.compile(r" {0,3}<script(?=[\s>]|$)", re.IGNORECASE), "</script>"),
-    (re.compile(r" {0,3}<style(?=[\s>]|$)", re.IGNORECASE), "</style>"),
-    (re.compile(r" {0,3}<textarea(?=[\s>]|$)", re.IGNORECASE), "</textarea>"),
+    (r"<!--", r"-->", "-->"),
+    (r"<\?", r"\?>", "?>"),
+    (r"<!\[CDATA\[", r"\]\]>", "]]>"),
+    (r"<![A-Za-z]", r">", ">"),
+    (r"<(?i:pre|script|style|textarea)(?=[\s>]|$)", r"</(?i:pre|script|style|textarea)>", "</pre>"),
 )
 
 
@@ -199,8 +197,7 @@ def _size(size: int) -> str:
 def _closed(text: str) -> str:
     """`text` with its open fence or HTML block closed, by the rules of CommonMark.
 
-    Of fences only those at the start of a line matter: the block that an indented one is in (a list
-    item, a quotation) ends at the next heading, and the fence with it.
+    What a list item or a quotation holds matters not: it ends with them, at the next heading.
     """
     text = text.rstrip("\n")
     if not text.strip():
@@ -208,22 +205,31 @@ def _closed(text: str) -> str:
     if "```" not in text and "~~~" not in text and "<" not in text:
         return text
     end: re.Pattern[str] | None = None
-    closing = ""
+    closing, item = "", 0
     for line in text.split("\n"):
         if end is None:
-            end, closing = _opened(line)
+            item = _item(line, item)
+            if not item:
+                end, closing = _opened(line)
         elif end.search(line):
             end = None
     return f"{text}\n{closing}" if end else text
 
 
+def _item(line: str, item: int) -> int:
+    """The column at which the content of the list item begins that `line` is in, 0 outside one."""
+    if marker := _LIST_ITEM.match(line):
+        return marker.end()
+    indent = len(line) - len(line.lstrip(" "))
+    return item if indent >= item or indent == len(line) else 0
+
+
 def _opened(line: str) -> tuple[re.Pattern[str] | None, str]:
     """What ends the block that `line` opens and leaves open, and a line that does so."""
-    if (fence := _FENCE.match(line)) and not (line[0] == "`" and "`" in fence[2]):
+    if (fence := _FENCE.match(line)) and not (fence[1][0] == "`" and "`" in fence[2]):
         mark = fence[1]
         return re.compile(rf"^ {{0,3}}{mark[0]}{{{len(mark)},}}[ \t]*$"), mark
-    for begins, closing in _HTML if "<" in line[:4] else ():
-        if begins.match(line):
-            end = re.compile(re.escape(closing), re.IGNORECASE)
-            return (None, "") if end.search(line) else (end, closing)
+    for begins, ends, closing in _HTML if "<" in line[:4] else ():
+        if re.match(" {0,3}" + begins, line):
+            return (None, "") if re.search(ends, line) else (re.compile(ends), closing)
     return None, ""
