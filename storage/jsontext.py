@@ -65,10 +65,14 @@ def parse(data: bytes) -> Any:
 def exact(data: bytes, value: Any) -> Any:
     """`value`, which `parse` read from `data`, with what `parse` forgets kept apart.
 
-    Objects that repeat keys are `Repeating`, and the number `-0` is a float. A document that is
-    written again as it was can hold neither, so that the slow reading is seldom needed.
+    Objects that repeat keys are `Repeating`, and the number `-0` is a float. The slow reading that
+    tells is left out where the value written again has lost nothing: a forgotten key would have
+    taken its quotation marks along.
     """
-    if orjson.dumps(value) == data:
+    again = orjson.dumps(value)
+    if again == data:
+        return value
+    if again.count(b'"') == data.count(b'"') and b"-0" not in data and rb"\u0022" not in data:
         return value
     return pairs(data)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.jsontext import WHITE_SPACE, NotJSON, Repeating, exact, parse
+from storage.jsontext import NotJSON, Repeating, exact, parse
 
 Rule = Callable[[Any], str]
 
@@ -71,7 +71,7 @@ def classify(data: bytes) -> Step:
         raise NotAStep(error.sentence) from None
     if type(value) is not dict:
         raise NotAStep("a step must be one JSON object")
-    judged = exact(data.strip(WHITE_SPACE), value)
+    judged = exact(data, value)
     for kind, mark, rule in _KINDS:
         if mark in value and not rule(judged):
             return Step(kind, value, data)
@@ -117,7 +117,7 @@ def _or_null(rule: Rule) -> Rule:
         if value is None:
             return ""
         wrong = rule(value)
-        return f"{wrong} or null" if wrong.startswith(" must be ") else wrong
+        return f"{wrong}, or null" if wrong.startswith(" must be ") else wrong
 
     return or_null
 
