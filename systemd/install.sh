@@ -58,9 +58,12 @@ environment() {
         --disable-pip-version-check install --no-compile ${PIP_ARGS:-} "$work/source"
     # None of it may name the place where it was put together.
     sed -i '/^command = /d' "$DESTDIR$home/pyvenv.cfg"
-    rm "$DESTDIR$home"/bin/[Aa]ctivate*
-    for script in stepfs mount.stepfs; do
-        sed -i "1s|.*|#!$home/bin/python -I|" "$DESTDIR$home/bin/$script"
+    for script in "$DESTDIR$home"/bin/*; do
+        case ${script##*/} in
+            python*) ;;
+            stepfs | mount.stepfs) sed -i "1s|.*|#!$home/bin/python -I|" "$script" ;;
+            *) rm "$script" ;;
+        esac
     done
     find "$DESTDIR$home" -name direct_url.json -delete
     "$DESTDIR$home/bin/python" -m compileall -q -s "$DESTDIR" "$DESTDIR$home/lib"

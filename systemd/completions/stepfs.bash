@@ -15,8 +15,14 @@ _stepfs() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -* ]] || { command=$word && break; }
     done
-    # Readline cuts words at the = of an option.
-    [[ $cur == '=' ]] && cur=''
+    if [[ $cur == '=' || $prev == '=' ]]; then # where Readline cuts an option in two
+        [[ $cur == '=' ]] && cur=''
+        case " ${COMP_WORDS[*]:0:COMP_CWORD}" in
+            *sync | *'sync =') mapfile -t COMPREPLY < <(compgen -W 'close always never' -- "$cur") ;;
+            *memory | *'memory =') mapfile -t COMPREPLY < <(compgen -f -W none -- "$cur") ;;
+        esac
+        return
+    fi
 
     case $prev in
         -o | --options)
