@@ -21,6 +21,7 @@ REQUIRED = ("agent", "created_by", "created_at")
 ASIDE = f".meta.{os.uname().nodename.replace('/', '-')}.tmp"
 """Where an update is written aside: one name a host, so that whoever has the lock may clear it."""
 NEXT = f"{ASIDE}.next"
+TEMPORARIES = (ASIDE, NEXT)
 KNOWN = frozenset({*REQUIRED, "title", "updated_at", "message_count", "summary"})
 
 LOCK_SECONDS = 10.0
@@ -175,10 +176,9 @@ def update(session_fd: int, change: Change, *, sync: bool) -> Meta:
 
 def clear_leftover(session_fd: int) -> None:
     """Removes what an update left aside when a crash ended it. Raises OSError."""
-    if any(files.is_regular(name, session_fd) for name in (ASIDE, NEXT)):
-        with files.reopened(session_fd) as directory, suppress(StoreError):
-            _lock(directory, 0)
-            _clear(directory)
+    with files.reopened(session_fd) as directory, suppress(StoreError):  # one may be at work
+        _lock(directory, 0)
+        _clear(directory)
 
 
 def _lock(directory: int, seconds: float) -> None:
@@ -200,7 +200,7 @@ def _lock(directory: int, seconds: float) -> None:
 
 
 def _clear(directory: int) -> None:
-    for name in (ASIDE, NEXT):
+    for name in TEMPORARIES:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
 

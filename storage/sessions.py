@@ -153,7 +153,7 @@ class Store:
                     self._remove(hidden)
                     cleared += 1
         for slug in self.names():
-            with suppress(OSError, StoreError):
+            with suppress(OSError):
                 self._clear_meta(slug)
         return cleared
 
@@ -215,11 +215,12 @@ class Store:
         for _ in range(_ATTEMPTS):
             hidden = f".new.{secrets.token_hex(8)}"
             os.mkdir(hidden, 0o777, dir_fd=self.fd)
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), ExitStack() as failing:
                 directory = files.open_directory(hidden, self.fd)
+                failing.callback(os.close, directory)
                 if _lock(directory) and files.is_same(hidden, self.fd, directory):
+                    failing.pop_all()
                     return hidden, directory
-                os.close(directory)
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def _claim(self, hidden: str, slug: str) -> None:
@@ -248,6 +249,8 @@ class Store:
             os.close(directory)
 
     def _clear_meta(self, slug: str) -> None:
+        if not any(files.is_regular(f"{slug}/{name}", self.fd) for name in meta.TEMPORARIES):
+            return
         directory = files.open_directory(slug, self.fd)
         try:
             meta.clear_leftover(directory)
