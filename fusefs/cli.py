@@ -199,7 +199,7 @@ def _check_command(given: list[str]) -> None:
 
 def _mount(asked: argparse.Namespace) -> int:
     wanted = options.parse(asked.options)
-    from fusefs.lifecycle import Mounting, mount
+    from fusefs.mounting import Mounting, mount
 
     file = os.path.abspath(asked.log_file) if asked.log_file else None
     settings = LogSettings(asked.log_level, asked.log_format == "json", file)

@@ -1,4 +1,4 @@
-"""The life of a mount: checked, started, live, reloaded, stopped, taken away (G18)."""
+"""The life of a mount in the process that serves it: live, reloaded, stopped, taken away (G18)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 
 import trio
 
-from fusefs import background, logs, preflight
-from fusefs.background import Report
+from fusefs import logs
 from fusefs.exits import CommandError, Exit
-from fusefs.logs import LogSettings
 from fusefs.options import MountOptions
 from fusefs.preflight import Places
 from fusefs.server import Server
@@ -29,55 +26,6 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Mounting:
-    """What `stepfs mount` was asked to do."""
-
-    store: str
-    mountpoint: str
-    options: MountOptions = field(default_factory=MountOptions)
-    foreground: bool = False
-    log: LogSettings = field(default_factory=LogSettings)
-
-
-def mount(wanted: Mounting) -> None:
-    """Mount: in the foreground until it is unmounted, else until it is live.
-
-    Raises `CommandError`, also for what went wrong in the background before the mount was live.
-    """
-    with ExitStack() as claim:
-        places = claim.enter_context(
-            preflight.checked(wanted.store, wanted.mountpoint, wanted.options)
-        )
-        if wanted.foreground:
-            serve(places, wanted, Manager.taken_from(os.environ), claim.close)
-        else:
-            background.start(lambda report: _in_background(places, wanted, report))
-
-
-def _in_background(places: Places, wanted: Mounting, report: Report) -> None:
-    """Another service's manager, which is in the environment here, is not told of this mount."""
-    Manager.taken_from(os.environ)
-    serve(places, wanted, Manager(), report.live)
-
-
-def serve(places: Places, wanted: Mounting, manager: Manager, on_live: Callable[[], None]) -> None:
-    """Serve `places` in this process until it is unmounted or told to stop.
-
-    `on_live` is called once the mount answers. Raises `CommandError`.
-    """
-    try:
-        logs.configure(wanted.log, background=not wanted.foreground)
-    except OSError as error:
-        raise CommandError(Exit.USAGE, f"cannot write the log: {error}") from None
-    try:
-        Life(places, wanted.options, manager, on_live).live()
-    except CommandError as error:
-        if not wanted.foreground or wanted.log.file is not None:
-            log.error("%s", error.sentence)  # noqa: TRY400
-        raise
 
 
 class Life:

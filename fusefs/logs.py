@@ -16,8 +16,8 @@ import orjson
 NOTICE = 25
 """A refused input: normal, but worth knowing; between INFO and WARNING."""
 
-REFUSED = "stepfs.refused"
-"""The logger of refused input, whose lines are limited so that a loop cannot fill the disk."""
+REFUSED = "fusefs.failures"
+"""The logger of refused operations, limited so that a script in a loop cannot fill the disk."""
 
 LEVELS = ("debug", "info", "notice", "warning", "error")
 SYSLOG = "/dev/log"
@@ -184,7 +184,7 @@ def _time(record: logging.LogRecord) -> str:
 class RefusalLimit(logging.Filter):
     """Lets through `LIMIT_LINES` refusals in `LIMIT_SECONDS`; the next after says how many it held.
 
-    Only the logger `REFUSED` is limited, below ERROR: nothing is ever withheld of what went wrong.
+    Only the logger `REFUSED` is limited, and only below ERROR.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ def _run(given: list[str]) -> int:
     store, mountpoint = asked.places
     if "f" in asked.flags:
         return Exit.OK
-    from fusefs.lifecycle import Mounting, mount
+    from fusefs.mounting import Mounting, mount
 
     mount(Mounting(store, mountpoint, wanted))
     if "v" in asked.flags:

@@ -144,7 +144,7 @@ def _users(mountpoint: str) -> list[str]:
     """The processes that stand in the mount or hold its files open, as far as /proc tells."""
     found = []
     for name in os.listdir("/proc"):
-        if not name.isdecimal():
+        if not name.isdecimal() or int(name) == os.getpid():
             continue
         places = [
             *_linked(f"/proc/{name}/cwd"),
