@@ -24,7 +24,6 @@ from storage.slug import SEQ_MAX, parse_session, session_prefix
 
 _log = logging.getLogger(__name__)
 
-_SEQ = re.compile(r"\+?[0-9]+", re.ASCII)
 _LEFT_OVER = re.compile(r"\.(new|del)\.[0-9a-f]{16}", re.ASCII)
 _ATTEMPTS = 10
 
@@ -301,10 +300,12 @@ def _exists(name: str, at: int) -> bool:
 
 def _seq(text: str) -> int | None:
     """The number that `text` is, as Rust's `str::parse::<u32>` takes it."""
-    if not _SEQ.fullmatch(text):
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
         return None
-    digits = text.lstrip("+0") or "0"
-    return int(digits) if len(digits) <= 10 and int(digits) <= SEQ_MAX else None
+    significant = digits.lstrip("0")
+    number = int(significant or 0) if len(significant) <= 10 else SEQ_MAX + 1
+    return number if number <= SEQ_MAX else None
 
 
 def _lock(directory: int) -> bool:
