@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with both, the wheel made from the sdist as `python -m build` does."""
     directory = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--outdir", directory, PROJECT]
+    build = [sys.executable, "-m", "build", "--outdir", str(directory), str(PROJECT)]
     subprocess.run(build, check=True, capture_output=True)
     return directory
 

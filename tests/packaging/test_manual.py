@@ -21,7 +21,9 @@ PAGES = ("stepfs.1", "stepfs.5", "mount.stepfs.8")
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("man")
-    subprocess.run([sys.executable, PROJECT / "systemd/man/build.py", directory], check=True)
+    subprocess.run(
+        [sys.executable, str(PROJECT / "systemd/man/build.py"), str(directory)], check=True
+    )
     return directory
 
 
@@ -42,7 +44,7 @@ def test_the_pages_are_these(pages: Path) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_neither_formatter_warns(pages: Path, name: str) -> None:
-    lint = ["mandoc", "-T", "lint", "-W", "warning", pages / name]
+    lint = ["mandoc", "-T", "lint", "-W", "warning", str(pages / name)]
     done = subprocess.run(lint, text=True, capture_output=True)
     assert (done.returncode, done.stdout) == (0, "")
     assert "stepfs 0.1.0" in shown(pages / name)
