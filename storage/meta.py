@@ -101,7 +101,8 @@ def first_object(text: bytes) -> tuple[Meta, int] | None:
 
 def _value(data: bytes) -> Any:
     try:
-        return jsontext.exact(data, jsontext.parse(data))
+        jsontext.parse(data)
+        return jsontext.pairs(data)  # keeps big integers, and tells of repeated keys
     except jsontext.NotJSON as error:
         raise StoreError(errno.EINVAL, error.code, error.sentence) from None
 

@@ -18,33 +18,33 @@ def spliced(raw: bytes, before: dict[str, Any], after: dict[str, Any]) -> bytes:
     `raw` is the document that `before` was parsed from. Numbers that Python would write in another
     way so survive a change beside them, at any depth.
     """
-    raw_values = _members(raw)
+    known = _members(raw)
     members = []
     for key, value in after.items():
-        raw_value = raw_values.get(key)
-        if raw_value is None:
-            member = encoded(value)
+        raw_key, raw_value = known.get(key, (encoded(key), b""))
+        if not raw_value:
+            raw_value = encoded(value)
         elif value is before[key]:
-            member = jsontext.one_line(raw_value)
+            raw_value = jsontext.one_line(raw_value)
         elif isinstance(value, dict) and isinstance(before[key], dict):
-            member = spliced(raw_value, before[key], value)
+            raw_value = spliced(raw_value, before[key], value)
         else:
-            member = encoded(value)
-        members.append(encoded(key) + b":" + member)
+            raw_value = encoded(value)
+        members.append(raw_key + b":" + raw_value)
     return b"{" + b",".join(members) + b"}"
 
 
-def _members(raw: bytes) -> dict[str, bytes]:
-    """The bytes of each value in the object `raw`; of a repeated key the last."""
+def _members(raw: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """The bytes of each key and value in the object `raw`; of a repeated key the last."""
     text = raw.decode("latin-1")  # one character a byte
     found = {}
     position = _after_space(text, text.index("{") + 1)
     while text[position] != "}":
         _, end = _DECODER.raw_decode(text, position)
-        key = json.loads(raw[position:end])
+        raw_key = raw[position:end]
         start = _after_space(text, _after_space(text, end) + 1)
         _, end = _DECODER.raw_decode(text, start)
-        found[key] = raw[start:end]
+        found[json.loads(raw_key)] = raw_key, raw[start:end]
         position = _after_space(text, end)
         if text[position] == ",":
             position = _after_space(text, position + 1)
