@@ -186,3 +186,10 @@ def give(descriptor: int, owner: tuple[int, int] | None) -> None:
     if (status.st_uid, status.st_gid) != owner:
         with suppress(PermissionError):
             os.fchown(descriptor, *owner)
+
+
+def sync_filesystem(fd: int) -> None:
+    """Writes all of the file system that `fd` is on to disk, as syncfs(2). Raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -141,18 +141,16 @@ def fresh(agent: str, created_by: str, now: str) -> bytes:
 
 
 def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
-    """The change after stores (G9): `entries` more messages, after a compaction if `reset`."""
+    """The change after stores at the time `now` (G9): `entries` more messages.
+
+    With `reset` they follow a compaction, after which only the archive's own message is left.
+    """
 
     def change(meta: Meta) -> Meta:
         before = 1 if reset else meta.get("message_count", 0)
         return {**meta, "updated_at": now, "message_count": min(before + entries, U64_MAX)}
 
     return change
-
-
-def after_compaction(now: str) -> Change:
-    """The change after a compaction (G9): only the archive's own message is left."""
-    return count_delta(0, now, reset=True)
 
 
 def update(session_fd: int, change: Change, *, sync: bool) -> Meta:

@@ -295,7 +295,7 @@ def test_a_change_of_nothing_leaves_the_file_itself(session: Path, session_fd: i
 def test_counts_after_stores_and_after_a_compaction(session: Path, session_fd: int) -> None:
     after = meta.update(session_fd, meta.count_delta(3, "T1"), sync=False)
     assert (after["message_count"], after["updated_at"]) == (3, "T1")
-    after = meta.update(session_fd, meta.after_compaction("T2"), sync=False)
+    after = meta.update(session_fd, meta.count_delta(0, "T2", reset=True), sync=False)
     assert (after["message_count"], after["updated_at"]) == (1, "T2")
     after = meta.update(session_fd, meta.count_delta(2, "T3", reset=True), sync=False)
     assert (after["message_count"], after["updated_at"]) == (3, "T3")
