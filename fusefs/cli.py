@@ -222,9 +222,14 @@ def _status(asked: argparse.Namespace) -> int:
 
 
 def _check(asked: argparse.Namespace) -> int:
+    from fusefs.progress import Progress
     from storage import check
 
-    report = check.check(asked.store, asked.repair, None)
+    try:
+        with Progress(sys.stderr) as progress:
+            report = check.check(asked.store, asked.repair, progress)
+    except StoreError as error:
+        raise CommandError(Exit.STORE, error.sentence) from None
     print(check.main_report(report))
     return report.exit_code
 

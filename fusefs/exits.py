@@ -56,6 +56,10 @@ def guarded(program: str, run: Callable[[], int]) -> int:
         return Exit.OK
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        _complain(program, f"{what}{error.strerror or error}")
+        return Exit.FAILED
     except Exception as error:
         if sys.flags.dev_mode:
             traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from fusefs.cli import COMMANDS, parser
 from fusefs.exits import Exit
 from fusefs.options import MountOptions
+from fusefs.progress import Progress
 from tests.mount.commands import (
     HELPER,
     SECONDS,
@@ -168,6 +170,35 @@ def test_a_sample_store_goes_only_where_nothing_is(tmp_path: Path) -> None:
     assert made.returncode == 0
     assert f"stepfs mount {tmp_path}/sample MOUNTPOINT" in made.stdout
     assert_refused(stepfs("demo", tmp_path / "sample"), Exit.STORE, "is not empty")
+
+
+def test_a_store_is_checked_and_repaired(tmp_path: Path) -> None:
+    store = tmp_path / "sample"
+    assert stepfs("demo", store).returncode == 0
+    found = stepfs("check", store)
+    assert (found.returncode, found.stderr) == (Exit.CHECK_FOUND, "")
+    assert stepfs("check", "--repair", store).returncode == Exit.CHECK_REPAIRED
+    assert stepfs("check", store).returncode == Exit.OK
+    assert_refused(stepfs("check", tmp_path / "no"), Exit.STORE, "no")
+
+
+def test_progress_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("fusefs.progress.time.monotonic", lambda: now)
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for screen in (Screen(), io.StringIO()):
+        now = 0.0
+        with Progress(screen) as progress:
+            progress(1, 4)
+            assert screen.getvalue() == ""
+            now = 1.0
+            progress(2, 4)
+        drawn = f"\r[{'#' * 20}{' ' * 20}]  50% 2 of 4\x1b[K\r\x1b[K"
+        assert screen.getvalue() == (drawn if screen.isatty() else "")
 
 
 def in_namespace(prepare: str, *command: str, user: str | None = None) -> Answer:
