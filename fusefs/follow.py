@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, TextIO
 
 from fusefs.exits import CommandError, Exit
-from fusefs.following import Seen, Shown, begins_anew, what_happened
+from fusefs.following import Seen, Shown, begins_anew, numbers_told, what_happened
 from fusefs.mountinfo import DEAD_ERRORS
 from storage.errors import printable
 from storage.kinds import Kind, NotAStep, classify
@@ -106,11 +106,9 @@ class View:
     def know_more_numbers(self) -> bool:
         """Ask for the numbers behind the lines after the last one that is known; False if none."""
         known = self.shown.numbers
-        text = os.getxattr(self.fd, f"{ATTRIBUTE}.{len(known)}").decode("ascii")
-        for run in text.split(",") if text else ():
-            first, _, last = run.partition("-")
-            known.extend(range(int(first), int(last or first) + 1))
-        return bool(text)
+        value = os.getxattr(self.fd, f"{ATTRIBUTE}.{len(known)}")
+        known.extend(numbers_told(value))
+        return bool(value)
 
 
 class _Following:

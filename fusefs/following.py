@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+RUNS_PER_ANSWER: Final = 1000
 _CHUNK_BITS: Final = 12
 _RUNS_TOLD: Final = 8
 
@@ -40,6 +41,34 @@ class Shown:
     def by_number(self) -> dict[int, int]:
         """The digests by number."""
         return dict(zip(self.numbers, self.digests, strict=False))
+
+
+def runs_told(runs: Iterable[tuple[int, int]], line: int) -> bytes:
+    """The value of `user.stepfs.steps.LINE`: the steps behind the lines from `line` on.
+
+    `runs` are those behind all lines, first and last of each, in order; `line` counts from 0. The
+    answer is like `12-19,21` and bounded (an attribute holds at most 64 KiB): whoever got it asks
+    again for what is after it, until the answer is empty.
+    """
+    left = line
+    told: list[str] = []
+    for first, last in runs:
+        length = last - first + 1
+        if left >= length:
+            left -= length
+            continue
+        told.append(f"{first + left}-{last}")
+        left = 0
+        if len(told) == RUNS_PER_ANSWER:
+            break
+    return ",".join(told).encode("ascii")
+
+
+def numbers_told(value: bytes) -> Iterator[int]:
+    """The numbers that an answer as of `runs_told` tells."""
+    for run in value.decode("ascii").split(",") if value else ():
+        first, _, last = run.partition("-")
+        yield from range(int(first), int(last or first) + 1)
 
 
 def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: str) -> list[str]:

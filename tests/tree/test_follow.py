@@ -4,7 +4,7 @@ import random
 import sys
 from array import array
 
-from fusefs.following import Seen, Shown, begins_anew, what_happened
+from fusefs.following import Seen, Shown, begins_anew, numbers_told, runs_told, what_happened
 
 
 def shown(**lines: str) -> Shown:
@@ -75,3 +75,22 @@ def test_a_history_begins_anew_when_nothing_of_the_old_is_left() -> None:
     assert begins_anew([1, 2], [3])
     assert not begins_anew([1, 2], [2, 3])
     assert not begins_anew([5], [1, 5])
+
+
+def test_numbers_are_told_from_any_line_on() -> None:
+    runs = [(3, 5), (9, 9), (20, 2**64 - 1)]
+    assert runs_told(runs, 0) == b"3-5,9-9,20-18446744073709551615"
+    assert runs_told(runs, 2).startswith(b"5-5,9-9,20-")
+    assert runs_told(runs, 3).startswith(b"9-9,20-")
+    assert runs_told([(1, 4)], 4) == b""
+    assert list(numbers_told(b"3-5,9")) == [3, 4, 5, 9]
+
+
+def test_any_number_of_numbers_is_told_in_answers_that_an_attribute_can_hold() -> None:
+    greatest = 2**64 - 1
+    numbers = list(range(greatest - 10_001, greatest + 1, 2))
+    known: list[int] = []
+    while answer := runs_told(((number, number) for number in numbers), len(known)):
+        assert len(answer) <= 65_536
+        known.extend(numbers_told(answer))
+    assert known == numbers
