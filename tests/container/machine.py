@@ -126,7 +126,7 @@ class Machine:
             input=text or "",
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=30,
         )
         assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}{done.stderr}"
         return done
