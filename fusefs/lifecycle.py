@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
+DENIED = (errno.EPERM, errno.EACCES)
 
 
 class Life:
@@ -144,9 +145,9 @@ def _mount(server: Server) -> None:
         try:
             server.mount()
         except StoreError as error:
-            denied = error.errno in (errno.EPERM, errno.EACCES)
-            code = Exit.PERMISSION if denied else Exit.FAILED
-            raise CommandError(code, ": ".join([error.sentence, *complaints()[-1:]])) from None
+            sentence = ": ".join([error.sentence, *complaints()[-1:]])
+            denied = error.errno in DENIED or sentence.endswith(tuple(map(os.strerror, DENIED)))
+            raise CommandError(Exit.PERMISSION if denied else Exit.FAILED, sentence) from None
 
 
 @contextmanager

@@ -78,6 +78,17 @@ def test_the_command_returns_when_the_mount_is_live(store: Path, mountpoint: Pat
     assert (found.kind, found.source) == ("fuse.stepfs", str(store))
 
 
+@pytest.mark.parametrize("stay", [[], ["-f"]])
+def test_what_the_kernel_refuses_is_told_in_one_line(
+    store: Path, mountpoint: Path, stay: list[str]
+) -> None:
+    command = [*STEPFS, "mount", *stay, str(store), str(mountpoint)]
+    answer = run(["setpriv", "--bounding-set", "-sys_admin", *command])
+    assert answer.returncode == Exit.PERMISSION
+    assert answer.stderr.count("\n") == 1
+    assert answer.stderr.endswith(": Operation not permitted\n")
+
+
 def test_umount_returns_when_the_server_has_finished(store: Path, mountpoint: Path) -> None:
     mounted(store, mountpoint)
     pid = server_pid(mountpoint)
