@@ -70,8 +70,9 @@ def follow(path: str, from_start: bool, out: BinaryIO, err: TextIO) -> int:
         _say(err, "the session was deleted")
         return Exit.OK
     finally:
-        if following is not None:
-            following.close()
+        with contextlib.suppress(OSError):  # closing a file of a mount that has ended fails
+            if following is not None:
+                following.close()
         os.close(session)
     return Exit.OK
 

@@ -1,0 +1,366 @@
+"""Between pyfuse3 and the tree: translates, counts, and lets no error end the mount (G19)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileInfo,
+    FUSEError,
+    PollHandle,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from fusefs.attributes import Attributes
+from fusefs.failures import Caller
+from fusefs.tree import Tree
+from storage.errors import StoreError
+
+STEPS_XATTR: Final = b"user.stepfs.steps"
+XATTR_MAX: Final = 65536
+
+log: Final = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def handler(
+    method: Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
+    """Count an operation; what is refused becomes its errno, what is unexpected EIO and a traceback.
+
+    Any other exception that left a handler would end the mount.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def handle(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.tree.report.operation(name):
+            try:
+                return await method(self, *args, **kwargs)
+            except StoreError as error:
+                raise FUSEError(error.errno) from None
+            except FUSEError:
+                raise
+            except OSError as error:
+                log.exception("%s failed", name)
+                raise FUSEError(error.errno or errno.EIO) from None
+            except Exception:
+                log.exception("%s failed", name)
+                raise FUSEError(errno.EIO) from None
+
+    return handle
+
+
+class Adapter(pyfuse3.Operations):
+    """pyfuse3's operations, done by a tree."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree, on_live: Callable[[], None]) -> None:
+        super().__init__()
+        self.tree = tree
+        self._on_live = on_live
+
+    def init(self) -> None:
+        self._on_live()
+
+    @handler
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return _entry(await self.tree.lookup(parent_inode, os.fsdecode(name)))
+
+    @handler
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return _entry(await self.tree.getattr(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, lookups in inode_list:
+            try:
+                self.tree.forget(inode, lookups)
+            except Exception:
+                log.exception("forget failed")
+
+    @handler
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return os.fsencode(await self.tree.readlink(inode))
+
+    @handler
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self.tree.opendir(inode, _caller(ctx))
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        await self.tree.prepare(fh, start_id)
+        for entry in self.tree.entries(fh, start_id):
+            found = _entry(entry.attributes)
+            taken = pyfuse3.readdir_reply(token, os.fsencode(entry.name), found, entry.next)
+            if entry.node is None:
+                if not taken:
+                    return
+            elif taken:
+                entry.node.lookups += 1
+            else:
+                self.tree.forget(entry.node.ino, 0)
+                return
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        self.tree.releasedir(fh)
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        pass
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        opened = await self.tree.open(inode, flags, _caller(ctx))
+        return FileInfo(fh=opened.handle, direct_io=not opened.cached, keep_cache=opened.cached)
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return cast(bytes, await self.tree.read(fh, off, size))
+
+    @handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self.tree.write(fh, buf)
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        await self.tree.flush(fh)
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self.tree.fsync(fh)
+
+    @handler
+    async def release(self, fh: int) -> None:
+        await self.tree.release(fh)
+
+    @handler
+    async def poll(
+        self,
+        inode: int,
+        fh: int,
+        poll_handle: PollHandle | None,
+        ctx: RequestContext,
+    ) -> int:
+        return await self.tree.poll(fh, None if poll_handle is None else _Waiter(poll_handle))
+
+    @handler
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        return _entry(await self.tree.setattr(inode))
+
+    @handler
+    async def mkdir(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        return _entry(await self.tree.mkdir(parent_inode, os.fsdecode(name)))
+
+    @handler
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self.tree.rmdir(parent_inode, os.fsdecode(name), _caller(ctx))
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        found = os.fstatvfs(self.tree.store.fd)
+        told = StatvfsData()
+        for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
+            setattr(told, f"f_{field}", getattr(found, f"f_{field}"))
+        told.f_namemax = found.f_namemax
+        return told
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        runs = self.tree.steps_shown(inode) if name == STEPS_XATTR else None
+        if runs is None:
+            raise FUSEError(pyfuse3.ENOATTR)
+        return _runs(runs)
+
+    @handler
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        return []
+
+    @handler
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        _refuse()
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        _refuse()
+
+    @handler
+    async def link(
+        self,
+        inode: int,
+        new_parent_inode: int,
+        new_name: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        _refuse()
+
+    @handler
+    async def symlink(
+        self,
+        parent_inode: int,
+        name: bytes,
+        target: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        _refuse()
+
+    @handler
+    async def mknod(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        rdev: int,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        _refuse()
+
+    @handler
+    async def create(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        _refuse()
+
+    @handler
+    async def setxattr(
+        self,
+        inode: int,
+        name: bytes,
+        value: bytes,
+        ctx: RequestContext,
+    ) -> None:
+        raise FUSEError(errno.EOPNOTSUPP)
+
+    @handler
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        raise FUSEError(errno.EOPNOTSUPP)
+
+
+class KernelCaches:
+    """The real kernel's caches.
+
+    Attributes are invalidated at once, which never blocks. Names are by one thread: it can wait for
+    a request that only the loop can answer. What it still has to do is bounded by what there is.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[int, str], None] = {}
+        self._ready = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="names", daemon=True)
+
+    def start(self) -> None:
+        """From now on there is a kernel that listens."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Tell nothing more; waits at most `seconds` for what is being told."""
+        with self._ready:
+            self._ended = True
+            self._ready.notify()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def attributes_changed(self, ino: int) -> None:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+
+    def entry_changed(self, parent: int, name: str) -> None:
+        with self._ready:
+            self._names[parent, name] = None
+            self._ready.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: self._names or self._ended)
+                if self._ended:
+                    return
+                parent, name = next(iter(self._names))
+                del self._names[parent, name]
+            with contextlib.suppress(OSError):
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), os.fsencode(name))
+
+
+class _Waiter:
+    def __init__(self, handle: PollHandle) -> None:
+        self._handle = handle
+
+    def notify(self) -> None:
+        with contextlib.suppress(OSError):
+            self._handle.notify()
+
+
+def _entry(attributes: Attributes) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = attributes.ino
+    entry.entry_timeout = attributes.entry_timeout
+    entry.attr_timeout = attributes.attr_timeout
+    entry.st_mode = attributes.mode
+    entry.st_nlink = attributes.nlink
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_size = attributes.size
+    entry.st_blksize = 4096
+    entry.st_blocks = -(-attributes.size // 512)
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+    return entry
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    return Caller(ctx.pid, ctx.uid, ctx.gid)
+
+
+def _runs(runs: Sequence[tuple[int, int]]) -> bytes:
+    """`FIRST-LAST,…`; where that is too long only the end of it, after `…,`."""
+    text = ",".join(f"{first}-{last}" for first, last in runs).encode()
+    if len(text) <= XATTR_MAX:
+        return text
+    cut = "…".encode()
+    end = text[-(XATTR_MAX - len(cut)) :]
+    return cut + end[end.index(b",") :]
+
+
+def _refuse() -> NoReturn:
+    raise FUSEError(errno.EPERM)

@@ -1,0 +1,60 @@
+"""The text of `.stepfs/README`: the tree, explained where its users are."""
+
+from typing import Final
+
+GUIDE: Final = b"""\
+This is a store of chat sessions, mounted by stepfs. Each session is a directory:
+
+  <session>/history.jsonl   the history since the last compaction, one entry a line
+  <session>/messages.jsonl  the same as a provider is sent it, one bare message a line
+  <session>/history.md      the same for people
+  <session>/log.jsonl       every step from the first, compactions and events included
+  <session>/meta.json       what is known of the session; write a JSON object to change keys
+  <session>/append          write entries, events or messages here, one JSON object a line
+  <session>/compact         write the name of an archive here; reads as the present one
+
+and this directory tells of all of them:
+
+  .stepfs/sessions.jsonl    a line per session
+  .stepfs/latest/           links <agent>_<sender> to the newest session of the two
+  .stepfs/create            makes a session
+  .stepfs/status.json       how the mount is
+  .stepfs/errors.jsonl      what was refused or failed lately, and why; newest last
+
+Read and follow:
+
+  cat <session>/history.jsonl
+  tail -f <session>/history.jsonl
+  jq -r .content <session>/messages.jsonl
+  grep -r "deploy" .
+  less <session>/history.md
+
+Append a message, or many:
+
+  echo '{"role":"user","content":"hello"}' > <session>/append
+  cat messages.jsonl > <session>/append
+
+A line that is refused fails the write (EINVAL); the last line of .stepfs/errors.jsonl says why:
+
+  tail -n 1 .stepfs/errors.jsonl | jq .
+
+Compact: the history begins anew after it.
+
+  echo crab-session-1 > <session>/compact
+
+Change the meta; null takes a key out:
+
+  echo '{"title":"Deploy plan"}' > <session>/meta.json
+
+Make a session, and learn its name:
+
+  exec 3<>.stepfs/create
+  echo '{"agent":"Crab","created_by":"tg:42"}' >&3
+  read slug <&3
+  exec 3>&-
+
+Make a session of a given name, and delete one though files are in it:
+
+  mkdir crab_tg-42_7
+  rmdir crab_tg-42_7
+"""

@@ -1,0 +1,151 @@
+"""Which sessions are live: watched, indexed and held open, because somebody looks at them.
+
+Least recently used ones are let go when there are many. What the kernel was told of them stays with
+their nodes, so that no inode ever shows less than it did.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from fusefs.cache import TextCache
+from fusefs.nodes import SessionNode
+from fusefs.options import Sync
+from fusefs.session import LiveSession
+from fusefs.storing import Storing
+from fusefs.watch import Watcher
+from storage.errors import StoreError
+from storage.memory import Memory
+from storage.sessions import Store
+
+MOST: Final = 1024
+REMEMBERING: Final = 4
+"""Sessions written to lately are kept longer, up to so many times `MOST`, to notice displacements."""
+MOST_STEPS: Final = 2_000_000
+"""Indexed steps of all live sessions together, apart from the one that is used."""
+
+
+class LiveSessions:
+    """The live sessions by their nodes, least recently used first. Loop-owned."""
+
+    def __init__(
+        self,
+        store: Store,
+        watcher: Watcher,
+        local: bool,
+        cache: TextCache,
+        memory: Memory,
+        sync: Sync,
+    ) -> None:
+        self._store = store
+        self._watcher = watcher
+        self._local = local
+        self._cache = cache
+        self._memory = memory
+        self._sync = sync
+        self.on_displaced: Callable[[SessionNode], None] = lambda _node: None
+        self._nodes: OrderedDict[SessionNode, None] = OrderedDict()
+        self._by_watch: dict[int, SessionNode] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[SessionNode]:
+        return iter(list(self._nodes))
+
+    def watched(self, watch: int) -> SessionNode | None:
+        """The session whose directory that watch is of."""
+        return self._by_watch.get(watch)
+
+    @contextmanager
+    def use(self, node: SessionNode) -> Iterator[LiveSession]:
+        """The live session of a node, kept for as long as the context lasts.
+
+        Raises `StoreError`: ENOENT where the session is gone, EMFILE, EACCES …
+        """
+        live = node.live or self._wake(node)
+        self._nodes.move_to_end(node)
+        live.users += 1
+        try:
+            yield live
+        finally:
+            live.users -= 1
+            if node.dead:
+                self.let_go(node)
+
+    def bury(self, node: SessionNode) -> None:
+        """The session is gone from the store."""
+        node.dead = True
+        if node.live is not None:
+            node.live.dead = True
+            self.let_go(node)
+
+    def close(self) -> None:
+        """Let go of all."""
+        for node in list(self._nodes):
+            assert node.live is not None
+            node.live.users = 0
+            self.let_go(node)
+
+    def _trim(self) -> None:
+        """Let go of those least recently used where there are too many."""
+        if len(self._nodes) <= MOST and self._steps() <= MOST_STEPS:
+            return
+        for node in list(self._nodes):
+            if len(self._nodes) <= MOST * 3 // 4 and self._steps() <= MOST_STEPS // 2:
+                break
+            self.let_go(node)
+
+    def _steps(self) -> int:
+        return sum(len(node.live.index.numbers) for node in self._nodes if node.live)
+
+    def _wake(self, node: SessionNode) -> LiveSession:
+        if node.dead:
+            raise StoreError(errno.ENOENT, "session-deleted", "the session was deleted")
+        self._trim()
+        fd = self._store.open_session(node.slug)
+        watch = self._watcher.add(fd) if self._local else None
+        live = LiveSession(node.slug, fd, watch, self._local, self._cache, self._memory)
+        if node.identity not in (None, live.identity):
+            self._close(live)
+            raise StoreError(
+                errno.ESTALE, "session-replaced", "another session has this name by now"
+            )
+        node.identity = live.identity
+        live.on_displaced = lambda _live: self.on_displaced(node)
+        for child in node.children.values():
+            if child.view is not None:
+                child.view.suspect = child.view.built
+                live.views[child.name] = child.view
+        node.live = live
+        node.storing = Storing(live, self._sync)
+        self._nodes[node] = None
+        if watch is not None:
+            self._by_watch[watch] = node
+        return live
+
+    def let_go(self, node: SessionNode) -> None:
+        """Close a session, unless it is in use."""
+        live = node.live
+        if live is None or live.users or live.lock.locked() or live.writing.locked():
+            return
+        if len(live.lately) and not node.dead and len(self._nodes) <= MOST * REMEMBERING:
+            return
+        for view in live.views.values():
+            self._cache.drop(view)
+        if node.storing is not None:
+            node.storing.close()
+        node.live = node.storing = None
+        del self._nodes[node]
+        self._close(live)
+
+    def _close(self, live: LiveSession) -> None:
+        if live.watch is not None:
+            self._by_watch.pop(live.watch, None)
+            self._watcher.remove(live.watch)
+        os.close(live.fd)

@@ -1,0 +1,181 @@
+"""Names and the nodes behind them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import Final
+
+from fusefs import views
+from fusefs.cache import TextCache
+from fusefs.hidden import DIRECTORY, LATEST
+from fusefs.hidden import FILES as HIDDEN_FILES
+from fusefs.live import LiveSessions
+from fusefs.nodes import FileNode, HiddenNode, LinkNode, Node, NodeTable, RootNode, SessionNode
+from fusefs.views import Manner, View
+from storage.errors import StoreError, from_os_error, printable
+from storage.sessions import Store
+
+VIEWS: Final[dict[str, Manner]] = {
+    manner.name: manner for manner in (views.HISTORY, views.MESSAGES, views.MARKDOWN, views.LOG)
+}
+CONTROLS: Final = ("append", "compact", "meta.json")
+FILES: Final = (*VIEWS, *CONTROLS)
+_LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Names:
+    """Which node each name leads to. Loop-owned; it looks at the store, and never waits."""
+
+    def __init__(
+        self, store: Store, nodes: NodeTable, live: LiveSessions, cache: TextCache
+    ) -> None:
+        self.sessions: dict[str, SessionNode] = {}
+        self._store = store
+        self._nodes = nodes
+        self._live = live
+        self._cache = cache
+        self._hidden: dict[str, HiddenNode] = {}
+        self._links: dict[str, LinkNode] = {}
+        nodes.add(RootNode(nodes.number()))
+
+    def child(self, parent: Node, name: str, links: Mapping[str, str]) -> Node:
+        """The node of a name that exists. Raises `StoreError` ENOENT."""
+        if isinstance(parent, RootNode) and name != DIRECTORY:
+            return self.session(name)
+        known = (
+            (isinstance(parent, RootNode) and name == DIRECTORY)
+            or (isinstance(parent, SessionNode) and name in FILES and not parent.dead)
+            or (
+                isinstance(parent, HiddenNode) and parent.name == DIRECTORY and name in HIDDEN_FILES
+            )
+            or (isinstance(parent, HiddenNode) and parent.name == LATEST and name in links)
+        )
+        if not known:
+            raise StoreError(errno.ENOENT, "no-such-name", f"there is no {printable(name)}")
+        return self.listed(parent, name, links)
+
+    def listed(self, parent: Node, name: str, links: Mapping[str, str]) -> Node:
+        """The node of a name that is known to exist, without looking at the store."""
+        if isinstance(parent, SessionNode):
+            return self._file(parent, name)
+        if isinstance(parent, RootNode) and name != DIRECTORY:
+            return self.sessions.get(name) or self._new_session(name)
+        if isinstance(parent, HiddenNode) and parent.name == LATEST:
+            return self._link(name, links[name])
+        return self._hidden_node(name)
+
+    def session(self, slug: str) -> SessionNode:
+        """The node of a session that exists. Raises `StoreError` ENOENT."""
+        directory, _ = self.stat_session(slug)
+        identity = (directory.st_dev, directory.st_ino)
+        node = self.sessions.get(slug)
+        if node is not None and node.identity not in (None, identity):
+            self.bury(slug)
+            node = None
+        node = node or self._new_session(slug)
+        node.identity = identity
+        return node
+
+    def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
+        """What the store says of a session's directory and its meta. Raises `StoreError` ENOENT."""
+        if slug.startswith(".") or "/" in slug:
+            raise _no_session(slug)
+        try:
+            fd = os.open(slug, _LOOK, dir_fd=self._store.fd)
+            try:
+                found = os.fstat(fd), os.stat("meta", dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _no_session(slug) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _no_session(slug) from None
+            raise from_os_error(error, f"look at {printable(slug)}") from error
+        if not stat.S_ISREG(found[1].st_mode):
+            raise _no_session(slug)
+        return found
+
+    def bury(self, slug: str) -> SessionNode | None:
+        """The session is gone; its node, if it had one, is no name's any more."""
+        node = self.sessions.pop(slug, None)
+        if node is not None:
+            self._live.bury(node)
+        return node
+
+    def succeed(self, old: FileNode, view: View) -> FileNode:
+        """A new node for the name of `old`, whose view was superseded by `view` (G13)."""
+        node = FileNode(self._nodes.number(), old.session, old.name)
+        node.view = view
+        self._nodes.add(node)
+        old.session.children[old.name] = node
+        return node
+
+    def drop(self, node: Node) -> None:
+        """The kernel does not know the node any more."""
+        if isinstance(node, FileNode):
+            self._drop_file(node)
+        elif isinstance(node, SessionNode):
+            self._drop_session(node)
+        elif isinstance(node, LinkNode):
+            if self._links.get(node.name) is node:
+                del self._links[node.name]
+            self._nodes.remove(node)
+
+    def _drop_file(self, node: FileNode) -> None:
+        session, view = node.session, node.view
+        if view is not None and view.pinned:
+            return
+        if session.children.get(node.name) is node:
+            del session.children[node.name]
+        if view is not None:
+            self._cache.drop(view)
+            if session.live is not None and session.live.views.get(node.name) is view:
+                del session.live.views[node.name]
+        self._nodes.remove(node)
+        if session.lookups <= 0:
+            self._drop_session(session)
+
+    def _drop_session(self, node: SessionNode) -> None:
+        self._live.let_go(node)
+        if node.children or node.live is not None:
+            return
+        if self.sessions.get(node.slug) is node:
+            del self.sessions[node.slug]
+        self._nodes.remove(node)
+
+    def _new_session(self, slug: str) -> SessionNode:
+        node = SessionNode(self._nodes.number(), slug, None)
+        self._nodes.add(node)
+        self.sessions[slug] = node
+        return node
+
+    def _file(self, session: SessionNode, name: str) -> FileNode:
+        node = session.children.get(name)
+        if node is None:
+            node = FileNode(self._nodes.number(), session, name)
+            self._nodes.add(node)
+            session.children[name] = node
+        return node
+
+    def _hidden_node(self, name: str) -> HiddenNode:
+        node = self._hidden.get(name)
+        if node is None:
+            node = self._hidden[name] = HiddenNode(self._nodes.number(), name)
+            self._nodes.add(node)
+        return node
+
+    def _link(self, name: str, slug: str) -> LinkNode:
+        target = f"../../{slug}"
+        node = self._links.get(name)
+        if node is None or node.target != target:
+            node = self._links[name] = LinkNode(self._nodes.number(), name, target)
+            self._nodes.add(node)
+        return node
+
+
+def _no_session(slug: str) -> StoreError:
+    return StoreError(errno.ENOENT, "no-such-session", f"there is no session {printable(slug)}")

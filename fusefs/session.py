@@ -1,0 +1,422 @@
+"""One live session: its index kept up to date, and its views made to follow the store.
+
+Concurrency. All state here belongs to the loop. Between two awaits a task owns it; what may change
+across an await is said by `_disturbed`, the numbers of steps touched meanwhile. `lock` orders the
+tasks that bring views up to date, `writing` those that store steps. Threads run only the passes of
+`storage.replay` and `storage.index.scan`, which are given copies and touch nothing shared.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+import trio
+
+from fusefs.cache import Segment, TextCache
+from fusefs.displaced import Lately
+from fusefs.views import Manner, PrefixCheck, View
+from fusefs.watch import Change
+from storage.errors import StoreError, from_os_error, printable
+from storage.files import is_regular
+from storage.index import Index, scan
+from storage.memory import Memory
+from storage.replay import (
+    PASS_STEPS,
+    START,
+    Boundary,
+    Pass,
+    Reader,
+    Show,
+    backwards,
+    find_boundary,
+    forwards,
+)
+from storage.steps import Claimer, step_name, step_number
+
+INLINE_STEPS: Final = 16
+"""Passes of at most so many steps are not worth a thread."""
+INLINE_DIRECTORY: Final = 1 << 14
+STAT_LAG: Final = 1.0
+"""Seconds that a stat may be behind where no events tell of changes (G12)."""
+
+log: Final = logging.getLogger(__name__)
+replays: Final = trio.CapacityLimiter(2)
+T = TypeVar("T")
+
+BOUNDARY_ONLY: Final = Manner("compact", lambda _step: None, history=True)
+"""Shows nothing, and so follows where the history begins."""
+
+
+class LiveSession:
+    """What is known of a session that somebody looks at."""
+
+    def __init__(
+        self, slug: str, fd: int, watch: int | None, local: bool, cache: TextCache, memory: Memory
+    ) -> None:
+        self.slug = slug
+        self.fd = fd
+        self.watch = watch
+        found = os.fstat(fd)
+        self.identity = (found.st_dev, found.st_ino)
+        self.reader = Reader(fd)
+        self.claimer = Claimer(fd, unnamed=local)
+        self.index = Index()
+        self.boundary: Boundary | None = None
+        self.views: dict[str, View] = {}
+        self.lately = Lately()
+        self.dead = False
+        self.users = 0
+        """Open files and operations that need it kept."""
+        self.lock = trio.Lock()
+        self.writing = trio.Lock()
+        self.meta_version = 0
+        """Grows with every change of `meta` that is noticed."""
+        self.on_displaced: Callable[[LiveSession], None] = lambda _session: None
+        self._cache = cache
+        self._memory = memory
+        self._disturbed: set[int] = set()
+        self._listed_at = 0.0
+        self._stale = True
+        self._backlog: list[Change] | None = None
+        self._warned: set[str] = set()
+
+    # --- what the store says -------------------------------------------------------------------
+
+    def changed(self, change: Change) -> None:
+        """Take in what happened in the session's directory."""
+        if self._backlog is not None:
+            self._backlog.append(change)
+        else:
+            self._take(change)
+
+    def overflowed(self) -> None:
+        """Changes were missed: list again, and compare every view, before anything is shown."""
+        self._stale = True
+        self.meta_version += 1
+
+    def _take(self, change: Change) -> None:
+        if change.gone:
+            self.dead = True
+            return
+        if change.name == "meta":
+            self.meta_version += 1
+            return
+        number = step_number(change.name)
+        if number is None:
+            return
+        if change.disappeared:
+            self._lost(change.name)
+        elif change.appeared:
+            self._appeared(change, number)
+        elif self.index.has(number):
+            self.lately.forget(number)
+            self._touched(number)
+
+    def _lost(self, name: str) -> None:
+        number = self.index.discard(name)
+        if number is not None:
+            self.lately.forget(number)
+            self._touched(number)
+
+    def _appeared(self, change: Change, number: int) -> None:
+        if change.moved_from is None and self.index.has(number):
+            return  # the CREATE of a step that this mount stored itself
+        if not is_regular(change.name, self.fd):
+            self._warn(change.name, "it is no regular file")
+            return
+        known = self.index.add(change.name) is None
+        if known and self.lately.replaced(number, change.moved_from or ""):
+            self.on_displaced(self)
+        self._touched(number)
+
+    def _touched(self, number: int) -> None:
+        self._disturbed.add(number)
+        if self.boundary is not None and number == self.boundary.number:
+            self.boundary = None
+        for view in self.views.values():
+            if number > view.last or (view.manner.history and number < view.boundary.number):
+                continue
+            if number > view.last_shown:
+                view.last = number - 1
+            else:
+                view.suspect = True
+
+    # --- storing -------------------------------------------------------------------------------
+
+    def stored(self, number: int) -> None:
+        """A step was claimed by this mount."""
+        self.index.add(step_name(number))
+
+    # --- views ---------------------------------------------------------------------------------
+
+    async def refresh(self, manner: Manner, exact: bool = True) -> View:
+        """The view of that manner, showing every step that is in the store now (G12).
+
+        Without `exact` it may be a second behind where no events tell of changes. Raises
+        `StoreError` where the store cannot be read.
+        """
+        view = self.views.get(manner.name)
+        if view is not None and self._is_fresh(view):
+            return view
+        async with self.lock:
+            try:
+                await self._relist(exact)
+                while True:
+                    view = self.view(manner)
+                    if await self._settle(view):
+                        return view
+            except OSError as error:
+                raise from_os_error(error, f"read the steps of {printable(self.slug)}") from error
+
+    async def ready(self) -> None:
+        """Know the steps that are in the store now. Raises `StoreError`."""
+        if self._stale or self.watch is None:
+            async with self.lock:
+                try:
+                    await self._relist(exact=True)
+                except OSError as error:
+                    raise from_os_error(error, f"list {printable(self.slug)}") from error
+
+    async def archive(self) -> str | None:
+        """The present archive: that of the last compaction."""
+        return (await self.refresh(BOUNDARY_ONLY)).boundary.archive
+
+    async def text(self, view: View, segment: Segment) -> bytes:
+        """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
+        text = self._cache.text(view, segment)
+        if text is None:
+            text = await self._run(len(segment.shown), partial(self._render, view, segment))
+            if len(text) != segment.length:
+                view.suspect = True
+                sentence = "a step changed while it was read: open the file again"
+                raise StoreError(errno.EIO, "changed-underneath", sentence)
+            self._cache.keep(view, segment, text)
+        return text
+
+    def unpin(self, view: View) -> None:
+        """An open file does not need the view any more."""
+        view.opens -= 1
+        if view.pinned:
+            return
+        if view.superseded or self.dead:
+            self._cache.drop(view)
+        else:
+            self._cache.unpinned(view)
+
+    async def pin(self, view: View) -> None:
+        """Make sure that the text of an open view is held, whatever becomes of the store (G13)."""
+        for segment in view.segments:
+            if not segment.held:
+                await self.text(view, segment)
+
+    def view(self, manner: Manner) -> View:
+        """The present view of that manner, which may not be built yet."""
+        if manner.name not in self.views:
+            self.views[manner.name] = View(manner, self._cache)
+        return self.views[manner.name]
+
+    def _is_fresh(self, view: View) -> bool:
+        return (
+            view.built
+            and not view.suspect
+            and not self._stale
+            and self.watch is not None
+            and view.last >= self.index.greatest
+            and self._begins_right(view)
+        )
+
+    def _begins_right(self, view: View) -> bool:
+        if not view.manner.history:
+            return True
+        return view.boundary == self.boundary and view.lead == self._lead(view.manner)
+
+    def _lead(self, manner: Manner) -> bytes:
+        if manner.lead is None or self.boundary is None or self.boundary.archive is None:
+            return b""
+        return manner.lead(self.boundary.archive, self._memory.text(self.boundary.archive))
+
+    async def _settle(self, view: View) -> bool:
+        """One step towards an up-to-date view; whether it is there."""
+        if view.manner.history and self.boundary is None:
+            if view.built:
+                self.boundary = await self._search()
+            else:
+                await self._build_backwards(view)
+            return False
+        if not view.built:
+            view.begin(self._start(view.manner), self._lead(view.manner))
+            view.built = True
+        elif view.suspect or not self._begins_right(view):
+            await self._compare(view)
+            return False
+        if not await self._extend(view):
+            return False
+        self._date(view)
+        return True
+
+    def _start(self, manner: Manner) -> Boundary:
+        return self.boundary if manner.history and self.boundary is not None else START
+
+    async def _search(self) -> Boundary | None:
+        self._disturbed.clear()
+        index = Index(array("Q", self.index.numbers), dict(self.index.odd))
+        found = await self._run(PASS_STEPS, partial(find_boundary, self.reader, index))
+        return None if self._touches(found.number, index.greatest) else found
+
+    async def _build_backwards(self, view: View) -> None:
+        """The first look at a history: from the end to the last compaction, keeping the lines."""
+        self._disturbed.clear()
+        top = self.index.greatest
+        end, boundary = top + 1, None
+        view.begin(START, b"")
+        while boundary is None and (numbers := self.index.before(end, PASS_STEPS)):
+            found = await self._pass(backwards, numbers, view.manner.show)
+            if self._touches(found.reached or 0, top):
+                return
+            boundary = found.boundary
+            view.extend_backwards(found.texts)
+            end = numbers[0] if found.reached is None else found.reached
+        self.boundary = boundary or START
+        view.end_backwards(self.boundary, self._lead(view.manner), top)
+        view.built = True
+
+    async def _extend(self, view: View) -> bool:
+        while numbers := self.index.after(view.last, PASS_STEPS):
+            self._disturbed.clear()
+            found = await self._pass(
+                partial(forwards, compactions=view.manner.history), numbers, view.manner.show
+            )
+            if view.suspect or found.reached is None or self._touches(numbers[0], found.reached):
+                return False
+            if found.boundary is not None:
+                self.boundary = found.boundary
+                return False
+            view.extend(found.texts)
+            view.last = found.reached
+        return True
+
+    async def _compare(self, view: View) -> None:
+        """Make the view again, and see whether what it showed is a prefix of it (G13)."""
+        self._disturbed.clear()
+        view.suspect = False
+        draft = View(view.manner, self._cache)
+        draft.opens = view.opens
+        check = PrefixCheck(view)
+        draft.begin(self._start(view.manner), self._lead(view.manner))
+        check.feed(draft.lead)
+        while numbers := self.index.after(draft.last, PASS_STEPS):
+            found = await self._pass(
+                partial(forwards, compactions=view.manner.history), numbers, view.manner.show
+            )
+            if found.reached is None or self._touches(draft.last, found.reached) or found.boundary:
+                self.boundary = found.boundary or self.boundary
+                self._cache.drop(draft)
+                view.suspect = True
+                return
+            for text in found.texts:
+                check.feed(text.text)
+            draft.extend(found.texts)
+            draft.last = found.reached
+        draft.built = True
+        if check.passed:
+            view.adopt(draft)
+        else:
+            self._supersede(view, draft)
+
+    def _supersede(self, view: View, successor: View) -> None:
+        view.superseded = True
+        if not view.pinned:
+            self._cache.drop(view)
+        successor.opens = 0
+        self.views[view.manner.name] = successor
+
+    def _date(self, view: View) -> None:
+        number = view.last_shown or view.boundary.number
+        if number == view.dated:
+            return
+        name = self.index.names(number)[-1] if number else "meta"
+        try:
+            view.mtime_ns = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns
+        except FileNotFoundError:
+            return
+        view.dated = number
+
+    # --- reading the store ---------------------------------------------------------------------
+
+    async def _relist(self, exact: bool) -> None:
+        if not self._stale and self.watch is not None:
+            return
+        now = time.monotonic()
+        if not self._stale and not exact and now - self._listed_at < STAT_LAG:
+            return
+        stamped = self.watch is None
+        self._backlog = []
+        try:
+            size = os.fstat(self.fd)
+            if size.st_nlink == 0:
+                self.dead = True
+            small = size.st_size <= INLINE_DIRECTORY
+            new = await self._run(0 if small else PASS_STEPS, partial(scan, self.fd, stamped))
+        finally:
+            backlog, self._backlog = self._backlog or [], None
+        for name in new.strange:
+            self._warn(name, "it is no regular file")
+        if self.watch is None:
+            self.meta_version += 1
+        self._compare_listing(self.index, new)
+        self.index, self._listed_at, self._stale = new, now, False
+        for change in backlog:
+            self._take(change)
+
+    def _compare_listing(self, old: Index, new: Index) -> None:
+        if old.stamps is not None and new.stamps is not None:
+            different = old.stamps.items() ^ new.stamps.items()
+            numbers = {step_number(name) for name, _ in different}
+        elif not self.views and self.boundary is None:
+            numbers = set()
+        else:
+            self.boundary = None
+            for view in self.views.values():
+                view.suspect = view.built
+            numbers = set()
+        self.index = new
+        for number in numbers:
+            if number is not None:
+                self._touched(number)
+        if self.lately.unsure(self.reader):
+            self.on_displaced(self)
+
+    async def _pass(
+        self, direction: Callable[..., Pass], numbers: Sequence[int], show: Show
+    ) -> Pass:
+        work = partial(direction, self.reader, numbers, dict(self.index.odd), show)
+        found = await self._run(len(numbers), work)
+        for name, sentence in found.skipped:
+            self._warn(name, sentence)
+        return found
+
+    async def _run(self, steps: int, work: Callable[[], T]) -> T:
+        if steps <= INLINE_STEPS:
+            return work()
+        return await trio.to_thread.run_sync(work, limiter=replays)
+
+    def _render(self, view: View, segment: Segment) -> bytes:
+        if not segment.shown:
+            return view.lead
+        found = forwards(self.reader, segment.shown, self.index.odd, view.manner.show, False)
+        return b"".join(part.text for part in found.texts)
+
+    def _touches(self, first: int, last: int) -> bool:
+        return any(first <= number <= last for number in self._disturbed)
+
+    def _warn(self, name: str, sentence: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            log.warning("%s/%s is skipped: %s", printable(self.slug), printable(name), sentence)

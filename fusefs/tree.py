@@ -1,0 +1,451 @@
+"""The tree: what every name is, and what is done to it.
+
+It knows no kernel but `fusefs.kernel.Kernel`, so that all of it is used without a mount as well.
+
+Concurrency. The tree and everything it holds belong to the loop. A task owns all state between two
+awaits; a method that awaits says so by being async, and looks again afterwards at whatever may have
+changed. Threads are used for replays, listings, many claims, syncs and metas, and are given copies.
+The inotify queue is drained at the start of every operation that must be exact (`Changes.look`), and
+by a task of its own when nobody asks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from fusefs.attributes import Attributes, Rules
+from fusefs.cache import TextCache
+from fusefs.catalogue import Catalogue
+from fusefs.changes import Changes
+from fusefs.controls import OpenAppend, OpenCompact
+from fusefs.counting import Counting
+from fusefs.documents import OpenCreate, OpenMeta
+from fusefs.failures import KERNEL, Caller, Failures
+from fusefs.hidden import DIRECTORY, LATEST, Hidden, Latest
+from fusefs.kernel import Kernel, PollWaiter
+from fusefs.live import LiveSessions
+from fusefs.names import CONTROLS, FILES, VIEWS, Names
+from fusefs.nodes import (
+    ROOT_INO,
+    FileNode,
+    HiddenNode,
+    LinkNode,
+    Node,
+    NodeTable,
+    RootNode,
+    SessionNode,
+)
+from fusefs.openfiles import POLLABLE, OpenFile, OpenText, OpenView
+from fusefs.options import MountOptions, Sync
+from fusefs.permission import may_change
+from fusefs.report import Report
+from fusefs.session import LiveSession
+from fusefs.stats import Stats
+from fusefs.views import View
+from fusefs.watch import Watcher
+from storage.errors import StoreError, printable
+from storage.filesystem import is_local
+from storage.memory import Memory, default_path
+from storage.sessions import Store
+
+_ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EACCES, errno.EISDIR})
+"""Answers to an open that are no failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file: its handle, and whether the kernel's page cache serves it."""
+
+    handle: int
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a listing."""
+
+    name: str
+    node: Node | None
+    """None for `.` and `..`, which the kernel does not look up."""
+    attributes: Attributes
+    next: int
+
+
+@dataclass(slots=True)
+class Listing:
+    """An open directory: the names at the time of its first read."""
+
+    node: Node
+    everything: bool
+    names: Sequence[str] | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tree:
+    """One mounted store."""
+
+    def __init__(self, store: Store, options: MountOptions, kernel: Kernel) -> None:
+        self.store = store
+        self.options = options
+        self.failures = Failures()
+        self.nodes = NodeTable()
+        self.cache = TextCache(options.cache)
+        self.counting = Counting(self.failures)
+        self.report = Report()
+        self.local = is_local(store.fd)
+        self.watcher = Watcher()
+        self._memory = Memory(_memory_path(store, options))
+        self._rules = Rules(options, (os.geteuid(), os.getegid()))
+        self._durable = options.sync is not Sync.NEVER
+        self.live = LiveSessions(
+            store, self.watcher, self.local, self.cache, self._memory, options.sync
+        )
+        self.names = Names(store, self.nodes, self.live, self.cache)
+        self.changes = Changes(
+            store, self.local, self.watcher, self.names, self.live, kernel, self.failures
+        )
+        self.live.on_displaced = self.changes.displaced
+        self._hidden = Hidden(
+            store, self._rules, self.failures, Catalogue(store), lambda: self.report.make(self)
+        )
+        self._latest = Latest(store, lambda: self.changes.root_changed_at)
+        self._stats = Stats(store, self._rules, self.names, self.live, self.changes, self._hidden)
+        self.handles: dict[int, OpenFile | Listing] = {}
+        self._next_handle = 1
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The work in the background: watching, pushing, counting; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.changes.run)
+            nursery.start_soon(self.counting.run)
+
+    async def finish(self) -> None:
+        """Before the end: open files are released, what is due is written and synced (G9, G17)."""
+        for handle in list(self.handles):
+            opened = self.handles.pop(handle)
+            if isinstance(opened, OpenFile):
+                try:
+                    await opened.flush()
+                except StoreError as error:
+                    self._failed(opened, "flush", error)
+                await opened.release()
+        await self.counting.finish()
+        for node in self.live:
+            if node.storing is not None:
+                try:
+                    await node.storing.sync()
+                except StoreError as error:
+                    self.failures.record(node.slug, "append", "sync", error, KERNEL)
+
+    def close(self) -> None:
+        """Close all that is open; nothing waits."""
+        self.live.close()
+        self.watcher.close()
+        self._memory.close()
+        self.store.close()
+
+    # --- names ---------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: str) -> Attributes:
+        """The attributes of a name, which the kernel now holds once more. Raises ENOENT, …"""
+        self.changes.look()
+        node = await self._child(self._node(parent), name)
+        attributes = await self._stats.of(node, replay=False)
+        if isinstance(node, FileNode) and node.superseded:
+            # It was superseded while it was brought up to date: the name is another's.
+            node = node.session.children[node.name]
+            attributes = await self._stats.of(node, replay=False)
+        node.lookups += 1
+        return attributes
+
+    async def getattr(self, ino: int) -> Attributes:
+        """The attributes of an inode, exact (G3)."""
+        self.changes.look()
+        return await self._stats.of(self._node(ino), replay=True)
+
+    def forget(self, ino: int, lookups: int) -> None:
+        """The kernel drops so many references."""
+        node = self.nodes.get(ino)
+        if node is None:
+            return
+        node.lookups -= lookups
+        if node.lookups <= 0 and node.ino != ROOT_INO:
+            self.names.drop(node)
+
+    async def readlink(self, ino: int) -> str:
+        """Where a symlink leads."""
+        node = self._node(ino)
+        if not isinstance(node, LinkNode):
+            raise StoreError(errno.EINVAL, "no-link", "it is no symlink")
+        return node.target
+
+    async def mkdir(self, parent: int, name: str) -> Attributes:
+        """Make the session of that name (G11)."""
+        if not isinstance(self._node(parent), RootNode):
+            raise _refused("a directory can be made only for a session, at the top")
+        await trio.to_thread.run_sync(partial(self.store.make, name, sync=self._durable))
+        return await self.lookup(parent, name)
+
+    async def rmdir(self, parent: int, name: str, caller: Caller) -> None:
+        """Delete a session, though files are in it (G11)."""
+        if not isinstance(self._node(parent), RootNode) or name == DIRECTORY:
+            raise _refused("only a session can be removed")
+        self.changes.look()
+        found = self.names.stat_session(name)
+        if not may_change(found[0], caller):
+            sentence = f"the session {printable(name)} is not yours to delete"
+            raise StoreError(errno.EACCES, "not-yours", sentence)
+        await trio.to_thread.run_sync(partial(self.store.delete, name, sync=self._durable))
+        self.changes.look()
+        self.names.bury(name)
+
+    # --- directories ---------------------------------------------------------------------------
+
+    def opendir(self, ino: int, caller: Caller) -> int:
+        """Open a directory. Private files are listed for the mounting user only, so that everybody
+        else's `grep -r` meets no error (G4)."""
+        mounter = self._rules.private().uid
+        return self._handle(Listing(self._node(ino), caller.uid in (0, mounter)))
+
+    async def prepare(self, handle: int, start: int) -> None:
+        """Make ready to go through a directory; from the start it is listed anew."""
+        listing = self._listing(handle)
+        if start == 0 or listing.names is None:
+            self.changes.look()
+            listing.names = await self._children(listing)
+
+    def entries(self, handle: int, start: int) -> Iterator[Entry]:
+        """The entries after the one whose `next` was `start` (0: all). Whoever takes one counts a
+        lookup of its node."""
+        listing = self._listing(handle)
+        assert listing.names is not None
+        for at in range(start, len(listing.names)):
+            yield self._entry(listing, listing.names[at], at + 1)
+
+    def releasedir(self, handle: int) -> None:
+        """A directory is closed."""
+        self.handles.pop(handle, None)
+
+    # --- open files ----------------------------------------------------------------------------
+
+    async def open(self, ino: int, flags: int, caller: Caller) -> Opened:
+        """Open a file; it shows every step that is in the store now (G12)."""
+        self.changes.look()
+        node = self._node(ino)
+        try:
+            opened = await self._open(node, flags & os.O_ACCMODE, caller)
+        except StoreError as error:
+            if error.errno not in _ORDINARY:
+                session = node.session.slug if isinstance(node, FileNode) else None
+                self.failures.record(session, getattr(node, "name", None), "open", error, caller)
+            raise
+        opened.caller = caller
+        return Opened(self._handle(opened), isinstance(opened, OpenView))
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
+        """Bytes of an open file."""
+        opened = self._open_file(handle)
+        try:
+            return await opened.read(offset, size)
+        except StoreError as error:
+            self._failed(opened, "read", error)
+            raise
+
+    async def write(self, handle: int, data: bytes) -> int:
+        """Give bytes to an open file; how many were taken (G5, G6)."""
+        opened = self._open_file(handle)
+        try:
+            return await opened.write(data)
+        except StoreError as error:
+            self._failed(opened, "write", error)
+            raise
+        finally:
+            self.changes.wrote(opened.session)
+
+    async def flush(self, handle: int) -> None:
+        """A descriptor of an open file is closed (G7)."""
+        opened = self._open_file(handle)
+        try:
+            await opened.flush()
+        except StoreError as error:
+            if error.code not in ("incomplete-line", "incomplete-object"):
+                self._failed(opened, "close", error)
+            raise
+        finally:
+            self.changes.wrote(opened.session)
+
+    async def fsync(self, handle: int) -> None:
+        """What was written through an open file is on disk when this returns (G17)."""
+        opened = self._open_file(handle)
+        try:
+            await opened.sync()
+        except StoreError as error:
+            self._failed(opened, "fsync", error)
+            raise
+
+    async def release(self, handle: int) -> None:
+        """The last descriptor of an open file is gone."""
+        opened = self.handles.pop(handle, None)
+        if isinstance(opened, OpenFile):
+            await opened.release()
+
+    async def poll(self, handle: int, waiter: PollWaiter | None) -> int:
+        """What poll(2) is told (G14)."""
+        return await self._open_file(handle).poll(waiter)
+
+    async def setattr(self, ino: int) -> Attributes:
+        """Sizes, times and modes of control files mean nothing, and changing them does no harm."""
+        node = self._node(ino)
+        control = isinstance(node, FileNode) and node.name in CONTROLS
+        if not control and not (isinstance(node, HiddenNode) and node.name == "create"):
+            raise _refused("attributes here are those of the store, and cannot be set")
+        return await self.getattr(ino)
+
+    def steps_shown(self, ino: int) -> list[tuple[int, int]] | None:
+        """The numbers of the steps behind the lines of a JSON view, as runs; None for other files."""
+        node = self.nodes.get(ino)
+        if not isinstance(node, FileNode) or node.name not in POLLABLE or node.view is None:
+            return None
+        return node.view.ranges()
+
+    def _entry(self, listing: Listing, name: str, after: int) -> Entry:
+        if name in (".", ".."):
+            return Entry(name, None, self._stats.placeholder(listing.node), after)
+        node = self.names.listed(listing.node, name, listing.links)
+        return Entry(name, node, self._stats.placeholder(node), after)
+
+    async def _child(self, parent: Node, name: str) -> Node:
+        links = await self._latest.links() if self._is_latest(parent) else {}
+        return self.names.child(parent, name, links)
+
+    @staticmethod
+    def _is_latest(node: Node) -> bool:
+        return isinstance(node, HiddenNode) and node.name == LATEST
+
+    # --- what is behind them ---------------------------------------------------------------------
+
+    def _node(self, ino: int) -> Node:
+        node = self.nodes.get(ino)
+        if node is None:
+            raise StoreError(errno.ESTALE, "unknown-inode", "the file is not known any more")
+        return node
+
+    def _handle(self, opened: OpenFile | Listing) -> int:
+        handle = self._next_handle
+        self._next_handle += 1
+        self.handles[handle] = opened
+        return handle
+
+    def _listing(self, handle: int) -> Listing:
+        listing = self.handles.get(handle)
+        if not isinstance(listing, Listing):
+            raise StoreError(errno.EBADF, "unknown-handle", "the directory is not open")
+        return listing
+
+    def _open_file(self, handle: int) -> OpenFile:
+        opened = self.handles.get(handle)
+        if not isinstance(opened, OpenFile):
+            raise StoreError(errno.EBADF, "unknown-handle", "the file is not open")
+        return opened
+
+    async def _children(self, listing: Listing) -> Sequence[str]:
+        node = listing.node
+        if isinstance(node, RootNode):
+            names = await trio.to_thread.run_sync(self.store.names)
+            return [".", "..", DIRECTORY, *names]
+        if isinstance(node, SessionNode):
+            self.names.stat_session(node.slug)
+            return [".", "..", *FILES]
+        if self._is_latest(node):
+            listing.links = await self._latest.links()
+            return [".", "..", *listing.links]
+        return [".", "..", *self._hidden.names(listing.everything)]
+
+    async def _open(self, node: Node, access: int, caller: Caller) -> OpenFile:
+        if isinstance(node, HiddenNode):
+            return await self._open_hidden(node, access, caller)
+        if not isinstance(node, FileNode):
+            raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
+        session = node.session
+        self.changes.verify(session)
+        with self.live.use(session) as live:
+            if node.name in VIEWS:
+                if access != os.O_RDONLY:
+                    raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
+                return await self._open_view(node, live)
+            return await self._open_control(node, live, access, caller)
+
+    async def _open_view(self, node: FileNode, live: LiveSession) -> OpenView:
+        if node.superseded:
+            raise _stale()
+        view = live.view(VIEWS[node.name])
+        node.view = view
+        opened = OpenView(node, live, view, self.changes.look)
+        try:
+            await live.refresh(view.manner)
+            self.changes.settle(node.session)
+            self._must_be_current(view)
+            await live.pin(view)
+        except BaseException:
+            await opened.release()
+            raise
+        opened.begin()
+        self.changes.tell(node)
+        return opened
+
+    @staticmethod
+    def _must_be_current(view: View) -> None:
+        if view.superseded:
+            raise _stale()
+
+    async def _open_control(
+        self, node: FileNode, live: LiveSession, access: int, caller: Caller
+    ) -> OpenFile:
+        text = await self._stats.control_text(node, live)
+        if access == os.O_RDONLY:
+            return OpenText(text)
+        limit = self.options.line_limit
+        if node.name == "meta.json":
+            return OpenMeta(live, text, self._durable, self.failures, caller, limit)
+        assert node.session.storing is not None
+        kind = OpenAppend if node.name == "append" else OpenCompact
+        return kind(node.session.storing, self.counting, self.failures, caller, limit, text)
+
+    async def _open_hidden(self, node: HiddenNode, access: int, caller: Caller) -> OpenFile:
+        if node.name == "create":
+            limit = self.options.line_limit
+            return OpenCreate(self.store, self._durable, self.failures, caller, limit)
+        if access != os.O_RDONLY:
+            raise StoreError(
+                errno.EACCES, "read-only-file", "the file only tells, and takes nothing"
+            )
+        return await self._hidden.open(node.name)
+
+    def _failed(self, opened: OpenFile, operation: str, error: StoreError) -> None:
+        self.failures.record(opened.session, opened.name, operation, error, opened.caller)
+
+
+_HOW_TO_WRITE: Final = "what is read here is written through append and compact"
+
+
+def _refused(sentence: str) -> StoreError:
+    return StoreError(errno.EPERM, "not-possible", sentence)
+
+
+def _stale() -> StoreError:
+    return StoreError(errno.ESTALE, "superseded", "the name shows another file by now")
+
+
+def _memory_path(store: Store, options: MountOptions) -> str | None:
+    if options.memory == "none":
+        return None
+    return options.memory or default_path(store.path)

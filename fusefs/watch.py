@@ -1,0 +1,124 @@
+"""Watching directories of the store with inotify.
+
+An event is queued before the system call that caused it returns, so reading the queue at the start of
+an operation makes it exact without looking at the store (G12). Names of unnamed files are left out
+(`EXCL_UNLINK`), so a claim of a step shows as one `CREATE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from inotify_simple import INotify, flags, parse_events
+
+_MASK: Final = (
+    flags.CREATE
+    | flags.CLOSE_WRITE
+    | flags.MODIFY
+    | flags.MOVED_TO
+    | flags.MOVED_FROM
+    | flags.DELETE
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+    | flags.ONLYDIR
+    | flags.EXCL_UNLINK
+)
+_BUFFER: Final = 1 << 18
+_MOVES: Final = 64
+_GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that happened to a name in a watched directory."""
+
+    watch: int
+    name: str
+    appeared: bool = False
+    """A file of this name came into being or was moved here."""
+    disappeared: bool = False
+    moved_from: str | None = None
+    """Where it was moved here: the name that it had, `""` if that is not known."""
+    gone: bool = False
+    """The directory itself was deleted, moved or unmounted: the watch has ended."""
+
+
+class EventsLostError(Exception):
+    """Events were lost: whatever is known of any watched directory may be out of date."""
+
+
+class Watcher:
+    """One inotify queue. Loop-owned; nothing in it waits."""
+
+    def __init__(self) -> None:
+        self._inotify = INotify(nonblocking=True)
+        self.exhausted = False
+        """Whether the last attempt to watch failed for want of watches."""
+        self.watches = 0
+        # The two events of a rename can be met in two drains.
+        self._moving: dict[int, str] = {}
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when there are changes."""
+        return int(self._inotify.fd)
+
+    def add(self, directory_fd: int) -> int | None:
+        """Watch the directory that is open as `directory_fd`; None where that cannot be had."""
+        try:
+            watch = int(self._inotify.add_watch(f"/proc/self/fd/{directory_fd}", _MASK))
+        except OSError as error:
+            self.exhausted = error.errno == errno.ENOSPC
+            return None
+        self.exhausted = False
+        self.watches += 1
+        return watch
+
+    def remove(self, watch: int) -> None:
+        """Watch that directory no longer."""
+        self.watches -= 1
+        with contextlib.suppress(OSError):
+            self._inotify.rm_watch(watch)
+
+    def drain(self) -> list[Change]:
+        """All changes queued so far, without waiting. Raises `EventsLostError` if some were lost."""
+        try:
+            data = os.read(self._inotify.fd, _BUFFER)
+        except BlockingIOError:
+            return []
+        parts = [data]
+        while len(data) > _BUFFER // 2:
+            try:
+                data = os.read(self._inotify.fd, _BUFFER)
+            except BlockingIOError:
+                break
+            parts.append(data)
+        return list(self._changes(parse_events(b"".join(parts))))
+
+    def _changes(self, events: Iterable[tuple[int, int, int, str]]) -> Iterable[Change]:
+        for watch, mask, cookie, name in events:
+            if mask & flags.Q_OVERFLOW:
+                self._moving.clear()
+                raise EventsLostError
+            if mask & _GONE:
+                yield Change(watch, name, gone=True)
+            elif mask & flags.MOVED_FROM:
+                self._moving[cookie] = name
+                yield Change(watch, name, disappeared=True)
+            elif mask & flags.MOVED_TO:
+                source = self._moving.pop(cookie, "")
+                yield Change(watch, name, appeared=True, moved_from=source)
+            elif mask & flags.DELETE:
+                yield Change(watch, name, disappeared=True)
+            else:
+                yield Change(watch, name, appeared=bool(mask & flags.CREATE))
+        while len(self._moving) > _MOVES:
+            del self._moving[next(iter(self._moving))]
+
+    def close(self) -> None:
+        """End all watches."""
+        self._inotify.close()
