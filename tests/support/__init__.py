@@ -1,0 +1,1 @@
+"""What the tests stand on: stores written by hand, mounts served by another process, drivers."""

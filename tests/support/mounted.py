@@ -1,0 +1,128 @@
+"""A mount served by another process, which no test can be hung by."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from tests.mount.commands import STEPFS, clear, environment, is_mounted, until
+
+SECONDS = 60.0
+ALLOWED = ("is skipped:", "is mounted at", "unmounted")
+
+
+class Mount:
+    """A running mount of `store` at `path`, with what it logs."""
+
+    def __init__(self, store: Path, path: Path, log: Path, options: Sequence[str] = ()) -> None:
+        self.store = store
+        self.path = path
+        self.log_file = log
+        self.options = list(options)
+        self.server: subprocess.Popen[bytes] | None = None
+        self.expected: list[str] = []
+        """Parts of warnings that the test provokes."""
+
+    def start(self, **env: str) -> Mount:
+        """Mount, and wait until it is live."""
+        arguments = [word for option in self.options for word in ("-o", option)]
+        with self.log_file.open("ab") as log:
+            self.server = subprocess.Popen(
+                [*STEPFS, "mount", "-f", str(self.store), str(self.path), *arguments],
+                env=environment(PYTHONWARNINGS="default", **env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: is_mounted(self.path) or self._ended())
+        assert not self._ended(), self.log()
+        os.statvfs(self.path)
+        return self
+
+    def stop(self) -> None:
+        """End the mount as systemd does, and see that it ended well."""
+        assert self.server is not None
+        self.server.send_signal(signal.SIGTERM)
+        code = self.server.wait(30)
+        assert code == 0, f"exit code {code}: {self.log()}"
+        assert not is_mounted(self.path)
+
+    def kill(self) -> None:
+        """End the server with no chance to do anything; the dead mount stays."""
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait(30)
+
+    def log(self) -> str:
+        """All that was logged so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def unexpected(self) -> list[str]:
+        """Lines of the log that neither normal work nor the test explains."""
+        fine = (*ALLOWED, *self.expected)
+        return [
+            line for line in self.log().splitlines() if line and not any(p in line for p in fine)
+        ]
+
+    def errors(self) -> list[str]:
+        """The lines of errors.jsonl."""
+        return (self.path / ".stepfs/errors.jsonl").read_text().splitlines()
+
+    def _ended(self) -> bool:
+        return self.server is not None and self.server.poll() is not None
+
+
+class TooLongError(AssertionError):
+    """The test did not end within its time."""
+
+
+@contextmanager
+def time_limit(below: Path, seconds: float = SECONDS) -> Iterator[None]:
+    """Abort every mount below `below` when time is up, so that whoever waits for one goes on."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        clear(below)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        raise TooLongError(f"not done within {seconds} s")
+
+    before = signal.signal(signal.SIGUSR2, interrupted)
+    timer = threading.Timer(seconds, expire)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR2, before)
+
+
+@contextmanager
+def mounted(
+    store: Path, directory: Path, *options: str, name: str = "mnt", check: bool = True
+) -> Iterator[Mount]:
+    """A mount of `store` below `directory`; it must end well and log nothing unexpected."""
+    path = directory / name
+    path.mkdir(exist_ok=True)
+    mount = Mount(store, path, directory / f"{name}.log", options)
+    try:
+        mount.start()
+        yield mount
+        if mount.server is not None and mount.server.poll() is None:
+            mount.stop()
+        if check:
+            assert mount.unexpected() == []
+    finally:
+        clear(directory)
+        if mount.server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                mount.server.wait(10)
