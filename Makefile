@@ -58,11 +58,11 @@ lint: packages-test $(READY)
 
 .PHONY: check
 check: lint
-	$(PYTEST) -q -n 2 --dist loadfile tests/storage tests/tree tests/conformance
+	$(PYTEST) -n 2 --dist loadfile tests/storage tests/tree tests/conformance
 
 .PHONY: test
 test: lint
-	$(PYTEST) -q -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist loadfile
 
 .PHONY: test-systemd
 test-systemd: packages-test $(READY)
@@ -74,6 +74,7 @@ soak: packages-test $(READY)
 
 .PHONY: bench
 bench: packages-test $(READY)
+	@mkdir -p build
 	$(VENV)/bin/python -m tests.bench --json build/bench.json
 
 # --- make it, install it ---------------------------------------------------------------------------
