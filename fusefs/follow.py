@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, TextIO
 
 from fusefs.exits import CommandError, Exit
-from fusefs.following import Seen, Shown, begins_anew, numbers_told, what_happened
+from fusefs.following import Seen, Shown, numbers_told, what_happened
 from fusefs.mountinfo import DEAD_ERRORS
 from storage.errors import printable
 from storage.kinds import Kind, NotAStep, classify
@@ -54,7 +54,7 @@ def follow(path: str, from_start: bool, out: BinaryIO, err: TextIO) -> int:
             following = _Following(session, out, err)
             following.begin(from_start)
             while following.wait():
-                following.step()
+                _step(following, session)
     except KeyboardInterrupt:
         return Exit.OK
     except BrokenPipeError:
@@ -77,6 +77,17 @@ def follow(path: str, from_start: bool, out: BinaryIO, err: TextIO) -> int:
     return Exit.OK
 
 
+def _step(following: _Following, session: int) -> None:
+    """Go on, though a name was not found for a moment because the history was being replaced."""
+    try:
+        following.step()
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        os.stat("meta.json", dir_fd=session)  # raises if it is the session that is gone
+        time.sleep(_AGAIN_SECONDS)
+
+
 class View:
     """An open view of a mount, read line by line with the numbers of the steps behind the lines."""
 
@@ -94,15 +105,16 @@ class View:
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """The complete lines that were not read yet, up to the present end, with their numbers."""
+        shown = self.shown
         while chunk := os.pread(self.fd, _CHUNK, self._offset):
-            self._offset += len(chunk)
-            *complete, self._rest = (self._rest + chunk).split(b"\n")
-            for line in complete:
-                at = len(self.shown.digests)
-                if at == len(self.shown.numbers) and not self.know_more_numbers():
+            *complete, rest = (self._rest + chunk).split(b"\n")
+            while len(shown.numbers) < len(shown.digests) + len(complete):
+                if not self.know_more_numbers():
                     raise OSError(errno.EIO, "the mount does not tell the number of a step")
-                self.shown.digests.append(hash(line))
-                yield self.shown.numbers[at], line + b"\n"
+            self._offset, self._rest = self._offset + len(chunk), rest
+            for line in complete:
+                shown.digests.append(hash(line))
+                yield shown.numbers[len(shown.digests) - 1], line + b"\n"
 
     def know_more_numbers(self) -> bool:
         """Ask for the numbers behind the lines after the last one that is known; False if none."""
@@ -127,7 +139,10 @@ class _Following:
 
     def begin(self, from_start: bool) -> None:
         """Take in the present history, printed if wanted."""
-        self._print_new(silently=not from_start)
+        for number, line in self._view.lines():
+            if self._seen.add(number) and from_start:
+                self._out.write(line)
+        self._out.flush()
         if not self._view.shown.numbers:
             self._know_the_last_step()
 
@@ -142,7 +157,10 @@ class _Following:
         return output not in ready
 
     def step(self) -> None:
-        """Print what is new, here or in what has replaced the history. Raises OSError."""
+        """Print what is new, here or in what has replaced the history.
+
+        Raises OSError; called again it goes on where it was.
+        """
         if self._print_new() and self._told:
             return
         successor = View(self._session, HISTORY)
@@ -150,39 +168,57 @@ class _Following:
             self._go_over_to(successor)
             return
         successor.close()
+        if not self._view.shown.digests:
+            self._look_behind_an_empty_history()
         if not self._print_new() and self._told:
             time.sleep(_AGAIN_SECONDS)
 
     def _go_over_to(self, successor: View) -> None:
-        self._print_new()
         before, archive_before = self._view, self._archive
-        self._view, self._archive = successor, self._present_archive()
         try:
+            self._print_new()
+            archive = self._present_archive()
             while successor.know_more_numbers():
                 pass
-            anew = begins_anew(before.shown.numbers, successor.shown.numbers)
-            if anew or self._archive != archive_before:
+            if not successor.shown.numbers:
                 self._print_from_log()
-            self._print_new()
-            for sentence in what_happened(
-                before.shown, successor.shown, archive_before, self._archive
-            ):
-                _say(self._err, sentence)
-        finally:
+        except OSError:
+            successor.close()
+            raise
+        self._view, self._archive = successor, archive
+        with contextlib.suppress(OSError):
             before.close()
+        self._print_new()
+        for sentence in what_happened(before.shown, successor.shown, archive_before, archive):
+            _say(self._err, sentence)
 
-    def _print_new(self, silently: bool = False) -> bool:
+    def _look_behind_an_empty_history(self) -> None:
+        """An empty file is the beginning of any other: it is not replaced by a compaction."""
+        archive = self._present_archive()
+        if archive != self._archive:
+            self._print_from_log()
+            for sentence in what_happened(Shown(), Shown(), self._archive, archive):
+                _say(self._err, sentence)
+            self._archive = archive
+
+    def _print_new(self) -> bool:
         """Whether there were new lines; those of steps not seen yet are printed."""
+        view = self._view
+        if not view.shown.digests:
+            if not view.shown.numbers and not view.know_more_numbers():
+                return False
+            if view.shown.numbers[0] > self._seen.greatest:
+                self._print_from_log()
         any_line = False
-        for number, line in self._view.lines():
+        for number, line in view.lines():
             any_line = True
-            if self._seen.add(number) and not silently:
+            if self._seen.add(number):
                 self._out.write(line)
         self._out.flush()
         return any_line
 
     def _print_from_log(self) -> None:
-        """Print the entries that a compaction has hidden before they were seen in the history."""
+        """Print the entries that compactions have hidden before they were seen in the history."""
         last = self._seen.greatest
         log = View(self._session, LOG)
         try:
@@ -191,6 +227,7 @@ class _Following:
                     self._out.write(line)
         finally:
             log.close()
+        self._out.flush()
 
     def _know_the_last_step(self) -> None:
         """With an empty history, what is in the log was there before."""

@@ -76,7 +76,7 @@ def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: s
 
     The archives are the names of what the histories begin after, `""` for none.
     """
-    anew = begins_anew(before.numbers, now.numbers)
+    anew = _begins_anew(before.numbers, now.numbers)
     if archive_now != archive_before or (anew and before.numbers):
         return [_compaction(archive_now, anew)]
     old, new = before.by_number(), now.by_number()
@@ -93,7 +93,7 @@ def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: s
     ]
 
 
-def begins_anew(before: Sequence[int], now: Sequence[int]) -> bool:
+def _begins_anew(before: Sequence[int], now: Sequence[int]) -> bool:
     """Whether all of the ascending numbers `now` are later than those of `before`."""
     return not before or not now or now[0] > before[-1]
 

@@ -51,7 +51,7 @@ def _marked(module: ast.Module) -> Iterator[tuple[str, list[str]]]:
 def _in(node: ast.expr) -> Iterator[str]:
     for call in ast.walk(node):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.guarantee":
-            yield from (a.value for a in call.args if isinstance(a, ast.Constant))
+            yield from (str(a.value) for a in call.args if isinstance(a, ast.Constant))
 
 
 if __name__ == "__main__":

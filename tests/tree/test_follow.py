@@ -4,7 +4,7 @@ import random
 import sys
 from array import array
 
-from fusefs.following import Seen, Shown, begins_anew, numbers_told, runs_told, what_happened
+from fusefs.following import Seen, Shown, numbers_told, runs_told, what_happened
 
 
 def shown(**lines: str) -> Shown:
@@ -68,13 +68,6 @@ def test_many_runs_are_not_all_told() -> None:
     now = Shown(array("Q", range(2, 101, 2)), array("q", range(2, 101, 2)))
     (told,) = what_happened(before, now, "", "")
     assert told == "steps 1, 3, 5, 7, 9, 11, 13, 15 and 42 more runs were removed"
-
-
-def test_a_history_begins_anew_when_nothing_of_the_old_is_left() -> None:
-    assert begins_anew([1, 2], [])
-    assert begins_anew([1, 2], [3])
-    assert not begins_anew([1, 2], [2, 3])
-    assert not begins_anew([5], [1, 5])
 
 
 def test_numbers_are_told_from_any_line_on() -> None:
