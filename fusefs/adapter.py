@@ -168,7 +168,7 @@ class Adapter(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        return _entry(await self.tree.setattr(inode))
+        return _entry(await self.tree.setattr(inode, _caller(ctx)))
 
     @handler
     async def mkdir(
@@ -178,7 +178,7 @@ class Adapter(pyfuse3.Operations):
         mode: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        return _entry(await self.tree.mkdir(parent_inode, os.fsdecode(name)))
+        return _entry(await self.tree.mkdir(parent_inode, os.fsdecode(name), _caller(ctx)))
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -206,7 +206,7 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        _refuse()
+        self._refuse(parent_inode, name, "unlink", ctx)
 
     @handler
     async def rename(
@@ -218,7 +218,7 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        _refuse()
+        self._refuse(parent_inode_old, name_old, "rename", ctx)
 
     @handler
     async def link(
@@ -228,7 +228,7 @@ class Adapter(pyfuse3.Operations):
         new_name: bytes,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        _refuse()
+        self._refuse(new_parent_inode, new_name, "link", ctx)
 
     @handler
     async def symlink(
@@ -238,7 +238,7 @@ class Adapter(pyfuse3.Operations):
         target: bytes,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        _refuse()
+        self._refuse(parent_inode, name, "symlink", ctx)
 
     @handler
     async def mknod(
@@ -249,7 +249,7 @@ class Adapter(pyfuse3.Operations):
         rdev: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        _refuse()
+        self._refuse(parent_inode, name, "mknod", ctx)
 
     @handler
     async def create(
@@ -260,7 +260,7 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        _refuse()
+        self._refuse(parent_inode, name, "create", ctx)
 
     @handler
     async def setxattr(
@@ -275,6 +275,11 @@ class Adapter(pyfuse3.Operations):
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         raise FUSEError(errno.EOPNOTSUPP)
+
+    def _refuse(
+        self, parent_inode: int, name: bytes, operation: str, ctx: RequestContext
+    ) -> NoReturn:
+        self.tree.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
 
 
 class KernelCaches:
@@ -360,7 +365,3 @@ def _runs(runs: Sequence[tuple[int, int]]) -> bytes:
     cut = "…".encode()
     end = text[-(XATTR_MAX - len(cut)) :]
     return cut + end[end.index(b",") :]
-
-
-def _refuse() -> NoReturn:
-    raise FUSEError(errno.EPERM)

@@ -58,7 +58,10 @@ class Document(OpenFile):
             )
 
     def _incomplete(self) -> StoreError:
-        sentence = "what was written is the beginning of a JSON object only: nothing was changed"
+        sentence = (
+            f"what was written, {len(self._pending)} bytes, is only the beginning of a JSON object:"
+            " nothing was changed"
+        )
         return StoreError(errno.EINVAL, "incomplete-object", sentence)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 import orjson
 
-from storage.errors import StoreError
+from fusefs.logs import NOTICE
+from storage.errors import StoreError, printable
 
 MOST: Final = 1000
+_REFUSALS: Final = frozenset(
+    {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
+)
+"""What the caller can mend; anything else somebody should look at."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -24,10 +30,17 @@ class Caller:
     pid: int
     uid: int
     gid: int
+    name: str | None = None
+
+    def remembered(self) -> Caller:
+        """The same, whose command name is known also when it has ended."""
+        return replace(self, name=self.command)
 
     @property
     def command(self) -> str | None:
-        """Its command name, while it lives."""
+        """Its command name, while it lives or as remembered."""
+        if self.name is not None:
+            return self.name
         with contextlib.suppress(OSError), open(f"/proc/{self.pid}/comm", "rb") as comm:
             return comm.read().rstrip(b"\n").decode("utf-8", "backslashreplace")
         return None
@@ -58,16 +71,17 @@ class Failures:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "pid": caller.pid or None,
             "command": caller.command if caller.pid else None,
-            "session": session,
-            "file": file,
+            "session": session and printable(session),
+            "file": file and printable(file),
             "operation": operation,
             "errno": error.errno_name,
             "code": error.code,
             "error": error.sentence,
         }
         self._lines.append(orjson.dumps(line) + b"\n")
-        where = "/".join(part for part in (session, file) if part)
-        log.warning("%s %s: %s (%s)", operation, where, error.sentence, error.errno_name)
+        where = "/".join(printable(part) for part in (session, file) if part)
+        level = NOTICE if error.errno in _REFUSALS else logging.WARNING
+        log.log(level, "%s %s: %s (%s)", operation, where, error.sentence, error.errno_name)
 
     def text(self) -> bytes:
         """All lines."""

@@ -12,11 +12,13 @@ by a task of its own when nobody asks.
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -55,7 +57,8 @@ from storage.filesystem import is_local
 from storage.memory import Memory, default_path
 from storage.sessions import Store
 
-_ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EACCES, errno.EISDIR})
+log: Final = logging.getLogger(__name__)
+_ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EISDIR})
 """Answers to an open that are no failures."""
 
 
@@ -125,8 +128,8 @@ class Tree:
     async def run(self) -> None:
         """The work in the background: watching, pushing, counting; until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.changes.run)
-            nursery.start_soon(self.counting.run)
+            nursery.start_soon(_unending, self.changes.run)
+            nursery.start_soon(_unending, self.counting.run)
 
     async def finish(self) -> None:
         """Before the end: open files are released, what is due is written and synced (G9, G17)."""
@@ -188,25 +191,32 @@ class Tree:
             raise StoreError(errno.EINVAL, "no-link", "it is no symlink")
         return node.target
 
-    async def mkdir(self, parent: int, name: str) -> Attributes:
+    async def mkdir(self, parent: int, name: str, caller: Caller) -> Attributes:
         """Make the session of that name (G11)."""
-        if not isinstance(self._node(parent), RootNode):
-            raise _refused("a directory can be made only for a session, at the top")
-        await trio.to_thread.run_sync(partial(self.store.make, name, sync=self._durable))
+        with self._noted(parent, name, "mkdir", caller):
+            if not isinstance(self._node(parent), RootNode):
+                raise _refused("a directory can be made only for a session, at the top")
+            await trio.to_thread.run_sync(partial(self.store.make, name, sync=self._durable))
         return await self.lookup(parent, name)
 
     async def rmdir(self, parent: int, name: str, caller: Caller) -> None:
         """Delete a session, though files are in it (G11)."""
-        if not isinstance(self._node(parent), RootNode) or name == DIRECTORY:
-            raise _refused("only a session can be removed")
-        self.changes.look()
-        found = self.names.stat_session(name)
-        if not may_change(found[0], caller):
-            sentence = f"the session {printable(name)} is not yours to delete"
-            raise StoreError(errno.EACCES, "not-yours", sentence)
-        await trio.to_thread.run_sync(partial(self.store.delete, name, sync=self._durable))
+        with self._noted(parent, name, "rmdir", caller):
+            if not isinstance(self._node(parent), RootNode) or name == DIRECTORY:
+                raise _refused("only a session can be removed")
+            self.changes.look()
+            found = self.names.stat_session(name)
+            if not may_change(found[0], caller):
+                sentence = f"the session {printable(name)} is not yours to delete"
+                raise StoreError(errno.EACCES, "not-yours", sentence)
+            await trio.to_thread.run_sync(partial(self.store.delete, name, sync=self._durable))
         self.changes.look()
         self.names.bury(name)
+
+    def refuse(self, parent: int, name: str, operation: str, caller: Caller) -> NoReturn:
+        """No name is made, moved or removed but by mkdir and rmdir: EPERM, and why (G11)."""
+        with self._noted(parent, name, operation, caller):
+            raise _refused(_WHY_NOT[operation])
 
     # --- directories ---------------------------------------------------------------------------
 
@@ -242,11 +252,10 @@ class Tree:
         self.changes.look()
         node = self._node(ino)
         try:
-            opened = await self._open(node, flags & os.O_ACCMODE, caller)
+            opened = await self._open(node, flags, caller)
         except StoreError as error:
             if error.errno not in _ORDINARY:
-                session = node.session.slug if isinstance(node, FileNode) else None
-                self.failures.record(session, getattr(node, "name", None), "open", error, caller)
+                self.failures.record(*_place(node), "open", error, caller)
             raise
         opened.caller = caller
         return Opened(self._handle(opened), isinstance(opened, OpenView))
@@ -263,6 +272,7 @@ class Tree:
     async def write(self, handle: int, data: bytes) -> int:
         """Give bytes to an open file; how many were taken (G5, G6)."""
         opened = self._open_file(handle)
+        self.changes.look()
         try:
             return await opened.write(data)
         except StoreError as error:
@@ -274,10 +284,13 @@ class Tree:
     async def flush(self, handle: int) -> None:
         """A descriptor of an open file is closed (G7)."""
         opened = self._open_file(handle)
+        self.changes.look()
         try:
             await opened.flush()
         except StoreError as error:
-            if error.code not in ("incomplete-line", "incomplete-object"):
+            if error.code in ("incomplete-line", "incomplete-object"):
+                opened.caller = opened.caller.remembered()  # told at release, if it stays so
+            else:
                 self._failed(opened, "close", error)
             raise
         finally:
@@ -302,12 +315,14 @@ class Tree:
         """What poll(2) is told (G14)."""
         return await self._open_file(handle).poll(waiter)
 
-    async def setattr(self, ino: int) -> Attributes:
+    async def setattr(self, ino: int, caller: Caller) -> Attributes:
         """Sizes, times and modes of control files mean nothing, and changing them does no harm."""
         node = self._node(ino)
         control = isinstance(node, FileNode) and node.name in CONTROLS
         if not control and not (isinstance(node, HiddenNode) and node.name == "create"):
-            raise _refused("attributes here are those of the store, and cannot be set")
+            error = _refused("attributes here are those of the store, and cannot be set")
+            self.failures.record(*_place(node), "setattr", error, caller)
+            raise error
         return await self.getattr(ino)
 
     def steps_shown(self, ino: int) -> list[tuple[int, int]] | None:
@@ -370,7 +385,8 @@ class Tree:
             return [".", "..", *listing.links]
         return [".", "..", *self._hidden.names(listing.everything)]
 
-    async def _open(self, node: Node, access: int, caller: Caller) -> OpenFile:
+    async def _open(self, node: Node, flags: int, caller: Caller) -> OpenFile:
+        access = flags & os.O_ACCMODE
         if isinstance(node, HiddenNode):
             return await self._open_hidden(node, access, caller)
         if not isinstance(node, FileNode):
@@ -379,7 +395,8 @@ class Tree:
         self.changes.verify(session)
         with self.live.use(session) as live:
             if node.name in VIEWS:
-                if access != os.O_RDONLY:
+                # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
+                if access != os.O_RDONLY or flags & os.O_TRUNC:
                     raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
                 return await self._open_view(node, live)
             return await self._open_control(node, live, access, caller)
@@ -430,11 +447,53 @@ class Tree:
             )
         return await self._hidden.open(node.name)
 
+    @contextmanager
+    def _noted(self, parent: int, name: str, operation: str, caller: Caller) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            at = self._node(parent)
+            if isinstance(at, RootNode) and operation in ("mkdir", "rmdir", "rename"):
+                self.failures.record(name, None, operation, error, caller)
+            else:
+                self.failures.record(_place(at)[0], name, operation, error, caller)
+            raise
+
     def _failed(self, opened: OpenFile, operation: str, error: StoreError) -> None:
         self.failures.record(opened.session, opened.name, operation, error, opened.caller)
 
 
 _HOW_TO_WRITE: Final = "what is read here is written through append and compact"
+
+
+_MAKE: Final = "no file can be made here: write to append, or mkdir AGENT_SENDER_NUMBER"
+_WHY_NOT: Final = {
+    "unlink": "no file can be removed here; rmdir of a session deletes it whole",
+    "rename": "nothing can be renamed or replaced here: write into the file that is there",
+    "create": _MAKE,
+    "mknod": _MAKE,
+    "symlink": _MAKE,
+    "link": _MAKE,
+}
+
+
+def _place(node: Node) -> tuple[str | None, str | None]:
+    """The session and the file that errors.jsonl names for a node."""
+    if isinstance(node, FileNode):
+        return node.session.slug, node.name
+    if isinstance(node, SessionNode):
+        return node.slug, None
+    return None, node.name if isinstance(node, HiddenNode | LinkNode) else None
+
+
+async def _unending(work: Callable[[], Awaitable[None]]) -> None:
+    """Work that goes on whatever happens in it: nothing ends the mount but its end (G19)."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("work in the background failed, and goes on")
+            await trio.sleep(1)
 
 
 def _refused(sentence: str) -> StoreError:
