@@ -8,6 +8,7 @@ steps while the file must keep showing them (G13, G20).
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from array import array
@@ -19,6 +20,8 @@ from storage.replay import Text
 
 SPOOL_FACTOR: Final = 16
 """Spools of files that nobody has open are kept up to this many times the memory limit."""
+
+log: Final = logging.getLogger(__name__)
 
 
 class Segment:
@@ -73,6 +76,18 @@ class Spool:
     def close(self) -> None:
         """Let the text go."""
         os.close(self._fd)
+
+
+def _spooled(holder: Holder, segment: Segment) -> bool:
+    """Spool the text of a segment; where that fails it has to stay in memory."""
+    assert segment.text is not None
+    try:
+        holder.spool = holder.spool or Spool()
+        segment.spooled_at = holder.spool.write(segment.text)
+    except OSError as error:
+        log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
+        return False
+    return True
 
 
 def _spool_directory() -> str | None:
@@ -156,9 +171,9 @@ class TextCache:
                 self._held[segment] = holder
                 continue
             assert segment.text is not None
-            if holder.pinned and segment.spooled_at is None:
-                holder.spool = holder.spool or Spool()
-                segment.spooled_at = holder.spool.write(segment.text)
+            if holder.pinned and segment.spooled_at is None and not _spooled(holder, segment):
+                self._held[segment] = holder
+                break
             self.bytes -= len(segment.text)
             segment.text = None
 

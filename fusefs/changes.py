@@ -19,6 +19,7 @@ from fusefs.live import LiveSessions
 from fusefs.names import VIEWS, Names
 from fusefs.nodes import ROOT_INO, FileNode, SessionNode
 from fusefs.push import Pusher
+from fusefs.session import STAT_LAG
 from fusefs.watch import Change, EventsLostError, Watcher
 from storage.errors import StoreError, printable
 from storage.sessions import Store
@@ -61,9 +62,20 @@ class Changes:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._pusher.run)
+            nursery.start_soon(self._ask)
             while True:
                 await trio.lowlevel.wait_readable(self._watcher.fileno())
                 self.look()
+
+    async def _ask(self) -> None:
+        """Where no events tell of changes, look once a second for who waits in poll(2)."""
+        while True:
+            await self._live.unwatched.wait()
+            await trio.sleep(STAT_LAG)
+            for node in self._live:
+                waiting = any(child.pollers for child in node.children.values())
+                if waiting and node.live is not None and node.live.watch is None:
+                    self._pusher.note(node)
 
     def look(self) -> None:
         """Take in everything that happened in the store so far."""

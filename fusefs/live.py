@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import trio
+
 from fusefs.cache import TextCache
 from fusefs.nodes import SessionNode
 from fusefs.options import Sync
@@ -51,6 +53,8 @@ class LiveSessions:
         self.on_displaced: Callable[[SessionNode], None] = lambda _node: None
         self._nodes: OrderedDict[SessionNode, None] = OrderedDict()
         self._by_watch: dict[int, SessionNode] = {}
+        self.unwatched = trio.Event()
+        """Set once there is a session of whose changes no events tell."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -88,9 +92,7 @@ class LiveSessions:
     def close(self) -> None:
         """Let go of all."""
         for node in list(self._nodes):
-            assert node.live is not None
-            node.live.users = 0
-            self.let_go(node)
+            self._close_node(node)
 
     def _trim(self) -> None:
         """Let go of those least recently used where there are too many."""
@@ -127,6 +129,8 @@ class LiveSessions:
         self._nodes[node] = None
         if watch is not None:
             self._by_watch[watch] = node
+        else:
+            self.unwatched.set()
         return live
 
     def let_go(self, node: SessionNode) -> None:
@@ -136,6 +140,11 @@ class LiveSessions:
             return
         if len(live.lately) and not node.dead and len(self._nodes) <= MOST * REMEMBERING:
             return
+        self._close_node(node)
+
+    def _close_node(self, node: SessionNode) -> None:
+        live = node.live
+        assert live is not None
         for view in live.views.values():
             self._cache.drop(view)
         if node.storing is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import threading
@@ -23,6 +24,7 @@ from storage.sessions import Store
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
 JOIN_SECONDS: Final = 2.0
+log: Final = logging.getLogger(__name__)
 
 
 class Server:
@@ -58,10 +60,17 @@ class Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.tree.run)
             if not self._options.read_only:
-                nursery.start_soon(trio.to_thread.run_sync, self.tree.store.sweep)
+                nursery.start_soon(self._sweep)
             await pyfuse3.main()
             await self.tree.finish()
             nursery.cancel_scope.cancel()
+
+    async def _sweep(self) -> None:
+        """Remove what a crash left of sessions that were being made or deleted."""
+        try:
+            await trio.to_thread.run_sync(self.tree.store.sweep)
+        except (StoreError, OSError) as error:
+            log.warning("what crashes left in the store could not be cleared: %s", error)
 
     def stop(self) -> None:
         """End `serve` once the operations that were begun are done. On the loop."""

@@ -192,7 +192,8 @@ class LiveSession:
         """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
         text = self._cache.text(view, segment)
         if text is None:
-            text = await self._run(len(segment.shown), partial(self._render, view, segment))
+            odd = dict(self.index.odd)
+            text = await self._run(len(segment.shown), partial(self._render, view, segment, odd))
             if len(text) != segment.length:
                 view.suspect = True
                 sentence = "a step changed while it was read: open the file again"
@@ -335,6 +336,7 @@ class LiveSession:
         if not view.pinned:
             self._cache.drop(view)
         successor.opens = 0
+        self._cache.unpinned(successor)
         self.views[view.manner.name] = successor
 
     def _date(self, view: View) -> None:
@@ -407,10 +409,10 @@ class LiveSession:
             return work()
         return await trio.to_thread.run_sync(work, limiter=replays)
 
-    def _render(self, view: View, segment: Segment) -> bytes:
+    def _render(self, view: View, segment: Segment, odd: dict[int, list[str]]) -> bytes:
         if not segment.shown:
             return view.lead
-        found = forwards(self.reader, segment.shown, self.index.odd, view.manner.show, False)
+        found = forwards(self.reader, segment.shown, odd, view.manner.show, False)
         return b"".join(part.text for part in found.texts)
 
     def _touches(self, first: int, last: int) -> bool:

@@ -38,10 +38,9 @@ class MemoryFileError(Exception):
     """A memory that cannot be used; its text says why."""
 
 
-def default_path(store_path: str) -> str | None:
-    """The database beside the store, `memory.db`, if it is there."""
-    path = os.path.join(os.path.dirname(os.path.abspath(store_path)), "memory.db")
-    return path if os.path.isfile(path) else None
+def default_path(store_path: str) -> str:
+    """Where the daemon keeps its memory: `memory.db` beside the store, be it there yet or not."""
+    return os.path.join(os.path.dirname(os.path.abspath(store_path)), "memory.db")
 
 
 class Memory:

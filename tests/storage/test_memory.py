@@ -73,7 +73,6 @@ def test_without_a_memory_no_text_is_known() -> None:
 
 def test_the_database_beside_the_store_is_the_default(tmp_path: Path, path: Path) -> None:
     (tmp_path / "sessions").mkdir()
-    assert default_path(str(tmp_path / "sessions")) is None
     path.write_bytes(database([]))
     assert default_path(str(tmp_path / "sessions")) == str(path)
     assert default_path(str(tmp_path / "sessions") + "/") == str(path)
