@@ -122,7 +122,9 @@ def mounted(
         if check:
             assert mount.unexpected() == []
     finally:
-        clear(directory)
+        if is_mounted(path):
+            clear(path)
         if mount.server is not None:
+            mount.server.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 mount.server.wait(10)
