@@ -19,7 +19,12 @@ class Report:
         self._pipe: int | None = pipe
 
     def live(self) -> None:
-        """The mount answers: the caller may exit with 0."""
+        """The mount answers: the caller may exit with 0.
+
+        Only now is the caller's process group left: an automount lets nobody but the group of
+        the mount command reach the mountpoint while it is being mounted.
+        """
+        os.setsid()
         self._send(LIVE)
 
     def failed(self, error: CommandError) -> None:
@@ -40,7 +45,7 @@ class Report:
 
 
 def start(serve: Callable[[Report], None]) -> None:
-    """Run `serve` in a new session of its own; return when it reported that it is live.
+    """Run `serve` in a child, which gets a session of its own; return when it reported that it is live.
 
     To be called before any thread exists. The child ends with `serve` and never comes back from
     here. Raises the child's `CommandError` in the caller.
@@ -62,7 +67,6 @@ def start(serve: Callable[[Report], None]) -> None:
 def _child(serve: Callable[[Report], None], telling: int) -> int:
     report = Report(telling)
     try:
-        os.setsid()
         _let_go(keep=telling)
         serve(report)
     except CommandError as error:

@@ -51,8 +51,12 @@ class LiveSessions:
         self._memory = memory
         self._sync = sync
         self.on_displaced: Callable[[SessionNode], None] = lambda _node: None
+        self.look: Callable[[], None] = lambda: None
+        """Takes in what happened in the store."""
         self._nodes: OrderedDict[SessionNode, None] = OrderedDict()
         self._by_watch: dict[int, SessionNode] = {}
+        self._steps = 0
+        """The indexed steps of all, as of when each was used last."""
         self.unwatched = trio.Event()
         """Set once there is a session of whose changes no events tell."""
 
@@ -79,6 +83,7 @@ class LiveSessions:
             yield live
         finally:
             live.users -= 1
+            self._weigh(live)
             if node.dead:
                 self.let_go(node)
 
@@ -96,15 +101,17 @@ class LiveSessions:
 
     def _trim(self) -> None:
         """Let go of those least recently used where there are too many."""
-        if len(self._nodes) <= MOST and self._steps() <= MOST_STEPS:
+        if len(self._nodes) <= MOST and self._steps <= MOST_STEPS:
             return
         for node in list(self._nodes):
-            if len(self._nodes) <= MOST * 3 // 4 and self._steps() <= MOST_STEPS // 2:
+            if len(self._nodes) <= MOST * 3 // 4 and self._steps <= MOST_STEPS // 2:
                 break
             self.let_go(node)
 
-    def _steps(self) -> int:
-        return sum(len(node.live.index.numbers) for node in self._nodes if node.live)
+    def _weigh(self, live: LiveSession) -> None:
+        steps = 0 if live.closed else len(live.index.numbers)
+        self._steps += steps - live.weighed
+        live.weighed = steps
 
     def _wake(self, node: SessionNode) -> LiveSession:
         if node.dead:
@@ -120,6 +127,7 @@ class LiveSessions:
             )
         node.identity = live.identity
         live.on_displaced = lambda _live: self.on_displaced(node)
+        live.look = self.look
         for child in node.children.values():
             if child.view is not None:
                 child.view.suspect = child.view.built
@@ -155,6 +163,10 @@ class LiveSessions:
 
     def _close(self, live: LiveSession) -> None:
         if live.watch is not None:
-            self._by_watch.pop(live.watch, None)
+            node = self._by_watch.get(live.watch)
+            if node is not None and node.live in (live, None):
+                del self._by_watch[live.watch]
             self._watcher.remove(live.watch)
         os.close(live.fd)
+        live.closed = True
+        self._weigh(live)

@@ -72,6 +72,9 @@ class LiveSession:
         self.views: dict[str, View] = {}
         self.lately = Lately()
         self.dead = False
+        self.closed = False
+        self.weighed = 0
+        """The steps that `fusefs.live` counts for it."""
         self.users = 0
         """Open files and operations that need it kept."""
         self.lock = trio.Lock()
@@ -79,11 +82,14 @@ class LiveSession:
         self.meta_version = 0
         """Grows with every change of `meta` that is noticed."""
         self.on_displaced: Callable[[LiveSession], None] = lambda _session: None
+        self.look: Callable[[], None] = lambda: None
+        """Takes in what happened in the store, by calling `changed` and `overflowed`."""
         self._cache = cache
         self._memory = memory
         self._disturbed: set[int] = set()
         self._listed_at = 0.0
         self._stale = True
+        self._losses = 0
         self._backlog: list[Change] | None = None
         self._warned: set[str] = set()
 
@@ -99,6 +105,7 @@ class LiveSession:
     def overflowed(self) -> None:
         """Changes were missed: list again, and compare every view, before anything is shown."""
         self._stale = True
+        self._losses += 1
         self.meta_version += 1
 
     def _take(self, change: Change) -> None:
@@ -126,15 +133,21 @@ class LiveSession:
             self._touched(number)
 
     def _appeared(self, change: Change, number: int) -> None:
-        if change.moved_from is None and self.index.has(number):
+        if change.moved_from is None and self.index.knows(change.name, number):
             return  # the CREATE of a step that this mount stored itself
-        if not is_regular(change.name, self.fd):
+        if not self._may_be_read(change.name):
             self._warn(change.name, "it is no regular file")
             return
         known = self.index.add(change.name) is None
         if known and self.lately.replaced(number, change.moved_from or ""):
             self.on_displaced(self)
         self._touched(number)
+
+    def _may_be_read(self, name: str) -> bool:
+        try:
+            return is_regular(name, self.fd)
+        except OSError:
+            return True  # reading it will say what is wrong
 
     def _touched(self, number: int) -> None:
         self._disturbed.add(number)
@@ -144,7 +157,7 @@ class LiveSession:
             if number > view.last or (view.manner.history and number < view.boundary.number):
                 continue
             if number > view.last_shown:
-                view.last = number - 1
+                view.last = max(number - 1, view.boundary.number)
             else:
                 view.suspect = True
 
@@ -152,7 +165,8 @@ class LiveSession:
 
     def stored(self, number: int) -> None:
         """A step was claimed by this mount."""
-        self.index.add(step_name(number))
+        if self.index.add(step_name(number)) is not None:
+            self._touched(number)
 
     # --- views ---------------------------------------------------------------------------------
 
@@ -194,7 +208,9 @@ class LiveSession:
         if text is None:
             odd = dict(self.index.odd)
             text = await self._run(len(segment.shown), partial(self._render, view, segment, odd))
-            if len(text) != segment.length:
+            if segment.text is not None:
+                return segment.text
+            if not segment.is_text(text):
                 view.suspect = True
                 sentence = "a step changed while it was read: open the file again"
                 raise StoreError(errno.EIO, "changed-underneath", sentence)
@@ -269,6 +285,7 @@ class LiveSession:
         self._disturbed.clear()
         index = Index(array("Q", self.index.numbers), dict(self.index.odd))
         found = await self._run(PASS_STEPS, partial(find_boundary, self.reader, index))
+        self.look()
         return None if self._touches(found.number, index.greatest) else found
 
     async def _build_backwards(self, view: View) -> None:
@@ -289,12 +306,14 @@ class LiveSession:
         view.built = True
 
     async def _extend(self, view: View) -> bool:
-        while numbers := self.index.after(view.last, PASS_STEPS):
+        while numbers := self.index.after(last := view.last, PASS_STEPS):
             self._disturbed.clear()
             found = await self._pass(
                 partial(forwards, compactions=view.manner.history), numbers, view.manner.show
             )
-            if view.suspect or found.reached is None or self._touches(numbers[0], found.reached):
+            if view.suspect or view.last != last or found.reached is None:
+                return False
+            if self._touches(numbers[0], found.reached):
                 return False
             if found.boundary is not None:
                 self.boundary = found.boundary
@@ -306,7 +325,6 @@ class LiveSession:
     async def _compare(self, view: View) -> None:
         """Make the view again, and see whether what it showed is a prefix of it (G13)."""
         self._disturbed.clear()
-        view.suspect = False
         draft = View(view.manner, self._cache)
         draft.opens = view.opens
         check = PrefixCheck(view)
@@ -316,7 +334,7 @@ class LiveSession:
             found = await self._pass(
                 partial(forwards, compactions=view.manner.history), numbers, view.manner.show
             )
-            if found.reached is None or self._touches(draft.last, found.reached) or found.boundary:
+            if found.reached is None or self._touches(0, found.reached) or found.boundary:
                 self.boundary = found.boundary or self.boundary
                 self._cache.drop(draft)
                 view.suspect = True
@@ -328,6 +346,7 @@ class LiveSession:
         draft.built = True
         if check.passed:
             view.adopt(draft)
+            view.suspect = False
         else:
             self._supersede(view, draft)
 
@@ -355,7 +374,7 @@ class LiveSession:
     async def _relist(self, exact: bool) -> None:
         if not self._stale and self.watch is not None:
             return
-        now = time.monotonic()
+        now, losses = time.monotonic(), self._losses
         if not self._stale and not exact and now - self._listed_at < STAT_LAG:
             return
         stamped = self.watch is None
@@ -373,7 +392,7 @@ class LiveSession:
         if self.watch is None:
             self.meta_version += 1
         self._compare_listing(self.index, new)
-        self.index, self._listed_at, self._stale = new, now, False
+        self.index, self._listed_at, self._stale = new, now, self._losses != losses
         for change in backlog:
             self._take(change)
 
@@ -400,6 +419,7 @@ class LiveSession:
     ) -> Pass:
         work = partial(direction, self.reader, numbers, dict(self.index.odd), show)
         found = await self._run(len(numbers), work)
+        self.look()
         for name, sentence in found.skipped:
             self._warn(name, sentence)
         return found
