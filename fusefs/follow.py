@@ -106,7 +106,11 @@ class View:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """The complete lines that were not read yet, up to the present end, with their numbers."""
         shown = self.shown
-        while chunk := os.pread(self.fd, _CHUNK, self._offset):
+        while True:
+            chunk = os.pread(self.fd, _CHUNK, self._offset)
+            # Under many writes the kernel may end a read at a size that it knows to be old.
+            if not chunk and os.fstat(self.fd).st_size <= self._offset:
+                return
             *complete, rest = (self._rest + chunk).split(b"\n")
             while len(shown.numbers) < len(shown.digests) + len(complete):
                 if not self.know_more_numbers():
@@ -177,9 +181,9 @@ class _Following:
         before, archive_before = self._view, self._archive
         try:
             self._print_new()
-            archive = self._present_archive()
             while successor.know_more_numbers():
                 pass
+            archive = self._present_archive()
             if not successor.shown.numbers:
                 self._print_from_log()
         except OSError:
