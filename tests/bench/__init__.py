@@ -1,0 +1,1 @@
+"""How fast the mount is, against what does the same without it."""

@@ -1,0 +1,86 @@
+"""Memory and processor time of the server."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench import data
+from tests.bench.reading import read
+from tests.bench.rows import Row
+from tests.support.mounted import Mount, mounted
+from tests.support.stores import StoreOnDisk
+
+CACHE_MIB = 64
+"""The cache's default size."""
+IDLE_SECONDS = 10
+
+
+def memory_of_histories(place: Path, quick: bool) -> Iterator[Row]:
+    """Resident memory after many histories were read, much more than the cache holds."""
+    store = StoreOnDisk(place / "store")
+    mib = 256 if quick else 2048
+    slugs = [f"crab_tg-42_{number}" for number in range(1, mib // 32 + 1)]
+    for slug in slugs:
+        data.names(data.session(store, slug), 1, 8192, data.entry_of(4096))
+    with mounted(store.path, place) as mount:
+        before = resident(mount)
+        assert sum(read(mount.path / slug / "history.jsonl") for slug in slugs) == mib << 20
+        title = f"memory after reading {mib:,} MiB of histories / before"
+        yield _memory(title, resident(mount), before, CACHE_MIB + 100)
+
+
+def memory_of_sessions(place: Path, quick: bool) -> Iterator[Row]:
+    """Resident memory with many sessions listed."""
+    count = 10_000 if quick else 100_000
+    store = StoreOnDisk(place / "store")
+    data.many_sessions(store, count)
+    with mounted(store.path, place) as mount:
+        before = resident(mount)
+        subprocess.run(["ls", mount.path], stdout=subprocess.DEVNULL, check=True)
+        yield _memory(
+            f"memory with {count:,} sessions listed / before", resident(mount), before, 250
+        )
+        read(mount.path / ".stepfs/sessions.jsonl")
+        title = "the same, sessions.jsonl read / before"
+        yield _memory(title, resident(mount), before, 250)
+
+
+def idle(place: Path, quick: bool) -> Iterator[Row]:
+    """Processor time of a mount that nobody uses, after it was used."""
+    store = StoreOnDisk(place / "store")
+    session = store.session("crab_tg-42_1", data.LINE)
+    with mounted(store.path, place) as mount:
+        (mount.path / session.slug / "append").write_bytes(data.LINE + b"\n")
+        read(mount.path / session.slug / "history.jsonl")
+        time.sleep(2)
+        before = processor_seconds(mount)
+        time.sleep(2 if quick else IDLE_SECONDS)
+        used = (processor_seconds(mount) - before) * 1e3
+        yield Row(f"processor time in {IDLE_SECONDS} idle seconds", used, None, 0, of_ratio=False)
+
+
+def resident(mount: Mount) -> float:
+    """Resident memory of the server in MiB."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", _proc(mount, "status"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def processor_seconds(mount: Mount) -> float:
+    """What the server used of the processors so far, as exact as the kernel's clock ticks."""
+    fields = _proc(mount, "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(title: str, after: float, before: float, limit: float) -> Row:
+    return Row(title, after, before, limit, unit="MiB", of_ratio=False)
+
+
+def _proc(mount: Mount, name: str) -> str:
+    assert mount.server is not None
+    return Path(f"/proc/{mount.server.pid}/{name}").read_text()
