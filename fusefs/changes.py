@@ -156,21 +156,26 @@ class Changes:
 
     async def _restore(self, node: SessionNode) -> None:
         try:
-            while node.live is not None and not node.dead:
-                assert node.storing is not None
-                with self._live.use(node):
-                    done = await node.storing.restore()
-                for step in done.compactions:
-                    self._lost_compaction(node.slug, step.archive or "")
-                if done.error is None:
-                    break
-                self._failures.record(node.slug, "append", "restore", done.error, KERNEL)
-                await trio.sleep(RETRY)
-        except StoreError as error:
-            self._failures.record(node.slug, "append", "restore", error, KERNEL)
+            # More may be displaced while some are stored again, so look until none is left.
+            while node.live is not None and not node.live.dead and node.live.lately.displaced:
+                error = await self._restore_once(node)
+                if error is not None:
+                    self._failures.record(node.slug, "append", "restore", error, KERNEL)
+                    await trio.sleep(RETRY)
         finally:
             self._displaced.discard(node)
             self._pusher.note(node)
+
+    async def _restore_once(self, node: SessionNode) -> StoreError | None:
+        assert node.storing is not None
+        try:
+            with self._live.use(node):
+                done = await node.storing.restore()
+        except StoreError as error:
+            return error
+        for step in done.compactions:
+            self._lost_compaction(node.slug, step.archive or "")
+        return done.error
 
     def _lost_compaction(self, slug: str, archive: str) -> None:
         sentence = (

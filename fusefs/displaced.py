@@ -59,6 +59,11 @@ class Lately:
     def __len__(self) -> int:
         return len(self._numbers) + len(self._displaced)
 
+    @property
+    def displaced(self) -> bool:
+        """Whether there are steps that have to be stored again."""
+        return bool(self._displaced)
+
     def remember(self, number: int, data: bytes) -> None:
         """A step was stored."""
         self.forget(number)

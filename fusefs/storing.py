@@ -118,6 +118,7 @@ class Storing:
             try:
                 ownership = Ownership.of_session(live.fd)
             except OSError as error:
+                live.lately.put_back(plan)
                 return Relocated(error=from_os_error(error, "store displaced steps again"))
             durable = self._sync is not Sync.NEVER
             work = partial(relocate, live.claimer, ownership, plan, live.index.greatest, durable)
