@@ -44,6 +44,11 @@ class Segment:
         """Whether the text can be had without the store."""
         return self.text is not None or self.spooled_at is not None
 
+    def is_text(self, text: bytes) -> bool:
+        """Whether `text` is the text of this segment."""
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        return len(text) == self.length and digest == self.digest.digest()
+
     def note(self, text: Text) -> None:
         """Count in the lines that follow; `TextCache.keep` takes the text itself."""
         self.digest.update(text.text)

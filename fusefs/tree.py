@@ -115,6 +115,7 @@ class Tree:
             store, self.local, self.watcher, self.names, self.live, kernel, self.failures
         )
         self.live.on_displaced = self.changes.displaced
+        self.live.look = self.changes.look
         self._hidden = Hidden(
             store, self._rules, self.failures, Catalogue(store), lambda: self.report.make(self)
         )
@@ -165,6 +166,7 @@ class Tree:
         attributes = await self._stats.of(node, replay=False)
         if isinstance(node, FileNode) and node.superseded:
             # It was superseded while it was brought up to date: the name is another's.
+            self.changes.settle(node.session)
             node = node.session.children[node.name]
             attributes = await self._stats.of(node, replay=False)
         node.lookups += 1

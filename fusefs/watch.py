@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -59,7 +60,8 @@ class Watcher:
         self._inotify = INotify(nonblocking=True)
         self.exhausted = False
         """Whether the last attempt to watch failed for want of watches."""
-        self.watches = 0
+        # Two descriptors of one directory, as while it has a new name, share a watch.
+        self._uses: Counter[int] = Counter()
         # The two events of a rename can be met in two drains.
         self._moving: dict[int, str] = {}
 
@@ -75,12 +77,20 @@ class Watcher:
             self.exhausted = error.errno == errno.ENOSPC
             return None
         self.exhausted = False
-        self.watches += 1
+        self._uses[watch] += 1
         return watch
 
+    @property
+    def watches(self) -> int:
+        """How many directories are watched."""
+        return len(self._uses)
+
     def remove(self, watch: int) -> None:
-        """Watch that directory no longer."""
-        self.watches -= 1
+        """Watch that directory no longer, unless it was added more often."""
+        self._uses[watch] -= 1
+        if self._uses[watch] > 0:
+            return
+        del self._uses[watch]
         with contextlib.suppress(OSError):
             self._inotify.rm_watch(watch)
 

@@ -40,7 +40,7 @@ class Index:
         if number is None or number > NUMBER_MAX:
             return None
         known = self.has(number)
-        if known and name in self.names(number):
+        if self.knows(name, number):
             return None
         if known or name != step_name(number):
             names = self.names(number) if known else []
@@ -52,7 +52,7 @@ class Index:
     def discard(self, name: str) -> int | None:
         """Take out a name that is gone; its number if the index changed."""
         number = step_number(name)
-        if number is None or not self.has(number) or name not in self.names(number):
+        if number is None or not self.knows(name, number):
             return None
         left = [other for other in self.names(number) if other != name]
         self.odd.pop(number, None)
@@ -68,6 +68,10 @@ class Index:
             return False
         at = bisect_left(self.numbers, number)
         return at < len(self.numbers) and self.numbers[at] == number
+
+    def knows(self, name: str, number: int) -> bool:
+        """Whether `name`, a name of that number, is known."""
+        return self.has(number) and name in self.names(number)
 
     def names(self, number: int) -> list[str]:
         """The names of a known number, in the order in which they are shown."""
