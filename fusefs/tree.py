@@ -290,7 +290,7 @@ class Tree:
         try:
             await opened.flush()
         except StoreError as error:
-            if error.code in ("incomplete-line", "incomplete-object"):
+            if error.errno == errno.EINVAL:
                 opened.caller = opened.caller.remembered()  # told at release, if it stays so
             else:
                 self._failed(opened, "close", error)
