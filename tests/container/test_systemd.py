@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.container.machine import Machine, NoMachineError, base, eventually
+from tests.support.readme import blocks
 
 PROJECT = Path(__file__).resolve().parents[2]
 UNIT = "stepfs@demo.service"
@@ -223,7 +224,7 @@ def test_a_user_has_a_service_of_their_own(machine: Machine) -> None:
     ).returncode == 0)  # fmt: skip
     machine.sh("mkdir -p ~/.crabtalk && stepfs demo ~/.crabtalk/sessions", user="crab")
     try:
-        machine.run("systemctl", "--user", "start", "stepfs", user="crab")
+        machine.sh(blocks()["container user"], user="crab")
         session = machine.sh("ls -d ~/crabtalk/*/ | head -n 1", user="crab").strip()
         append(machine, session, "at home", user="crab")
         assert machine.run("ls", "/home/crab/crabtalk", user="dolphin", check=False).returncode != 0
@@ -240,7 +241,7 @@ def test_a_user_has_a_service_of_their_own(machine: Machine) -> None:
         machine.run("systemctl", "--user", "stop", "stepfs", user="crab")
         assert not mounted(machine, "/home/crab/crabtalk")
     finally:
-        machine.run("systemctl", "--user", "stop", "stepfs", user="crab", check=False)
+        machine.run("systemctl", "--user", "disable", "--now", "stepfs", user="crab", check=False)
         machine.sh("loginctl disable-linger crab; rm -rf ~crab/.crabtalk")
 
 
@@ -296,3 +297,13 @@ def test_uninstall_stops_what_runs_and_leaves_nothing(installed: Path, tmp_path:
             assert "0 unit files listed" in units
     finally:
         shutil.rmtree(root)
+
+
+def test_the_commands_of_the_readme_start_a_service(machine: Machine) -> None:
+    machine.sh("stepfs demo /home/crab/.crabtalk/sessions")
+    try:
+        said = machine.sh(blocks()["container"])
+        assert "active (running)" in said
+        assert machine.sh("ls /srv/sessions") == machine.sh("ls /home/crab/.crabtalk/sessions")
+    finally:
+        machine.sh("systemctl disable --now stepfs@crab; rm -rf /home/crab/.crabtalk")
