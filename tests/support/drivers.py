@@ -1,0 +1,502 @@
+"""One small interface to a served store, and two ways to it: the tree alone, and a real mount.
+
+`TreeDriver` is the kernel: it looks names up, remembers them and their attributes for as long as it
+was told to, or until it is told otherwise, reads no further than the size it knows, looks a name up
+again after ESTALE, and in the end forgets everything.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import pytest
+import trio
+
+from fusefs import options
+from fusefs.attributes import Attributes
+from fusefs.failures import Caller
+from fusefs.logs import NOTICE
+from fusefs.nodes import ROOT_INO
+from fusefs.tree import Tree
+from storage.errors import StoreError
+from storage.sessions import Store
+from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
+from tests.support.stores import SessionOnDisk, StoreOnDisk
+
+SECONDS = 30.0
+ENDS = [part for part in ALLOWED if "mounted" in part]
+"""What a mount logs of its own beginning and end."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What both ways tell of a file."""
+
+    ino: int
+    mode: int
+    size: int
+    mtime_ns: int
+
+
+class Driver(ABC):
+    """Files of a served store by paths relative to the mountpoint. Failures are `OSError`."""
+
+    logs_all = True
+
+    def __init__(self, store: StoreOnDisk) -> None:
+        self.store = store
+        self._expected: list[str] = []
+        self._sessions = 0
+
+    @abstractmethod
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int: ...
+
+    @abstractmethod
+    def read(self, handle: int, offset: int = 0, size: int = 1 << 24) -> bytes: ...
+
+    @abstractmethod
+    def write(self, handle: int, data: bytes) -> int: ...
+
+    @abstractmethod
+    def flush(self, handle: int) -> None:
+        """What the close of a duplicate, or the end of a child that inherited the file, does."""
+
+    @abstractmethod
+    def close(self, handle: int) -> None: ...
+
+    @abstractmethod
+    def stat(self, path: str) -> Stat: ...
+
+    @abstractmethod
+    def fstat(self, handle: int) -> Stat: ...
+
+    @abstractmethod
+    def listdir(self, path: str) -> list[str]: ...
+
+    @abstractmethod
+    def mkdir(self, path: str) -> None: ...
+
+    @abstractmethod
+    def rmdir(self, path: str) -> None: ...
+
+    @abstractmethod
+    def truncate(self, path: str) -> None: ...
+
+    @abstractmethod
+    def log(self) -> list[str]:
+        """The lines that were logged since the last test: notices, warnings, and what is worse."""
+
+    @abstractmethod
+    def forget_log(self) -> None: ...
+
+    def session(self, *steps: bytes) -> SessionOnDisk:
+        """A new session in the store, made by another program."""
+        self._sessions += 1
+        return self.store.session(f"crab_tg-42_{self._sessions}", *steps)
+
+    @contextmanager
+    def opened(self, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+        """An open file, closed in the end."""
+        handle = self.open(path, flags)
+        try:
+            yield handle
+        finally:
+            self.close(handle)
+
+    def text(self, path: str) -> bytes:
+        """All that a file shows, as `cat` reads it."""
+        with self.opened(path) as handle:
+            text = b""
+            while part := self.read(handle, len(text)):
+                text += part
+            return text
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write as shells do: what a short count left is written again."""
+        with self.opened(path, os.O_WRONLY | os.O_TRUNC) as handle:
+            while data:
+                data = data[self.write(handle, data) :]
+
+    def append(self, session: SessionOnDisk, data: bytes) -> None:
+        """Write to the session's `append`."""
+        self.put(f"{session.slug}/append", data)
+
+    def compact(self, session: SessionOnDisk, name: str) -> None:
+        """Write a line to the session's `compact`."""
+        self.put(f"{session.slug}/compact", name.encode() + b"\n")
+
+    def history(self, session: SessionOnDisk) -> bytes:
+        """What `history.jsonl` shows."""
+        return self.text(f"{session.slug}/history.jsonl")
+
+    def errors(self) -> list[str]:
+        """The lines of errors.jsonl."""
+        return self.text(".stepfs/errors.jsonl").decode().splitlines()
+
+    def expect(self, part: str) -> None:
+        """The test provokes a notice or warning with `part` in it, which must come."""
+        self._expected.append(part)
+
+    @contextmanager
+    def refuses(self, number: int, part: str | None = None) -> Iterator[None]:
+        """What is done fails with that errno; with `part`, it is logged in such words."""
+        if part is not None:
+            self.expect(part)
+        with pytest.raises(OSError) as failed:
+            yield
+        assert errno.errorcode[failed.value.errno or 0] == errno.errorcode[number]
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """A test's use of the driver: it logs what the test expects, and nothing else."""
+        self._expected = []
+        self.forget_log()
+        yield
+        log = self.log()
+        assert [line for line in log if not any(part in line for part in self._expected)] == []
+        missing = [part for part in self._expected if not any(part in line for line in log)]
+        assert missing == [] or not self.logs_all
+
+
+class MountDriver(Driver):
+    """A real mount, used through the kernel as every program does."""
+
+    logs_all = False  # of many refusals in a minute only the first ones
+
+    def __init__(self, mount: Mount) -> None:
+        super().__init__(StoreOnDisk(mount.store))
+        self.mount = mount
+        self._seen = 0
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        return os.open(self.mount.path / path, flags)
+
+    def read(self, handle: int, offset: int = 0, size: int = 1 << 24) -> bytes:
+        return os.pread(handle, size, offset)
+
+    def write(self, handle: int, data: bytes) -> int:
+        return os.write(handle, data)
+
+    def flush(self, handle: int) -> None:
+        os.close(os.dup(handle))
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def stat(self, path: str) -> Stat:
+        return _stat(os.lstat(self.mount.path / path))
+
+    def fstat(self, handle: int) -> Stat:
+        return _stat(os.fstat(handle))
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(self.mount.path / path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(self.mount.path / path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(self.mount.path / path)
+
+    def truncate(self, path: str) -> None:
+        os.truncate(self.mount.path / path, 0)
+
+    def log(self) -> list[str]:
+        lines = self.mount.log()[self._seen :].splitlines()
+        return [line for line in lines if line and not any(part in line for part in ENDS)]
+
+    def forget_log(self) -> None:
+        self._seen = len(self.mount.log())
+
+
+class TreeDriver(Driver):
+    """The tree in a loop of its own, in a thread, with a kernel made here."""
+
+    def __init__(self, store: StoreOnDisk, *words: str) -> None:
+        super().__init__(store)
+        self.kernel = Caches()
+        self.tree = Tree(Store(str(store.path)), options.parse(words), self.kernel)
+        self._logged = Logged()
+        self._caller = Caller(os.getpid(), os.getuid(), os.getgid())
+        self._inodes: dict[int, int] = {}
+        """Of each open file its inode."""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._live,))
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """End it, and see that nothing is left that the kernel would have let go of."""
+        for handle in list(self._inodes):
+            self.close(handle)
+        self._run(self._forget_everything)
+        trio.from_thread.run_sync(self._end.set, trio_token=self._token)
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+        self.tree.close()
+        self._logged.stop()
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        return self._run(self._open, path, flags)
+
+    def read(self, handle: int, offset: int = 0, size: int = 1 << 24) -> bytes:
+        return self._run(self._read, handle, offset, size)
+
+    def write(self, handle: int, data: bytes) -> int:
+        return self._run(self.tree.write, handle, data)
+
+    def flush(self, handle: int) -> None:
+        self._run(self.tree.flush, handle)
+
+    def close(self, handle: int) -> None:
+        del self._inodes[handle]
+        try:
+            self._run(self.tree.flush, handle)
+        finally:
+            self._run(self.tree.release, handle)
+
+    def stat(self, path: str) -> Stat:
+        return self._run(self._stat, path)
+
+    def fstat(self, handle: int) -> Stat:
+        return self._run(self._attributes, self._inodes[handle])
+
+    def listdir(self, path: str) -> list[str]:
+        return self._run(self._listdir, path)
+
+    def mkdir(self, path: str) -> None:
+        self._run(self._mkdir, path)
+
+    def rmdir(self, path: str) -> None:
+        self._run(self._rmdir, path)
+
+    def truncate(self, path: str) -> None:
+        self._run(self._truncate, path)
+
+    def log(self) -> list[str]:
+        return list(self._logged.lines)
+
+    def forget_log(self) -> None:
+        self._logged.lines.clear()
+
+    async def _live(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._end = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.tree.run)
+            self._ready.set()
+            await self._end.wait()
+            await self.tree.finish()
+            nursery.cancel_scope.cancel()
+
+    def _run(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        async def limited() -> T:
+            with trio.fail_after(SECONDS):
+                return await work(*args, **kwargs)
+
+        try:
+            return trio.from_thread.run(limited, trio_token=self._token)
+        except StoreError as error:
+            raise OSError(error.errno, error.sentence) from None
+
+    async def _again_if_stale(self, path: str, do: Callable[[int], Awaitable[T]]) -> T:
+        try:
+            return await do(await self._walk(path))
+        except StoreError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        self.kernel.names.clear()
+        return await do(await self._walk(path))
+
+    async def _walk(self, path: str) -> int:
+        ino = ROOT_INO
+        for name in filter(None, path.split("/")):
+            ino = self.kernel.name(ino, name) or self.kernel.looked_up(
+                ino, name, await self.tree.lookup(ino, name)
+            )
+        return ino
+
+    async def _attributes(self, ino: int) -> Stat:
+        known = self.kernel.attributes_of(ino)
+        if known is None:
+            known = await self.tree.getattr(ino)
+            self.kernel.told(known)
+        return Stat(known.ino, known.mode, known.size, known.mtime_ns)
+
+    async def _open(self, path: str, flags: int) -> int:
+        async def do(ino: int) -> tuple[int, int]:
+            if self.kernel.is_directory(ino):
+                raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
+            opened = await self.tree.open(ino, flags, self._caller)
+            self.kernel.opened[opened.handle] = opened.cached
+            return opened.handle, ino
+
+        handle, ino = await self._again_if_stale(path, do)
+        self._inodes[handle] = ino
+        return handle
+
+    async def _read(self, handle: int, offset: int, size: int) -> bytes:
+        if self.kernel.opened[handle]:
+            size = min(size, (await self._attributes(self._inodes[handle])).size - offset)
+        return bytes(await self.tree.read(handle, offset, size)) if size > 0 else b""
+
+    async def _stat(self, path: str) -> Stat:
+        return await self._again_if_stale(path, self._attributes)
+
+    async def _listdir(self, path: str) -> list[str]:
+        handle = self.tree.opendir(await self._walk(path), self._caller)
+        try:
+            await self.tree.prepare(handle, 0)
+            names = []
+            for entry in self.tree.entries(handle, 0):
+                if entry.node is not None:
+                    entry.node.lookups += 1
+                    self.kernel.held(entry.node.ino)
+                    names.append(entry.name)
+            return names
+        finally:
+            self.tree.releasedir(handle)
+
+    async def _mkdir(self, path: str) -> None:
+        parent, name = await self._parent(path)
+        self.kernel.looked_up(parent, name, await self.tree.mkdir(parent, name, self._caller))
+
+    async def _rmdir(self, path: str) -> None:
+        parent, name = await self._parent(path)
+        await self.tree.rmdir(parent, name, self._caller)
+        self.kernel.entry_changed(parent, name)
+
+    async def _truncate(self, path: str) -> None:
+        self.kernel.told(await self.tree.setattr(await self._walk(path), self._caller))
+
+    async def _parent(self, path: str) -> tuple[int, str]:
+        directory, _, name = path.rpartition("/")
+        return await self._walk(directory), name
+
+    async def _forget_everything(self) -> None:
+        for ino, lookups in self.kernel.forget_all():
+            self.tree.forget(ino, lookups)
+        assert self.tree.nodes.lookups == 0
+
+
+class Caches:
+    """The kernel's caches of names and attributes, as far as they can be seen from outside."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[int, str], tuple[int, float]] = {}
+        self.opened: dict[int, bool] = {}
+        """Of each open file whether it is read through the page cache."""
+        self.invalidated: list[int] = []
+        self._attributes: dict[int, tuple[Attributes, float]] = {}
+        self._sizes: dict[int, int] = {}
+        self._modes: dict[int, int] = {}
+        self._lookups: dict[int, int] = {}
+
+    def attributes_changed(self, ino: int) -> None:
+        self.invalidated.append(ino)
+        self._attributes.pop(ino, None)
+
+    def entry_changed(self, parent: int, name: str) -> None:
+        self.names.pop((parent, name), None)
+
+    def name(self, parent: int, name: str) -> int | None:
+        """The inode of a name that is still remembered."""
+        ino, until = self.names.get((parent, name), (0, 0.0))
+        return ino if time.monotonic() < until else None
+
+    def looked_up(self, parent: int, name: str, found: Attributes) -> int:
+        """A lookup was answered."""
+        self.names[parent, name] = found.ino, time.monotonic() + found.entry_timeout
+        self.held(found.ino)
+        self.told(found)
+        return found.ino
+
+    def held(self, ino: int) -> None:
+        """The kernel holds an inode once more."""
+        self._lookups[ino] = self._lookups.get(ino, 0) + 1
+
+    def told(self, found: Attributes) -> None:
+        """Attributes were told. A view that shrinks would kill who has mapped it."""
+        if found.mode & 0o222 == 0 and stat.S_ISREG(found.mode):
+            assert found.size >= self._sizes.get(found.ino, 0), "an inode shrank"
+            self._sizes[found.ino] = found.size
+        self._modes[found.ino] = found.mode
+        self._attributes[found.ino] = found, time.monotonic() + found.attr_timeout
+
+    def attributes_of(self, ino: int) -> Attributes | None:
+        """What is still remembered of an inode."""
+        found, until = self._attributes.get(ino, (None, 0.0))
+        return found if time.monotonic() < until else None
+
+    def is_directory(self, ino: int) -> bool:
+        return stat.S_ISDIR(self._modes.get(ino, stat.S_IFDIR))
+
+    def forget_all(self) -> list[tuple[int, int]]:
+        """Everything that is held, which is let go of."""
+        lookups, self._lookups = self._lookups, {}
+        self.names.clear()
+        self._attributes.clear()
+        self._sizes.clear()
+        return list(lookups.items())
+
+
+class Logged(logging.Handler):
+    """Notices, warnings, and what is worse, while a tree is used."""
+
+    def __init__(self) -> None:
+        super().__init__(NOTICE)
+        self.lines: list[str] = []
+        self._loggers = [logging.getLogger(name) for name in ("fusefs", "storage")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.addHandler(self)
+            logger.setLevel(NOTICE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def stop(self) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.removeHandler(self)
+            logger.setLevel(level)
+
+
+@contextmanager
+def driving(kind: str, store: Path, directory: Path, *words: str) -> Iterator[Driver]:
+    """A served store: `kind` is `"tree"` or `"mount"`, `words` are -o options."""
+    if kind == "tree":
+        tree = TreeDriver(StoreOnDisk(store), *words)
+        try:
+            yield tree
+        finally:
+            tree.stop()
+    else:
+        with mounted(store, directory, *words, check=False) as mount:
+            yield MountDriver(mount)
+
+
+@contextmanager
+def within_time(driver: Driver) -> Iterator[None]:
+    """No test of a mount lasts longer than its limit."""
+    if isinstance(driver, MountDriver):
+        with time_limit(driver.mount.path.parent):
+            yield
+    else:
+        yield
+
+
+def _stat(found: os.stat_result) -> Stat:
+    return Stat(found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns)

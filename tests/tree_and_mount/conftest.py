@@ -1,0 +1,47 @@
+"""Every test here runs twice: against the tree alone, and against a real mount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.drivers import Driver, driving, within_time
+from tests.support.stores import StoreOnDisk
+
+
+@pytest.fixture(scope="module", params=["tree", "mount"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What the test runs against."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def served(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """A store served with the default options to all tests of a module, each in a session of its own."""
+    directory = tmp_path_factory.mktemp(kind)
+    with driving(kind, StoreOnDisk(directory / "store").path, directory) as driver:
+        yield driver
+
+
+@pytest.fixture
+def driver(served: Driver) -> Iterator[Driver]:
+    """The served store; the test must log what it expects, and nothing else."""
+    with within_time(served), served.checked():
+        yield served
+
+
+@pytest.fixture
+def serve(kind: str, store: StoreOnDisk, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Serves the test's own store when called, with -o options."""
+    with ExitStack() as stack:
+
+        def start(*words: str) -> Driver:
+            driver = stack.enter_context(driving(kind, store.path, tmp_path, *words))
+            stack.enter_context(within_time(driver))
+            stack.enter_context(driver.checked())
+            return driver
+
+        yield start
