@@ -45,12 +45,12 @@ from fusefs.nodes import (
     SessionNode,
 )
 from fusefs.openfiles import POLLABLE, OpenFile, OpenText, OpenView
+from fusefs.opening import Opening
 from fusefs.options import MountOptions, Sync
 from fusefs.permission import may_change
 from fusefs.report import Report
 from fusefs.session import LiveSession
 from fusefs.stats import Stats
-from fusefs.views import View
 from fusefs.watch import Watcher
 from storage.errors import StoreError, printable
 from storage.filesystem import is_local
@@ -116,6 +116,7 @@ class Tree:
         )
         self.live.on_displaced = self.changes.displaced
         self.live.look = self.changes.look
+        self._opening = Opening(self.changes)
         self._hidden = Hidden(
             store, self._rules, self.failures, Catalogue(store), lambda: self.report.make(self)
         )
@@ -400,31 +401,8 @@ class Tree:
                 # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
                 if access != os.O_RDONLY or flags & os.O_TRUNC:
                     raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
-                return await self._open_view(node, live)
+                return await self._opening.open(node, live, caller)
             return await self._open_control(node, live, access, caller)
-
-    async def _open_view(self, node: FileNode, live: LiveSession) -> OpenView:
-        if node.superseded:
-            raise _stale()
-        view = live.view(VIEWS[node.name])
-        node.view = view
-        opened = OpenView(node, live, view, self.changes.look)
-        try:
-            await live.refresh(view.manner)
-            self.changes.settle(node.session)
-            self._must_be_current(view)
-            await live.pin(view)
-        except BaseException:
-            await opened.release()
-            raise
-        opened.begin()
-        self.changes.tell(node)
-        return opened
-
-    @staticmethod
-    def _must_be_current(view: View) -> None:
-        if view.superseded:
-            raise _stale()
 
     async def _open_control(
         self, node: FileNode, live: LiveSession, access: int, caller: Caller
@@ -500,10 +478,6 @@ async def _unending(work: Callable[[], Awaitable[None]]) -> None:
 
 def _refused(sentence: str) -> StoreError:
     return StoreError(errno.EPERM, "not-possible", sentence)
-
-
-def _stale() -> StoreError:
-    return StoreError(errno.ESTALE, "superseded", "the name shows another file by now")
 
 
 def _memory_path(store: Store, options: MountOptions) -> str | None:
