@@ -15,7 +15,7 @@ from fusefs.names import VIEWS, Names
 from fusefs.nodes import FileNode, HiddenNode, LinkNode, Node, SessionNode
 from fusefs.session import LiveSession
 from storage import jsontext, meta
-from storage.errors import from_os_error, printable
+from storage.errors import StoreError, from_os_error, printable
 from storage.sessions import Store
 
 _FILE: Final = stat.S_IFREG | 0o400
@@ -86,7 +86,12 @@ class Stats:
         session = node.session
         if session.dead:
             return self._last_known(node)
-        self._changes.verify(session)
+        try:
+            self._changes.verify(session)
+        except StoreError:
+            if node.view is not None and node.view.pinned:
+                return self._last_known(node)  # fstat of an open file
+            raise
         directory, about = self._names.stat_session(session.slug)
         if node.name in VIEWS:
             node.rights = self._rules.view(about)
@@ -119,7 +124,10 @@ class Stats:
         if view is None:
             return _file(node.ino, rights, 0, self._began)
         node.told = max(node.told, view.size)
-        return _file(node.ino, rights, node.told, view.mtime_ns)
+        live = node.session.live
+        # What may be a second old here must not get another second older in the kernel (G12).
+        timeout = 0 if live is not None and live.watch is None else None
+        return _file(node.ino, rights, node.told, view.mtime_ns, timeout)
 
     def _directory(self, node: Node, found: os.stat_result) -> Attributes:
         rights = self._rules.directory(found)
