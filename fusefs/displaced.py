@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +28,7 @@ class Relocation:
 
     number: int
     data: bytes
+    order: int
     displaced: bool
     """Whether it is lost from the store; else it is still there, and moved."""
 
@@ -35,26 +37,37 @@ class Relocation:
 class Relocated:
     """What became of a plan."""
 
-    stored: list[tuple[int, int, bytes]] = field(default_factory=list)
-    """Old number, new number, bytes."""
+    stored: list[tuple[Relocation, int]] = field(default_factory=list)
+    """With the new numbers."""
     compactions: list[Step] = field(default_factory=list)
     """Displaced, and not stored again."""
     error: StoreError | None = None
     left: Sequence[Relocation] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A step that was stored, and the place in the order of all that the mount stored here."""
+
+    data: bytes
+    order: int
+
+
 class Lately:
     """The numbers and bytes of one session's steps that a daemon may still displace, bounded.
 
-    Loop-owned. The oldest are forgotten first; a step that is edited by other means, or that the
+    Loop-owned. The lowest are forgotten first; a step that is edited by other means, or that the
     daemon's count has passed, is forgotten at once.
     """
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
-        self._data: dict[int, bytes] = {}
+        self._steps: dict[int, Remembered] = {}
         self._bytes = 0
-        self._displaced: dict[int, bytes] = {}
+        self._displaced: dict[int, Remembered] = {}
+        self._next = 0
+        self._early: dict[int, bool] | None = None
+        """What befell steps while some are being claimed: whether a daemon displaced them."""
 
     def __len__(self) -> int:
         return len(self._numbers) + len(self._displaced)
@@ -64,35 +77,68 @@ class Lately:
         """Whether there are steps that have to be stored again."""
         return bool(self._displaced)
 
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Steps are claimed, perhaps in a thread, and remembered before the context ends: what
+        happens to them in between counts."""
+        self._early = {}
+        try:
+            yield
+        finally:
+            self._early = None
+
     def remember(self, number: int, data: bytes) -> None:
         """A step was stored."""
-        self.forget(number)
-        insort(self._numbers, number)
-        self._data[number] = data
-        self._bytes += len(data)
-        while len(self._numbers) > MOST_STEPS or self._bytes > MOST_BYTES:
-            self.forget(self._numbers[0])
+        self._next += 1
+        self._keep(number, Remembered(data, self._next))
 
-    def forget(self, number: int) -> bytes | None:
-        """That step is no concern any more; its bytes if it was one."""
-        data = self._data.pop(number, None)
-        if data is not None:
-            self._bytes -= len(data)
+    def relocated(self, relocation: Relocation, number: int) -> None:
+        """A step was stored again, or moved, and has another number now; its order it keeps."""
+        self._drop(relocation.number)
+        self._keep(number, Remembered(relocation.data, relocation.order))
+
+    def _keep(self, number: int, step: Remembered) -> None:
+        self._drop(number)
+        if self._early and number in self._early:
+            if self._early[number]:
+                self._displaced[number] = step
+            return
+        insort(self._numbers, number)
+        self._steps[number] = step
+        self._bytes += len(step.data)
+        while len(self._numbers) > MOST_STEPS or self._bytes > MOST_BYTES:
+            self._drop(self._numbers[0])
+
+    def forget(self, number: int) -> None:
+        """That step is no concern any more: it was edited or removed."""
+        if self._drop(number) is None and self._early is not None:
+            self._early.setdefault(number, False)
+
+    def appeared(self, number: int) -> None:
+        """A step of that number came into being: what happened to another before is past."""
+        if self._early:
+            self._early.pop(number, None)
+
+    def _drop(self, number: int) -> Remembered | None:
+        step = self._steps.pop(number, None)
+        if step is not None:
+            self._bytes -= len(step.data)
             del self._numbers[bisect_left(self._numbers, number)]
-        return data
+        return step
 
     def replaced(self, number: int, moved_from: str) -> bool:
         """The name of step `number` was moved over; whether that displaced a remembered step."""
-        by_daemon = re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL)
-        data = self.forget(number)
-        if not by_daemon:
+        if not re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL):
+            self.forget(number)
             return False
+        step = self._drop(number)
         while self._numbers and self._numbers[0] < number:
-            self.forget(self._numbers[0])
-        if data is None:
-            return False
-        self._displaced[number] = data
-        return True
+            self._drop(self._numbers[0])
+        if step is not None:
+            self._displaced[number] = step
+        elif self._early is not None:
+            self._early[number] = True
+        return step is not None
 
     def unsure(self, reader: Reader) -> bool:
         """Events were missed: look at every remembered step; whether one was displaced.
@@ -102,29 +148,31 @@ class Lately:
         """
         for number in list(self._numbers):
             try:
-                same = reader.read(step_name(number)) == self._data[number]
+                same = reader.read(step_name(number)) == self._steps[number].data
             except OSError:
-                self.forget(number)
+                self._drop(number)
                 continue
-            if not same:
-                data = self.forget(number)
-                assert data is not None
-                self._displaced[number] = data
+            if not same and (step := self._drop(number)) is not None:
+                self._displaced[number] = step
         return bool(self._displaced)
 
     def plan(self) -> list[Relocation]:
         """What has to be stored again, and what was stored after it, in order; empties the list."""
         if not self._displaced:
             return []
-        after = self._numbers[bisect_left(self._numbers, min(self._displaced)) :]
-        doing = [Relocation(n, data, True) for n, data in self._displaced.items()]
-        doing += [Relocation(n, self._data[n], False) for n in after]
+        first = min(step.order for step in self._displaced.values())
+        doing = [Relocation(n, s.data, s.order, True) for n, s in self._displaced.items()]
+        doing += [
+            Relocation(n, s.data, s.order, False) for n, s in self._steps.items() if s.order > first
+        ]
         self._displaced = {}
-        return sorted(doing, key=lambda relocation: relocation.number)
+        return sorted(doing, key=lambda relocation: relocation.order)
 
     def put_back(self, relocations: Iterable[Relocation]) -> None:
         """What could not be stored again stays displaced, for another try."""
-        self._displaced.update({r.number: r.data for r in relocations if r.displaced})
+        self._displaced.update(
+            {r.number: Remembered(r.data, r.order) for r in relocations if r.displaced}
+        )
 
 
 def relocate(
@@ -144,10 +192,10 @@ def relocate(
                 done.compactions += [step] if relocation.displaced else []
             elif relocation.displaced:
                 target = claimer.claim(target, step.data, ownership, sync=sync).number
-                done.stored.append((relocation.number, target, step.data))
+                done.stored.append((relocation, target))
             elif (moved := claimer.move(relocation.number, target, step.data)) is not None:
                 target = moved
-                done.stored.append((relocation.number, target, step.data))
+                done.stored.append((relocation, target))
         except StoreError as error:
             done.error, done.left = error, plan[at:]
             break

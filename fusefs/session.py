@@ -139,7 +139,9 @@ class LiveSession:
             self._warn(change.name, "it is no regular file")
             return
         known = self.index.add(change.name) is None
-        if known and self.lately.replaced(number, change.moved_from or ""):
+        if not known:
+            self.lately.appeared(number)
+        elif self.lately.replaced(number, change.moved_from or ""):
             self.on_displaced(self)
         self._touched(number)
 

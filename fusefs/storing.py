@@ -78,12 +78,15 @@ class Storing:
                 return 0, from_os_error(gone, f"store a step in {printable(live.slug)}")
             first = live.index.greatest + 1
             claim = partial(self._claim, steps, first, ownership)
-            claims, error = await self._run(len(steps), claim)
-            for step, claimed in zip(steps, claims, strict=False):
-                live.stored(claimed.number)
-                live.lately.remember(claimed.number, step)
-                if self._sync is Sync.CLOSE:
-                    self._unsynced.add(claimed)
+            with live.lately.claiming():
+                claims, error = await self._run(len(steps), claim)
+                for step, claimed in zip(steps, claims, strict=False):
+                    live.stored(claimed.number)
+                    live.lately.remember(claimed.number, step)
+                    if self._sync is Sync.CLOSE:
+                        self._unsynced.add(claimed)
+            if live.lately.displaced:
+                live.on_displaced(live)
             if error is not None and len(claims) == len(steps):
                 # All are stored, so write must not say otherwise; the close will say it.
                 self._unsynced.whole, error = True, None
@@ -112,6 +115,7 @@ class Storing:
         live = self.live
         async with live.writing:
             await live.ready()
+            live.look()
             plan = live.lately.plan()
             if not plan:
                 return Relocated()
@@ -122,11 +126,12 @@ class Storing:
                 return Relocated(error=from_os_error(error, "store displaced steps again"))
             durable = self._sync is not Sync.NEVER
             work = partial(relocate, live.claimer, ownership, plan, live.index.greatest, durable)
-            done = await self._run(len(plan), work)
-            for old, new, data in done.stored:
-                live.lately.forget(old)
-                live.stored(new)
-                live.lately.remember(new, data)
+            with live.lately.claiming():
+                done = await self._run(len(plan), work)
+                live.look()  # the events of its own moves are past then
+                for relocation, number in done.stored:
+                    live.stored(number)
+                    live.lately.relocated(relocation, number)
             live.lately.put_back(done.left)
             self._unsynced.whole |= durable and bool(done.stored)
         await self.sync()
