@@ -1,0 +1,85 @@
+"""A writer that behaves as the reference daemon does on a store that it believes to have alone.
+
+It reads the greatest step number of a session once and counts in memory from then on, writes a
+temporary and renames it over the next number, and never looks again. Its metas too are in memory.
+
+`python -m tests.support.daemon STORE SLUG NAME COUNT EVERY` stores COUNT messages, with a compaction
+before each EVERY-th (0: none).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.mount.commands import environment
+from tests.support.stores import compaction, entry
+from tests.support.writers import text
+
+PAUSE = 0.002
+"""Seconds between two messages: a model takes longer."""
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._next: dict[str, int] = {}
+        self._metas: dict[str, dict[str, object]] = {}
+
+    def store_step(self, slug: str, data: bytes) -> int:
+        """Write the step that the count in memory is at, whatever is there."""
+        number = self._next.get(slug) or self._recover(slug)
+        self._next[slug] = number + 1
+        self._atomic_write(self._store / slug / f"step-{number:06}", data)
+        return number
+
+    def store_meta(self, slug: str, **changed: object) -> None:
+        """Write the meta from memory, with some keys changed."""
+        path = self._store / slug / "meta"
+        if slug not in self._metas:
+            self._metas[slug] = json.loads(path.read_bytes())
+        self._metas[slug].update(changed)
+        self._atomic_write(path, json.dumps(self._metas[slug], separators=(",", ":")).encode())
+
+    def _recover(self, slug: str) -> int:
+        names = os.listdir(self._store / slug)
+        numbers = [int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()]
+        return max(numbers, default=0) + 1
+
+    @staticmethod
+    def _atomic_write(path: Path, data: bytes) -> None:
+        temporary = path.with_name(f"{path.name}.tmp.{secrets.token_hex(4)}")
+        temporary.write_bytes(data)
+        temporary.rename(path)
+
+
+def start(store: Path, slug: str, name: str, count: int, every: int) -> subprocess.Popen[bytes]:
+    """Start a daemon that stores messages in one session."""
+    command = [sys.executable, "-m", __name__, str(store), slug, name, str(count), str(every)]
+    return subprocess.Popen(command, env=environment())
+
+
+def archive(name: str, number: int) -> str:
+    """The archive of the compaction before message `number`."""
+    return f"{name}-archive-{number}"
+
+
+def _run(store: str, slug: str, name: str, count: int, every: int) -> None:
+    daemon = Daemon(Path(store))
+    for number in range(count):
+        if every and number and number % every == 0:
+            daemon.store_step(slug, compaction(archive(name, number)))
+        daemon.store_step(slug, entry(text(name, number), "assistant"))
+        time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    store, slug, name, *numbers = sys.argv[1:]
+    _run(store, slug, name, *map(int, numbers))
