@@ -22,7 +22,9 @@ ASIDE = f".meta.{os.uname().nodename.replace('/', '-')}.tmp"
 """Where an update is written aside: one name a host, so that whoever has the lock may clear it."""
 NEXT = f"{ASIDE}.next"
 TEMPORARIES = (ASIDE, NEXT)
-KNOWN = frozenset({*REQUIRED, "title", "updated_at", "message_count", "summary"})
+ABSENT = {"title": "", "updated_at": "", "message_count": 0}
+"""What the daemon takes keys to be that are not there."""
+KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
 LOCK_SECONDS = 10.0
 U64_MAX = 2**64 - 1

@@ -8,7 +8,6 @@ run it in a thread and do something else in between (G23). Nothing here keeps st
 from __future__ import annotations
 
 import errno
-import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -236,7 +235,7 @@ def load(session_fd: int) -> Snapshot | None:
     index = scan(session_fd)
     boundary = find_boundary(reader, index)
     history = list(_entries(reader, index, boundary))
-    return Snapshot(meta.check(json.loads(about)), history, boundary.archive)
+    return Snapshot({**meta.ABSENT, **meta.parsed(about)}, history, boundary.archive)
 
 
 def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterable[Step]:
