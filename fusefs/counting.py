@@ -51,7 +51,7 @@ class Counting:
     async def run(self) -> None:
         """Write what is due, until cancelled; asleep while there is nothing."""
         while True:
-            if not self._pending:
+            while not self._pending:
                 self._woken = trio.Event()
                 await self._woken.wait()
             due = min(map(_due, self._pending.values()))
@@ -65,7 +65,9 @@ class Counting:
             await self._write(live)
 
     async def _write(self, live: LiveSession) -> None:
-        pending = self._pending.pop(live)
+        pending = self._pending.pop(live, None)
+        if pending is None:
+            return  # `run` and `finish` both came to it
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
         work = partial(meta.update, live.fd, change, sync=False)
         try:
