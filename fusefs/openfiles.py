@@ -132,7 +132,8 @@ class OpenView(OpenFile):
 
     def grown(self) -> None:
         """The file grew or was replaced: wake who waits."""
+        if self._waiter is None or not (self._node.superseded or self.view.size > self._told):
+            return
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and (self._node.superseded or self.view.size > self._told):
-            self._announced = True
-            waiter.notify()
+        self._announced = True
+        waiter.notify()
