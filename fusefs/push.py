@@ -14,29 +14,49 @@ from storage.errors import StoreError
 log: Final = logging.getLogger(__name__)
 
 
+AT_ONCE: Final = 4
+"""So many sessions are pushed at a time: a long comparison of one must not hold up the others."""
+
+
 class Pusher:
     """Gathers the sessions that changed, and has each of them pushed once for many changes."""
 
     def __init__(self, push: Callable[[SessionNode], Awaitable[None]]) -> None:
         self._push = push
         self._changed: dict[SessionNode, None] = {}
-        self._woken = trio.Event()
+        self._pushing: set[SessionNode] = set()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def note(self, node: SessionNode) -> None:
         """Something happened in a session."""
         self._changed[node] = None
-        self._woken.set()
+        self._idle.unpark()
 
     async def run(self) -> None:
         """Push until cancelled; asleep while nothing happens."""
+        self._pushing.clear()
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_ONCE):
+                nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
         while True:
-            await self._woken.wait()
-            self._woken = trio.Event()
-            changed, self._changed = self._changed, {}
-            for node in changed:
-                try:
-                    await self._push(node)
-                except StoreError as error:
-                    log.debug("nothing was pushed for %s: %s", node.slug, error.sentence)
-            # One turn of the loop for all who ask, before the next batch.
+            node = self._next()
+            if node is None:
+                await self._idle.park()
+                continue
+            self._pushing.add(node)
+            try:
+                await self._push(node)
+            except StoreError as error:
+                log.debug("nothing was pushed for %s: %s", node.slug, error.sentence)
+            finally:
+                self._pushing.discard(node)
+            # One turn of the loop for all who ask, before the next session.
             await trio.lowlevel.checkpoint()
+
+    def _next(self) -> SessionNode | None:
+        node = next((node for node in self._changed if node not in self._pushing), None)
+        if node is not None:
+            del self._changed[node]
+        return node
