@@ -16,6 +16,7 @@ import pyfuse3
 import trio
 
 from fusefs.adapter import Adapter, KernelCaches
+from fusefs.guard import Guard
 from fusefs.options import MountOptions
 from fusefs.tree import Tree
 from storage.errors import StoreError, printable
@@ -24,6 +25,8 @@ from storage.sessions import Store
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
 JOIN_SECONDS: Final = 2.0
+MOST_TASKS: Final = 1000
+"""Operations at once. Some wait for pages that others have to read, so there must be enough."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -38,6 +41,7 @@ class Server:
         self._on_live: Callable[[], None] = lambda: None
         self.tree = Tree(Store(store_path), options, self._kernel)
         self._mounted = False
+        self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
 
     def mount(self) -> None:
@@ -51,6 +55,7 @@ class Server:
             denied = errno.EPERM if os.geteuid() != 0 else errno.EIO
             raise StoreError(denied, "mount-failed", sentence) from error
         self._mounted = True
+        self._guard = Guard(os.path.abspath(self._mountpoint))
 
     async def serve(self, on_live: Callable[[], None]) -> None:
         """Serve until unmounted or stopped; `on_live` is called when the mount answers."""
@@ -61,7 +66,7 @@ class Server:
             nursery.start_soon(self.tree.run)
             if not self._options.read_only:
                 nursery.start_soon(self._sweep)
-            await pyfuse3.main()
+            await pyfuse3.main(max_tasks=MOST_TASKS)
             await self.tree.finish()
             nursery.cancel_scope.cancel()
 
@@ -82,6 +87,8 @@ class Server:
         if self._mounted:
             pyfuse3.close(unmount=True)
             self._mounted = False
+        if self._guard is not None:
+            self._guard.dismiss()
         self.tree.close()
 
     def reload(self) -> None:

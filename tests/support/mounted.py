@@ -41,7 +41,7 @@ class Mount:
                 stdout=log,
                 stderr=log,
             )
-        until(lambda: is_mounted(self.path) or self._ended())
+        until(lambda: self._is_there() or self._ended())
         assert not self._ended(), self.log()
         os.statvfs(self.path)
         return self
@@ -74,6 +74,13 @@ class Mount:
     def errors(self) -> list[str]:
         """The lines of errors.jsonl."""
         return (self.path / ".stepfs/errors.jsonl").read_text().splitlines()
+
+    def _is_there(self) -> bool:
+        """Whether a server may answer: a mount whose server was killed does not count."""
+        with contextlib.suppress(OSError):
+            os.statvfs(self.path)
+            return is_mounted(self.path)
+        return False
 
     def _ended(self) -> bool:
         return self.server is not None and self.server.poll() is not None
