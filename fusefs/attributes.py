@@ -85,11 +85,6 @@ class Rules:
         bits = root.st_mode & 0o444
         return self._shown(root.st_uid, root.st_gid, bits | (bits >> 2 if directory else 0))
 
-    def create(self, root: stat_result) -> Rights:
-        """For whoever may create files in the store."""
-        bits = _write_where_create(root.st_mode)
-        return self._shown(root.st_uid, root.st_gid, bits | bits << 1)
-
     def private(self) -> Rights:
         """For the mounting user alone: it tells of all sessions."""
         return self._shown(*self._mounter, 0o400)

@@ -69,7 +69,7 @@ class Hidden:
         if name in PRIVATE:
             return self._rules.private()
         if name == "create":
-            return self._rules.create(root)
+            return self._rules.append(root)
         return self._rules.public(root, directory=name in DIRECTORIES)
 
     async def size(self, name: str) -> int:
