@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import select
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ POLLABLE: Final = frozenset({"history.jsonl", "log.jsonl"})
 """Views of which an open file is told when they grow."""
 REGULAR: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDNORM | select.EPOLLWRNORM
 """What poll(2) answers for regular files."""
+AT_ONCE: Final = 0.1
+"""Seconds within which somebody who was woken from poll(2) asks what there is."""
 
 
 class OpenFile:
@@ -76,7 +79,7 @@ class OpenView(OpenFile):
         self._live = live
         self._look = look
         self._told = 0
-        self._announced = False
+        self._announced_at = 0.0
         self._waiter: PollWaiter | None = None
         live.users += 1
         view.opens += 1
@@ -109,7 +112,8 @@ class OpenView(OpenFile):
         """POLLPRI once for each growth since this open file was last told (G14).
 
         One event can be asked for twice: epoll does when a descriptor is added, and again when it is
-        waited for. So somebody who waits is woken first, and told when they ask again.
+        waited for. So somebody who waits is woken first, and told when they ask again, at once: who
+        asks later may be another, because the one who was woken has ended.
         """
         if self.name not in POLLABLE:
             return REGULAR
@@ -118,22 +122,23 @@ class OpenView(OpenFile):
             await self._live.refresh(self.view.manner)
         if self._node.superseded:
             return REGULAR | select.EPOLLPRI
-        if self.view.size <= self._told:
-            self._waiter = waiter
-            self._announced = False
+        self._waiter = waiter
+        announced = time.monotonic() - self._announced_at < AT_ONCE
+        if self.view.size > self._told and waiter is not None and not announced:
+            self._announce(waiter)
             return REGULAR
-        if waiter is not None and not self._announced:
-            self._announced = True
-            waiter.notify()
+        self._announced_at = 0.0
+        if self.view.size <= self._told:
             return REGULAR
         self._told = self.view.size
-        self._announced = False
         return REGULAR | select.EPOLLPRI
 
     def grown(self) -> None:
         """The file grew or was replaced: wake who waits."""
-        if self._waiter is None or not (self._node.superseded or self.view.size > self._told):
-            return
-        waiter, self._waiter = self._waiter, None
-        self._announced = True
+        if self._waiter is not None and (self._node.superseded or self.view.size > self._told):
+            self._announce(self._waiter)
+
+    def _announce(self, waiter: PollWaiter) -> None:
+        self._waiter = None
+        self._announced_at = time.monotonic()
         waiter.notify()
