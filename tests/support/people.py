@@ -1,0 +1,68 @@
+"""Users other than the one who runs the tests, known by their numbers alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.mount.commands import Answer, environment
+
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with a group of the same number, and perhaps others."""
+
+    number: int
+    groups: Sequence[int] = field(default=())
+
+    def run(self, *command: str | Path, at: Path | None = None, **changed: str) -> Answer:
+        """Run a command as this person, to its end."""
+        groups = ",".join(map(str, self.groups))
+        become = [
+            "setpriv",
+            f"--reuid={self.number}",
+            f"--regid={self.number}",
+            f"--groups={groups}" if groups else "--clear-groups",
+        ]
+        return subprocess.run(
+            [*become, *(["env", f"--chdir={at}"] if at else []), *map(str, command)],
+            umask=0o022,
+            cwd="/",
+            env=environment(**changed),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def sh(self, script: str, at: Path | None = None) -> Answer:
+        """Run a shell's script as this person."""
+        return self.run("bash", "-c", script, at=at)
+
+
+ANA, BEN, EVE = Person(61001), Person(61002), Person(61003)
+NOBODY = Person(65534)
+"""The one of them who has a name, as fusermount3 demands."""
+
+
+def own(path: Path, person: Person, mode: int | None = None) -> None:
+    """Give a file to a person, with this mode."""
+    os.chown(path, person.number, person.number)
+    if mode is not None:
+        path.chmod(mode)
+
+
+@contextmanager
+def public_directory() -> Iterator[Path]:
+    """A new directory that everybody can reach."""
+    with TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        yield Path(place)
