@@ -287,6 +287,8 @@ class Tree:
     async def flush(self, handle: int) -> None:
         """A descriptor of an open file is closed (G7)."""
         opened = self._open_file(handle)
+        if isinstance(opened, OpenView):
+            return  # nothing was written, and nobody is to be told anything
         self.changes.look()
         try:
             await opened.flush()
