@@ -96,11 +96,13 @@ class Control(OpenFile):
     async def write(self, data: bytes) -> int:
         """Take lines (G5, G6): how many bytes of `data` were, up to a line that is refused."""
         async with self._turn:
-            if self._ended and data.startswith(b"\n"):
-                self._ended = False
+            own_newline, self._ended = self._ended and data.startswith(b"\n"), False
+            if not own_newline:
+                return await self._take(data)
+            try:
                 return 1 + (await self._take(data[1:]) if len(data) > 1 else 0)
-            self._ended = False
-            return await self._take(data)
+            except StoreError:
+                return 1  # who writes the rest again is told
 
     async def flush(self) -> None:
         """Store a last line without newline if it is complete (G7), and make all durable (G17)."""
