@@ -315,8 +315,13 @@ def test_a_newline_after_a_line_taken_at_a_close_is_its_own(driver: Driver) -> N
     driver.write(handle, entry("four") + b"\n")
     with driver.refuses(errno.EINVAL):
         driver.write(handle, b"\n")
+    driver.write(handle, entry("five"))
+    driver.flush(handle)
+    assert driver.write(handle, b"\n\n") == 1
+    with driver.refuses(errno.EINVAL):
+        driver.write(handle, b"\n")
     driver.close(handle)
-    assert steps(session) == [entry(text) for text in ("one", "two", "three", "four")]
+    assert steps(session) == [entry(text) for text in ("one", "two", "three", "four", "five")]
 
 
 @pytest.mark.guarantee("G7c", "G19a")
