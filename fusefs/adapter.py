@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar, cast
 
 import pyfuse3
+import trio
 from pyfuse3 import (
     EntryAttributes,
     FileInfo,
@@ -25,11 +26,11 @@ from pyfuse3 import (
 
 from fusefs.attributes import Attributes
 from fusefs.failures import Caller
+from fusefs.following import runs_told
 from fusefs.tree import Tree
 from storage.errors import StoreError
 
 STEPS_XATTR: Final = b"user.stepfs.steps"
-XATTR_MAX: Final = 65536
 
 log: Final = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -195,10 +196,12 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        runs = self.tree.steps_shown(inode) if name == STEPS_XATTR else None
+        attribute, _, line = name.rpartition(b".")
+        asked = attribute == STEPS_XATTR and line.isdigit()
+        runs = self.tree.steps_shown(inode) if asked else None
         if runs is None:
             raise FUSEError(pyfuse3.ENOATTR)
-        return _runs(runs)
+        return runs_told(runs, int(line))
 
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
@@ -285,8 +288,8 @@ class Adapter(pyfuse3.Operations):
 class KernelCaches:
     """The real kernel's caches.
 
-    Attributes are invalidated at once, which never blocks. Names are by one thread: it can wait for
-    a request that only the loop can answer. What it still has to do is bounded by what there is.
+    Attributes are invalidated at once, which never blocks. Sizes and names are told from threads,
+    which can wait for a request that only the loop can answer.
     """
 
     def __init__(self) -> None:
@@ -310,6 +313,9 @@ class KernelCaches:
     def attributes_changed(self, ino: int) -> None:
         with contextlib.suppress(OSError):
             pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+
+    async def grown(self, ino: int, size: int) -> None:
+        await trio.to_thread.run_sync(_grow, ino, size, abandon_on_cancel=True)
 
     def entry_changed(self, parent: int, name: str) -> None:
         with self._ready:
@@ -353,15 +359,14 @@ def _entry(attributes: Attributes) -> EntryAttributes:
     return entry
 
 
+def _grow(ino: int, size: int) -> None:
+    """In a thread: both wait for pages that are being read, which the loop must go on to answer."""
+    with contextlib.suppress(OSError):
+        # First the pages, whose last one ends in zeros where the file ended; storing a byte then
+        # sets the size, as no answer to a stat surely does.
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(ino))
+        pyfuse3.notify_store(pyfuse3.InodeT(ino), size - 1, b"\n")
+
+
 def _caller(ctx: RequestContext) -> Caller:
     return Caller(ctx.pid, ctx.uid, ctx.gid)
-
-
-def _runs(runs: Sequence[tuple[int, int]]) -> bytes:
-    """`FIRST-LAST,…`; where that is too long only the end of it, after `…,`."""
-    text = ",".join(f"{first}-{last}" for first, last in runs).encode()
-    if len(text) <= XATTR_MAX:
-        return text
-    cut = "…".encode()
-    end = text[-(XATTR_MAX - len(cut)) :]
-    return cut + end[end.index(b",") :]

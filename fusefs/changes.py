@@ -131,11 +131,18 @@ class Changes:
             for opened in list(node.pollers):
                 opened.grown()
 
-    def tell(self, node: FileNode) -> None:
-        """Have the kernel ask again for the size of a view that has grown since it was told."""
+    async def grow(self, node: FileNode) -> None:
+        """Have the kernel know how far a view has grown since it was told, and so make that its size.
+
+        The kernel throws an answer to a stat away if it was told of a change meanwhile, and reads
+        up to the size it had before. So no answer holds a size that the kernel does not know yet.
+        """
         view = node.view
-        if view is not None and node.told >= 0 and node.told != view.size:
-            self._kernel.attributes_changed(node.ino)
+        assert view is not None
+        size = view.size
+        if 0 <= node.told < size:
+            await self._kernel.grown(node.ino, size)
+        node.told = max(node.told, size)
 
     async def _push(self, session: SessionNode) -> None:
         live = session.live
@@ -150,7 +157,8 @@ class Changes:
                     continue
                 await live.refresh(view.manner)
                 self.settle(session)
-                self.tell(node)
+                if node.told >= 0 and not node.superseded:
+                    await self.grow(node)
                 for opened in list(node.pollers):
                     opened.grown()
 

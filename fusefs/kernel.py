@@ -6,10 +6,14 @@ from typing import Protocol
 
 
 class Kernel(Protocol):
-    """The kernel's caches. No call waits for an answer that only the mount can give."""
+    """The kernel's caches. No call holds up the loop, whose answers the kernel may wait for."""
 
     def attributes_changed(self, ino: int) -> None:
         """The attributes of an inode are to be asked for again."""
+
+    async def grown(self, ino: int, size: int) -> None:
+        """The inode has `size` bytes, the last of them a newline: once this returns, whoever reads
+        it reads that far."""
 
     def entry_changed(self, parent: int, name: str) -> None:
         """The name in a directory is to be looked up again, soon, from a thread of its own."""

@@ -58,7 +58,7 @@ class FileNode(Node):
         self.name = name
         self.view: View | None = None
         self.told = -1
-        """The size that the kernel was last told; -1 if it never was."""
+        """The size that the kernel knows; -1 if it was never told."""
         self.rights: Rights | None = None
         """What was last told of owner and permissions."""
         self.pollers: set[OpenView] = set()

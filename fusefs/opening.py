@@ -72,7 +72,6 @@ class Opening:
                 self._second.tell(caller, node)
             raise
         opened.begin()
-        self._changes.tell(node)
         return opened
 
     async def _bring_up_to_date(self, node: FileNode, live: LiveSession, second: bool) -> None:
@@ -91,6 +90,7 @@ class Opening:
                 if view.superseded:
                     raise _stale() from None
             else:
+                await self._changes.grow(node)
                 return
 
 

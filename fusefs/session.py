@@ -9,6 +9,7 @@ tasks that bring views up to date, `writing` those that store steps. Threads run
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import time
@@ -46,6 +47,8 @@ INLINE_DIRECTORY: Final = 1 << 14
 STAT_LAG: Final = 1.0
 """Seconds that a stat may be behind where no events tell of changes (G12)."""
 
+PATIENCE: Final = 3
+"""How often a view is made again because steps were changed meanwhile."""
 log: Final = logging.getLogger(__name__)
 replays: Final = trio.CapacityLimiter(2)
 T = TypeVar("T")
@@ -184,10 +187,12 @@ class LiveSession:
         async with self.lock:
             try:
                 await self._relist(exact)
-                while True:
-                    view = self.view(manner)
-                    if await self._settle(view):
-                        return view
+                # What comes later need not be shown, or a fast writer would never be caught up with.
+                end = self.index.greatest
+                for patience in itertools.count(PATIENCE, -1):
+                    if await self._settle(self.view(manner), end, patience > 0):
+                        break
+                return self._dated(self.view(manner))
             except OSError as error:
                 raise from_os_error(error, f"read the steps of {printable(self.slug)}") from error
 
@@ -261,8 +266,12 @@ class LiveSession:
             return b""
         return manner.lead(self.boundary.archive, self._memory.text(self.boundary.archive))
 
-    async def _settle(self, view: View) -> bool:
-        """One step towards an up-to-date view; whether it is there."""
+    async def _settle(self, view: View, end: int, patient: bool) -> bool:
+        """One step towards a view that shows the steps up to `end`; whether it is there.
+
+        Where steps are changed faster than they are read it is taken as it was read: each step as
+        it was at some time since.
+        """
         if view.manner.history and self.boundary is None:
             if view.built:
                 self.boundary = await self._search()
@@ -273,12 +282,9 @@ class LiveSession:
             view.begin(self._start(view.manner), self._lead(view.manner))
             view.built = True
         elif view.suspect or not self._begins_right(view):
-            await self._compare(view)
-            return False
-        if not await self._extend(view):
-            return False
-        self._date(view)
-        return True
+            compared = await self._compare(view, max(end, view.last), patient)
+            return compared and not patient
+        return await self._extend(view, end)
 
     def _start(self, manner: Manner) -> Boundary:
         return self.boundary if manner.history and self.boundary is not None else START
@@ -307,8 +313,8 @@ class LiveSession:
         view.end_backwards(self.boundary, self._lead(view.manner), top)
         view.built = True
 
-    async def _extend(self, view: View) -> bool:
-        while numbers := self.index.after(last := view.last, PASS_STEPS):
+    async def _extend(self, view: View, end: int) -> bool:
+        while numbers := self.index.between((last := view.last) + 1, end, PASS_STEPS):
             self._disturbed.clear()
             found = await self._pass(
                 partial(forwards, compactions=view.manner.history), numbers, view.manner.show
@@ -324,23 +330,28 @@ class LiveSession:
             view.last = found.reached
         return True
 
-    async def _compare(self, view: View) -> None:
-        """Make the view again, and see whether what it showed is a prefix of it (G13)."""
+    async def _compare(self, view: View, end: int, patient: bool) -> bool:
+        """Make the view again, and see whether what it showed is a prefix of it (G13).
+
+        Whether that came to an end: not where the history turned out to begin elsewhere, nor for
+        the `patient` where a step was changed meanwhile.
+        """
         self._disturbed.clear()
         draft = View(view.manner, self._cache)
         draft.opens = view.opens
         check = PrefixCheck(view)
         draft.begin(self._start(view.manner), self._lead(view.manner))
         check.feed(draft.lead)
-        while numbers := self.index.after(draft.last, PASS_STEPS):
+        while numbers := self.index.between(draft.last + 1, end, PASS_STEPS):
             found = await self._pass(
                 partial(forwards, compactions=view.manner.history), numbers, view.manner.show
             )
-            if found.reached is None or self._touches(0, found.reached) or found.boundary:
+            disturbed = patient and self._touches(0, found.reached or 0)
+            if found.reached is None or found.boundary is not None or disturbed:
                 self.boundary = found.boundary or self.boundary
                 self._cache.drop(draft)
                 view.suspect = True
-                return
+                return False
             for text in found.texts:
                 check.feed(text.text)
             draft.extend(found.texts)
@@ -348,9 +359,10 @@ class LiveSession:
         draft.built = True
         if check.passed:
             view.adopt(draft)
-            view.suspect = False
         else:
             self._supersede(view, draft)
+        self.view(view.manner).suspect = self._touches(0, end)
+        return True
 
     def _supersede(self, view: View, successor: View) -> None:
         view.superseded = True
@@ -360,16 +372,17 @@ class LiveSession:
         self._cache.unpinned(successor)
         self.views[view.manner.name] = successor
 
-    def _date(self, view: View) -> None:
+    def _dated(self, view: View) -> View:
         number = view.last_shown or view.boundary.number
         if number == view.dated:
-            return
+            return view
         name = self.index.names(number)[-1] if number else "meta"
         try:
             view.mtime_ns = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns
         except FileNotFoundError:
-            return
+            return view
         view.dated = number
+        return view
 
     # --- reading the store ---------------------------------------------------------------------
 

@@ -117,17 +117,17 @@ class Stats:
                     node.view = live.view(manner)
                 await live.refresh(manner, exact=False)
                 self._changes.settle(node.session)
+                await self._changes.grow(node)
         return self._last_known(node)
 
     def _last_known(self, node: FileNode) -> Attributes:
         rights, view = node.rights or Rights(0, 0, 0), node.view
         if view is None:
             return _file(node.ino, rights, 0, self._began)
-        node.told = max(node.told, view.size)
         live = node.session.live
         # What may be a second old here must not get another second older in the kernel (G12).
         timeout = 0 if live is not None and live.watch is None else None
-        return _file(node.ino, rights, node.told, view.mtime_ns, timeout)
+        return _file(node.ino, rights, max(node.told, 0), view.mtime_ns, timeout)
 
     def _directory(self, node: Node, found: os.stat_result) -> Attributes:
         rights = self._rules.directory(found)
@@ -148,7 +148,9 @@ class Stats:
         rights = self._hidden.rights("latest")
         mode = stat.S_IFLNK | 0o777
         size = len(os.fsencode(node.target))
-        return Attributes(node.ino, mode, rights.uid, rights.gid, size, self._began)
+        made = Attributes(node.ino, mode, rights.uid, rights.gid, size, self._began)
+        made.entry_timeout = 0  # which session is the latest is looked at each time (G12)
+        return made
 
 
 def _file(

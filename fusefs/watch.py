@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import termios
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,8 +32,8 @@ _MASK: Final = (
     | flags.ONLYDIR
     | flags.EXCL_UNLINK
 )
-_BUFFER: Final = 1 << 18
 _MOVES: Final = 64
+_KEPT: Final = flags.MOVED_FROM | flags.MOVED_TO | flags.ISDIR
 _GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT
 
 
@@ -58,6 +61,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self._inotify = INotify(nonblocking=True)
+        self._count = array("i", [0])
         self.exhausted = False
         """Whether the last attempt to watch failed for want of watches."""
         # Two descriptors of one directory, as while it has a new name, share a watch.
@@ -96,21 +100,21 @@ class Watcher:
 
     def drain(self) -> list[Change]:
         """All changes queued so far, without waiting. Raises `EventsLostError` if some were lost."""
-        try:
-            data = os.read(self._inotify.fd, _BUFFER)
-        except BlockingIOError:
-            return []
-        parts = [data]
-        while len(data) > _BUFFER // 2:
-            try:
-                data = os.read(self._inotify.fd, _BUFFER)
-            except BlockingIOError:
-                break
-            parts.append(data)
-        return list(self._changes(parse_events(b"".join(parts))))
+        data = b""
+        # Only what is queued now: writers can be faster than this.
+        queued = self._queued()
+        while len(data) < queued:
+            data += os.read(self._inotify.fd, queued - len(data))
+        return list(self._changes(parse_events(data))) if data else []
+
+    def _queued(self) -> int:
+        fcntl.ioctl(self._inotify.fd, termios.FIONREAD, self._count)
+        return self._count[0]
 
     def _changes(self, events: Iterable[tuple[int, int, int, str]]) -> Iterable[Change]:
         for watch, mask, cookie, name in events:
+            if "." in name and not mask & _KEPT:
+                continue  # a temporary of some writer: what counts is where it is moved to
             if mask & flags.Q_OVERFLOW:
                 self._moving.clear()
                 raise EventsLostError

@@ -77,19 +77,15 @@ class Index:
         """The names of a known number, in the order in which they are shown."""
         return self.odd.get(number) or [step_name(number)]
 
-    def after(self, number: int, most: int) -> Sequence[int]:
-        """At most `most` numbers greater than `number`, ascending."""
-        at = bisect_right(self.numbers, number)
-        return self.numbers[at : at + most]
-
     def before(self, number: int, most: int) -> Sequence[int]:
         """At most `most` numbers less than `number`, the greatest ones, ascending."""
         at = bisect_left(self.numbers, number)
         return self.numbers[max(0, at - most) : at]
 
-    def between(self, first: int, last: int) -> Sequence[int]:
-        """The numbers from `first` to `last`, both included, ascending."""
-        return self.numbers[bisect_left(self.numbers, first) : bisect_right(self.numbers, last)]
+    def between(self, first: int, last: int, most: int) -> Sequence[int]:
+        """At most `most` numbers from `first` to `last`, both included, the lowest ones, ascending."""
+        start = bisect_left(self.numbers, first)
+        return self.numbers[start : min(start + most, bisect_right(self.numbers, last))]
 
 
 def scan(session_fd: int, stamped: bool = False) -> Index:

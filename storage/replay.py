@@ -239,7 +239,7 @@ def load(session_fd: int) -> Snapshot | None:
 
 
 def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterable[Step]:
-    for number in index.after(boundary.number, len(index.numbers)):
+    for number in index.between(boundary.number + 1, index.greatest, len(index.numbers)):
         for name in index.names(number):
             step = _read(reader, name, Pass())
             if step is not None and step.kind is Kind.ENTRY:
