@@ -117,8 +117,9 @@ class Tree:
         self.live.on_displaced = self.changes.displaced
         self.live.look = self.changes.look
         self._opening = Opening(self.changes)
+        self._catalogue = Catalogue(store, self.local)
         self._hidden = Hidden(
-            store, self._rules, self.failures, Catalogue(store), lambda: self.report.make(self)
+            store, self._rules, self.failures, self._catalogue, lambda: self.report.make(self)
         )
         self._latest = Latest(store, lambda: self.changes.root_changed_at)
         self._stats = Stats(store, self._rules, self.names, self.live, self.changes, self._hidden)
@@ -155,6 +156,7 @@ class Tree:
         """Close all that is open; nothing waits."""
         self.live.close()
         self.watcher.close()
+        self._catalogue.close()
         self._memory.close()
         self.store.close()
 

@@ -156,21 +156,23 @@ class Store:
                 self._clear_meta(slug)
         return cleared
 
-    def _sessions(self, prefix: str) -> Iterator[str]:
+    def directories(self) -> dict[str, int]:
+        """The real directories there are now that may be sessions, each with its inode number."""
         with (
             _doing("list the store"),
             files.reopened(self.fd) as own,
             os.scandir(own) as entries,
         ):
-            for entry in entries:
-                name = entry.name
-                if (
-                    name.startswith(prefix)
-                    and not name.startswith(".")
-                    and entry.is_dir(follow_symlinks=False)
-                    and _holds_meta(name, own)
-                ):
-                    yield name
+            return {
+                entry.name: entry.inode()
+                for entry in entries
+                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+            }
+
+    def _sessions(self, prefix: str) -> Iterator[str]:
+        for name in self.directories():
+            if name.startswith(prefix) and _holds_meta(name, self.fd):
+                yield name
 
     def _next_seq(self, prefix: str) -> int:
         """The greatest number of any entry with this prefix, plus one.
