@@ -47,10 +47,9 @@ class Story:
 
 
 @contextmanager
-def _story(mount: Mount, scratch: Path) -> Iterator[Story]:
-    assert mount.server is not None
+def _story(mount: Mount) -> Iterator[Story]:
     story = Story()
-    with traced(mount.server.pid, CALLS, scratch) as story.trace:
+    with traced(mount, CALLS) as story.trace:
         yield story
         story.closed = story.closed or time.time()
 
@@ -91,23 +90,23 @@ def _synced_singly(story: Story, session: SessionOnDisk, steps: int) -> None:
 @pytest.mark.guarantee("G17a")
 @pytest.mark.parametrize("how", ["close", "fsync"])
 def test_a_few_lines_are_synced_one_by_one_and_then_their_names(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path, how: str
+    store: StoreOnDisk, mount: Mounting, how: str
 ) -> None:
     at = mount()
     for steps in (1, 4, 12):
         session = store.session(f"crab_tg-42_{steps}")
-        with _story(at, tmp_path) as story:
+        with _story(at) as story:
             _write(story, at.path / session.slug / "append", _lines(steps), sync=how == "fsync")
         _synced_singly(story, session, steps)
 
 
 @pytest.mark.guarantee("G17a")
 def test_many_lines_are_synced_together_after_the_last_has_its_name(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session()
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         _write(story, at.path / session.slug / "append", _lines(100))
     (whole,) = story.syncs()
     assert whole.name == "syncfs"
@@ -119,11 +118,11 @@ def test_many_lines_are_synced_together_after_the_last_has_its_name(
 
 @pytest.mark.guarantee("G17a")
 def test_lines_of_many_writes_are_all_synced_at_the_close(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session()
     at = mount()
-    with _story(at, tmp_path) as story, (at.path / session.slug / "append").open("ab", 0) as file:
+    with _story(at) as story, (at.path / session.slug / "append").open("ab", 0) as file:
         for number in range(30):
             file.write(entry(f"line {number}") + b"\n")
         assert story.syncs() == []
@@ -134,33 +133,31 @@ def test_lines_of_many_writes_are_all_synced_at_the_close(
 
 @pytest.mark.guarantee("G17a", "G7a")
 def test_a_line_that_is_stored_at_the_close_is_synced_before_it_returns(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session()
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         _write(story, at.path / session.slug / "append", entry("no newline"))
     _synced_singly(story, session, 1)
 
 
 @pytest.mark.guarantee("G17a")
-def test_a_compaction_is_synced_at_the_close(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
-) -> None:
+def test_a_compaction_is_synced_at_the_close(store: StoreOnDisk, mount: Mounting) -> None:
     session = store.session()
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         _write(story, at.path / session.slug / "compact", b"archive\n")
     _synced_singly(story, session, 1)
 
 
 @pytest.mark.guarantee("G17a")
 def test_a_meta_is_on_disk_before_it_takes_the_others_place(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session()
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         _write(story, at.path / session.slug / "meta.json", b'{"title":"new"}')
     contents, directory = story.trace.named("fsync")
     assert f"<{session.path}>" in directory.arguments
@@ -172,10 +169,10 @@ def test_a_meta_is_on_disk_before_it_takes_the_others_place(
 @pytest.mark.guarantee("G17a")
 @pytest.mark.parametrize("how", ["mkdir", "create"])
 def test_a_new_session_is_on_disk_before_it_has_its_name(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path, how: str
+    store: StoreOnDisk, mount: Mounting, how: str
 ) -> None:
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         if how == "mkdir":
             (at.path / "crab_tg-42_1").mkdir()
         else:
@@ -190,12 +187,10 @@ def test_a_new_session_is_on_disk_before_it_has_its_name(
 
 
 @pytest.mark.guarantee("G17a")
-def test_a_deletion_is_on_disk_when_rmdir_returns(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
-) -> None:
+def test_a_deletion_is_on_disk_when_rmdir_returns(store: StoreOnDisk, mount: Mounting) -> None:
     session = store.session("crab_tg-42_1", entry("first"))
     at = mount()
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         (at.path / session.slug).rmdir()
     (gone,) = story.trace.named("rename", "renameat", "renameat2")
     assert '"crab_tg-42_1"' in gone.arguments
@@ -204,12 +199,12 @@ def test_a_deletion_is_on_disk_when_rmdir_returns(
 
 @pytest.mark.guarantee("G17b")
 def test_with_sync_always_lines_are_on_disk_when_write_returns(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     at = mount("sync=always")
     for steps in (1, 20):
         session = store.session(f"crab_tg-42_{steps}")
-        with _story(at, tmp_path) as story:
+        with _story(at) as story:
             _write(story, at.path / session.slug / "append", _lines(steps))
         contents, links = story.trace.named("fdatasync"), story.trace.named("linkat")
         assert len(contents) == len(links) == steps
@@ -220,12 +215,10 @@ def test_with_sync_always_lines_are_on_disk_when_write_returns(
 
 
 @pytest.mark.guarantee("G17b")
-def test_with_sync_never_nothing_is_synced(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
-) -> None:
+def test_with_sync_never_nothing_is_synced(store: StoreOnDisk, mount: Mounting) -> None:
     session = store.session("gone_gone_1", entry("first"))
     at = mount("sync=never")
-    with _story(at, tmp_path) as story:
+    with _story(at) as story:
         (at.path / "crab_tg-42_1").mkdir()
         _write(story, at.path / "crab_tg-42_1/append", _lines(3), sync=True)
         _write(story, at.path / "crab_tg-42_1/append", _lines(100))
@@ -239,14 +232,13 @@ def test_with_sync_never_nothing_is_synced(
 
 @pytest.mark.guarantee("G17a")
 def test_at_the_end_of_the_mount_all_that_was_written_is_synced(
-    store: StoreOnDisk, mount: Mounting, tmp_path: Path
+    store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session()
     at = mount()
-    assert at.server is not None
     fd = os.open(at.path / session.slug / "append", os.O_WRONLY)
     try:
-        with traced(at.server.pid, CALLS, tmp_path) as trace:
+        with traced(at, CALLS) as trace:
             os.write(fd, entry("kept open") + b"\n")
             at.stop()
     finally:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.mount.commands import until
+from tests.support.mounted import Mount
 
+_LOOP = "epoll_wait"
+"""What the server's main thread does between any two operations."""
 _CALL = re.compile(r"(\d+) +(\d+\.\d+) (\w+)\((.*)\)\s+= (-?\d+)(.*?)<(\d+\.\d+)>$")
 _BEGUN = re.compile(r"(\d+) +(\d+\.\d+) (\w+)\((.*) <unfinished \.\.\.>$")
 _RESUMED = re.compile(r"(\d+) +(\d+\.\d+) <\.\.\. (\w+) resumed>(.*)$")
@@ -48,53 +51,42 @@ class Trace:
 
 
 @contextmanager
-def traced(pid: int, calls: str, scratch: Path) -> Iterator[Trace]:
-    """Take down the system calls `calls` of a process and all its threads."""
+def traced(mount: Mount, calls: str) -> Iterator[Trace]:
+    """Take down the system calls `calls` of a mount's server, in all its threads."""
     trace = Trace()
-    out = scratch / "trace"
-    with _attached(pid, "-ttt", "-T", "-y", "-s", "64", "-e", f"trace={calls}", "-o", str(out)):
+    with _attached(mount, "-ttt", "-T", "-y", "-s", "64", calls=calls) as out:
         yield trace
     trace.calls = sorted(_calls(out.read_text(errors="replace")), key=lambda call: call.began)
-    out.unlink()
 
 
 @contextmanager
-def failing(pid: int, call: str, how: str, within: Path | None = None) -> Iterator[None]:
-    """Make a system call of a process fail as strace's `inject` says, such as `error=EIO:when=2`.
-
-    With `within` only the calls on that path or descriptor.
-    """
-    only = ("-P", str(within)) if within is not None else ()
-    inject = ("-e", f"trace={call}", "-e", f"inject={call}:{how}")
-    with _attached(pid, *inject, *only, "-o", "/dev/null"):
+def failing(mount: Mount, call: str, how: str) -> Iterator[None]:
+    """Make a system call of the server fail as strace's `inject` says, such as `error=EIO:when=2`."""
+    with _attached(mount, "-e", f"inject={call}:{how}", calls=call):
         yield
 
 
 @contextmanager
-def _attached(pid: int, *options: str) -> Iterator[None]:
+def _attached(mount: Mount, *options: str, calls: str) -> Iterator[Path]:
+    assert mount.server is not None
+    out = mount.path.with_name(f"{mount.path.name}.trace")
+    out.write_bytes(b"")
+    where = ["-f", "-p", str(mount.server.pid), "-o", str(out), "-e", f"trace={calls},{_LOOP}"]
     strace = subprocess.Popen(
-        ["strace", "-f", "-p", str(pid), *options],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        ["strace", *where, *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+
+    def shows() -> bool:
+        os.statvfs(mount.path)  # has the server do something, which is shown once it is traced
+        assert strace.poll() is None, strace.communicate()[1]
+        return f"{_LOOP}(" in out.read_text(errors="replace")
+
     try:
-        until(lambda: strace.poll() is not None or _is_traced(pid))
-        assert strace.poll() is None, strace.stderr and strace.stderr.read()
-        yield
+        until(shows)
+        yield out
     finally:
         strace.send_signal(signal.SIGINT)
         strace.communicate(timeout=30)
-
-
-def _is_traced(pid: int) -> bool:
-    """Whether each thread of a process has a tracer, and is not stopped by it."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        status = (thread / "status").read_text()
-        if "TracerPid:\t0\n" in status or "State:\tt" in status:
-            return False
-    time.sleep(0.02)  # a thread that was seized is told its options a moment later
-    return True
 
 
 def _calls(text: str) -> Iterator[Call]:
