@@ -117,6 +117,8 @@ class TextCache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
+        self.lost = 0
+        """Grows whenever text is let go that only the store has then."""
         self.hits = 0
         self.misses = 0
         self._held: OrderedDict[Segment, Holder] = OrderedDict()
@@ -146,6 +148,7 @@ class TextCache:
 
     def drop(self, holder: Holder, segments: Sequence[Segment] | None = None) -> None:
         """Let go of the text of `segments` (all of the holder's, with its spool, if None)."""
+        self.lost += 1
         for segment in holder.segments if segments is None else segments:
             self.bytes -= self._size(segment)
             self._held.pop(segment, None)
@@ -181,9 +184,11 @@ class TextCache:
                 break
             self.bytes -= len(segment.text)
             segment.text = None
+            self.lost += segment.spooled_at is None
 
     def _close_spool(self, holder: Holder) -> None:
         assert holder.spool is not None
+        self.lost += 1
         holder.spool.close()
         holder.spool = None
         self._spooled.pop(holder, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from typing import Final
 
 import trio
@@ -107,16 +108,24 @@ class Changes:
     def verify(self, session: SessionNode) -> None:
         """Make sure that a node is still the session of its name. Raises `StoreError` ESTALE, upon
         which the kernel looks the name up again."""
+        if session.live is None or not session.live.verified:
+            self.stat(session)
+
+    def stat(self, session: SessionNode) -> tuple[os.stat_result, os.stat_result]:
+        """What the store says of a session's directory and its meta; otherwise as `verify`."""
         try:
-            found, _ = self._names.stat_session(session.slug)
+            found = self._names.stat_session(session.slug)
         except StoreError as error:
             if error.errno == errno.ENOENT:
                 self._gone(session)
             raise
-        if session.identity not in (None, (found.st_dev, found.st_ino)):
+        if session.identity not in (None, (found[0].st_dev, found[0].st_ino)):
             self._gone(session)
         if session.dead:
             raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+        if session.live is not None and self._root_watch is not None:
+            session.live.verified = session.live.watch is not None
+        return found
 
     def settle(self, session: SessionNode) -> None:
         """Give the names of views that were superseded to new nodes (G13)."""
@@ -199,6 +208,8 @@ class Changes:
         node = self._names.sessions.get(change.name)
         if node is not None and change.disappeared:
             self._gone(node)
+        elif node is not None and node.live is not None:
+            node.live.verified = False
 
     def _gone(self, session: SessionNode) -> None:
         if self._names.sessions.get(session.slug) is session:

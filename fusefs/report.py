@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fusefs.version import version
@@ -16,12 +14,22 @@ if TYPE_CHECKING:
     from fusefs.tree import Tree
 
 
-@dataclass(slots=True)
 class Operation:
-    """An operation that is under way."""
+    """An operation, under way while its context lasts."""
 
-    name: str
-    began: float
+    __slots__ = ("_report", "began", "name")
+
+    def __init__(self, report: Report, name: str) -> None:
+        self._report = report
+        self.name = name
+        self.began = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._report.underway[self] = None
+
+    def __exit__(self, *_error: object) -> None:
+        del self._report.underway[self]
+        self._report.done[self.name] += 1
 
 
 class Report:
@@ -30,20 +38,11 @@ class Report:
     def __init__(self) -> None:
         self.began = time.time()
         self.done: Counter[str] = Counter()
-        self.underway: dict[int, Operation] = {}
-        self._next = 0
+        self.underway: dict[Operation, None] = {}
 
-    @contextmanager
-    def operation(self, name: str) -> Iterator[None]:
-        """Count one operation, and know it while it is under way."""
-        self._next += 1
-        mine = self._next
-        self.underway[mine] = Operation(name, time.monotonic())
-        try:
-            yield
-        finally:
-            del self.underway[mine]
-            self.done[name] += 1
+    def operation(self, name: str) -> Operation:
+        """A context that counts one operation, and knows it while it is under way."""
+        return Operation(self, name)
 
     def make(self, tree: Tree) -> Mapping[str, Any]:
         """The whole report, as of now."""
@@ -74,6 +73,6 @@ class Report:
             "operations": dict(sorted(self.done.items())),
             "in_flight": [
                 {"operation": o.name, "seconds": round(now - o.began, 3)}
-                for o in list(self.underway.values())[:20]
+                for o in list(self.underway)[:20]
             ],
         }

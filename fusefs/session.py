@@ -28,6 +28,7 @@ from storage.errors import StoreError, from_os_error, printable
 from storage.files import is_regular
 from storage.index import Index, scan
 from storage.memory import Memory
+from storage.meta import NAME as META
 from storage.replay import (
     PASS_STEPS,
     START,
@@ -82,6 +83,8 @@ class LiveSession:
         """Open files and operations that need it kept."""
         self.lock = trio.Lock()
         self.writing = trio.Lock()
+        self.verified = False
+        """It is the session of its name, and nothing has happened since that could change that."""
         self.meta_version = 0
         """Grows with every change of `meta` that is noticed."""
         self.on_displaced: Callable[[LiveSession], None] = lambda _session: None
@@ -100,6 +103,8 @@ class LiveSession:
 
     def changed(self, change: Change) -> None:
         """Take in what happened in the session's directory."""
+        if change.gone or change.name == META:
+            self.verified = False
         if self._backlog is not None:
             self._backlog.append(change)
         else:
@@ -107,7 +112,7 @@ class LiveSession:
 
     def overflowed(self) -> None:
         """Changes were missed: list again, and compare every view, before anything is shown."""
-        self._stale = True
+        self._stale, self.verified = True, False
         self._losses += 1
         self.meta_version += 1
 
@@ -115,7 +120,7 @@ class LiveSession:
         if change.gone:
             self.dead = True
             return
-        if change.name == "meta":
+        if change.name == META:
             self.meta_version += 1
             return
         number = step_number(change.name)
@@ -236,9 +241,12 @@ class LiveSession:
 
     async def pin(self, view: View) -> None:
         """Make sure that the text of an open view is held, whatever becomes of the store (G13)."""
-        for segment in view.segments:
-            if not segment.held:
-                await self.text(view, segment)
+        lost = self._cache.lost
+        if view.held_as_of != lost:
+            for segment in view.segments:
+                if not segment.held:
+                    await self.text(view, segment)
+            view.held_as_of = lost
 
     def view(self, manner: Manner) -> View:
         """The present view of that manner, which may not be built yet."""

@@ -11,7 +11,7 @@ from fusefs.attributes import Attributes, Rights, Rules
 from fusefs.changes import Changes
 from fusefs.hidden import DIRECTORIES, Hidden
 from fusefs.live import LiveSessions
-from fusefs.names import VIEWS, Names
+from fusefs.names import VIEWS
 from fusefs.nodes import FileNode, HiddenNode, LinkNode, Node, SessionNode
 from fusefs.session import LiveSession
 from storage import jsontext, meta
@@ -29,14 +29,12 @@ class Stats:
         self,
         store: Store,
         rules: Rules,
-        names: Names,
         live: LiveSessions,
         changes: Changes,
         hidden: Hidden,
     ) -> None:
         self._store = store
         self._rules = rules
-        self._names = names
         self._live = live
         self._changes = changes
         self._hidden = hidden
@@ -65,8 +63,7 @@ class Stats:
         if isinstance(node, FileNode):
             return await self._file(node, replay)
         if isinstance(node, SessionNode):
-            self._changes.verify(node)
-            return self._directory(node, self._names.stat_session(node.slug)[0])
+            return self._directory(node, self._changes.stat(node)[0])
         if isinstance(node, HiddenNode):
             return await self._hidden_file(node, replay)
         if isinstance(node, LinkNode):
@@ -87,12 +84,11 @@ class Stats:
         if session.dead:
             return self._last_known(node)
         try:
-            self._changes.verify(session)
+            directory, about = self._changes.stat(session)
         except StoreError:
             if node.view is not None and node.view.pinned:
                 return self._last_known(node)  # fstat of an open file
             raise
-        directory, about = self._names.stat_session(session.slug)
         if node.name in VIEWS:
             node.rights = self._rules.view(about)
             return await self._view(node, replay)

@@ -122,7 +122,7 @@ class Tree:
             store, self._rules, self.failures, self._catalogue, lambda: self.report.make(self)
         )
         self._latest = Latest(store, lambda: self.changes.root_changed_at)
-        self._stats = Stats(store, self._rules, self.names, self.live, self.changes, self._hidden)
+        self._stats = Stats(store, self._rules, self.live, self.changes, self._hidden)
         self.handles: dict[int, OpenFile | Listing] = {}
         self._next_handle = 1
 

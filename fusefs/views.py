@@ -61,6 +61,8 @@ class View:
         """Something it shows may have changed: it must be compared before it is shown again."""
         self.superseded = False
         self.opens = 0
+        self.held_as_of = -1
+        """What `TextCache.lost` was when the text of all segments was last known to be held."""
         self._cache = cache
         self._offsets: list[int] = []
 
