@@ -53,6 +53,7 @@ class LiveSessions:
         self.on_displaced: Callable[[SessionNode], None] = lambda _node: None
         self.look: Callable[[], None] = lambda: None
         """Takes in what happened in the store."""
+        self.on_let_go: Callable[[SessionNode], None] = lambda _node: None
         self._nodes: OrderedDict[SessionNode, None] = OrderedDict()
         self._by_watch: dict[int, SessionNode] = {}
         self._steps = 0
@@ -160,6 +161,7 @@ class LiveSessions:
         node.live = node.storing = None
         del self._nodes[node]
         self._close(live)
+        self.on_let_go(node)
 
     def _close(self, live: LiveSession) -> None:
         if live.watch is not None:

@@ -39,6 +39,7 @@ class Names:
         self._cache = cache
         self._hidden: dict[str, HiddenNode] = {}
         self._links: dict[str, LinkNode] = {}
+        live.on_let_go = self._let_go
         nodes.add(RootNode(nodes.number()))
 
     def child(self, parent: Node, name: str, links: Mapping[str, str]) -> Node:
@@ -130,6 +131,8 @@ class Names:
         if view is not None and view.pinned:
             return
         if session.children.get(node.name) is node:
+            if session.live is not None:
+                return  # the name keeps its number as long as what it showed is known (G13)
             del session.children[node.name]
         if view is not None:
             self._cache.drop(view)
@@ -138,6 +141,11 @@ class Names:
         self._nodes.remove(node)
         if session.lookups <= 0:
             self._drop_session(session)
+
+    def _let_go(self, session: SessionNode) -> None:
+        for node in list(session.children.values()):
+            if node.lookups <= 0:
+                self._drop_file(node)
 
     def _drop_session(self, node: SessionNode) -> None:
         self._live.let_go(node)
