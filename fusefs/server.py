@@ -25,6 +25,8 @@ from storage.sessions import Store
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
 JOIN_SECONDS: Final = 2.0
+SWEEP_PAUSE: Final = 0.03
+"""Seconds between two parts of the sweep, which who mounts a big store and lists it must not feel."""
 MOST_TASKS: Final = 1000
 """Operations at once. Some wait for pages that others have to read, so there must be enough."""
 log: Final = logging.getLogger(__name__)
@@ -72,8 +74,12 @@ class Server:
 
     async def _sweep(self) -> None:
         """Remove what a crash left of sessions that were being made or deleted."""
+
+        def pause() -> None:
+            trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
+
         try:
-            await trio.to_thread.run_sync(self.tree.store.sweep)
+            await trio.to_thread.run_sync(self.tree.store.sweep, pause)
         except (StoreError, OSError) as error:
             log.warning("what crashes left in the store could not be cleared: %s", error)
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from storage import files, meta
@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _LEFT_OVER = re.compile(r"\.(new|del)\.[0-9a-f]{16}", re.ASCII)
 _ATTEMPTS = 10
+_AT_ONCE = 500
 
 
 def now() -> str:
@@ -136,11 +137,12 @@ class Store:
             greatest[name] = max(greatest.get(name, (-1, "")), (seq, slug))
         return {name: slug for name, (_, slug) in greatest.items()}
 
-    def sweep(self) -> int:
+    def sweep(self, pause: Callable[[], None] = lambda: None) -> int:
         """Clears what crashes have left of new and deleted sessions and of metas written aside.
 
         Returns how many sessions were cleared. It may run beside everything else, other processes
-        too; it looks once at each session. What cannot be removed is logged and left.
+        too; it looks once at each session, and calls `pause` after so many that nobody has to wait
+        for. What cannot be removed is logged and left.
         """
         cleared = 0
         with _doing("list the store"):
@@ -151,7 +153,9 @@ class Store:
                 if hidden:
                     self._remove(hidden)
                     cleared += 1
-        for slug in self.names():
+        for at, slug in enumerate(self.directories()):
+            if at % _AT_ONCE == 0:
+                pause()
             with suppress(OSError):
                 self._clear_meta(slug)
         return cleared
