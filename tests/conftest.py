@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +13,21 @@ import pytest
 from tests.support.mounted import Mount, mounted, time_limit
 from tests.support.stores import StoreOnDisk
 
+CONNECTIONS = "/sys/fs/fuse/connections"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "guarantee(clause, …): the clauses of SEMANTICS.md that the test pins"
     )
     config.addinivalue_line("markers", "soak: the long form of a test, run by `make soak`")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def connections() -> None:
+    """The files that end a mount's connection, which systemd mounts at boot and a bare machine lacks."""
+    if os.geteuid() == 0 and not os.path.ismount(CONNECTIONS):
+        subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=False)
 
 
 @pytest.fixture

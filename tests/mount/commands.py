@@ -94,7 +94,9 @@ def clear(below: Path) -> None:
         if mount.is_stepfs and Path(mount.mountpoint).is_relative_to(below):
             with contextlib.suppress(OSError):
                 Path(f"/sys/fs/fuse/connections/{mount.number}/abort").write_text("1")
-            subprocess.run(["umount", "-l", mount.mountpoint], check=False, timeout=SECONDS)
+            for how in ("-f", "-l"):
+                umount = ["umount", how, mount.mountpoint]
+                subprocess.run(umount, check=False, timeout=SECONDS, stderr=subprocess.DEVNULL)
     for pid in serving(below):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
