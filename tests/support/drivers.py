@@ -7,6 +7,7 @@ again after ESTALE, and in the end forgets everything.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -239,20 +240,23 @@ class TreeDriver(Driver):
         self._inodes: dict[int, int] = {}
         """Of each open file its inode."""
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=trio.run, args=(self._live,))
+        self._thread = threading.Thread(target=trio.run, args=(self._live,), daemon=True)
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
         """End it, and see that nothing is left that the kernel would have let go of."""
-        for handle in list(self._inodes):
-            self.close(handle)
-        self._run(self._forget_everything)
-        trio.from_thread.run_sync(self._end.set, trio_token=self._token)
-        self._thread.join(SECONDS)
+        try:
+            for handle in list(self._inodes):  # of tests that failed
+                with contextlib.suppress(OSError):
+                    self.close(handle)
+            self._run(self._forget_everything)
+        finally:
+            trio.from_thread.run_sync(self._end.set, trio_token=self._token)
+            self._thread.join(SECONDS)
+            self.tree.close()
+            self._logged.stop()
         assert not self._thread.is_alive()
-        self.tree.close()
-        self._logged.stop()
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         return self._run(self._open, path, flags)
