@@ -63,8 +63,15 @@ def compacted(store: StoreOnDisk, slug: str, steps: int, after: int = 100) -> Pa
     return directory
 
 
-def many_sessions(store: StoreOnDisk, count: int) -> None:
-    """Sessions that hold their meta only."""
+def many_sessions(place: Path, count: int) -> StoreOnDisk:
+    """A store of sessions that hold their meta only, made once for all that is measured with it."""
+    path = place.parent / f"{count}-sessions"
+    if not path.exists():
+        _make_sessions(StoreOnDisk(path), count)
+    return StoreOnDisk(path)
+
+
+def _make_sessions(store: StoreOnDisk, count: int) -> None:
     meta = json.dumps(META, separators=(",", ":")).encode()
     root = os.open(store.path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -31,8 +31,7 @@ def plain_loop(store: Path) -> None:
 def ls(place: Path, quick: bool) -> Iterator[Row]:
     """`ls` of a mount just made, beside `ls -l` of the store."""
     for count in (10_000,) if quick else (10_000, 100_000):
-        store = StoreOnDisk(place / f"store{count}")
-        data.many_sessions(store, count)
+        store = data.many_sessions(place, count)
         cold = _cold(store, place, lambda mount: timed(partial(_ls, mount))())
         plain = timed(partial(_ls, store.path, "-l"))
         ours, theirs = interleaved(3 if quick else 5, cold, plain)
@@ -42,8 +41,7 @@ def ls(place: Path, quick: bool) -> Iterator[Row]:
 def catalogue(place: Path, quick: bool) -> Iterator[Row]:
     """`sessions.jsonl` of a mount just made, and again after one change."""
     for count in (10_000,) if quick else (10_000, 100_000):
-        store = StoreOnDisk(place / f"store{count}")
-        data.many_sessions(store, count)
+        store = data.many_sessions(place, count)
         again: list[float] = []
         cold = _cold(store, place, partial(_read_catalogue, store=store, again=again))
         plain = timed(partial(plain_loop, store.path))

@@ -37,8 +37,7 @@ def memory_of_histories(place: Path, quick: bool) -> Iterator[Row]:
 def memory_of_sessions(place: Path, quick: bool) -> Iterator[Row]:
     """Resident memory with many sessions listed."""
     count = 10_000 if quick else 100_000
-    store = StoreOnDisk(place / "store")
-    data.many_sessions(store, count)
+    store = data.many_sessions(place, count)
     with mounted(store.path, place) as mount:
         before = resident(mount)
         subprocess.run(["ls", mount.path], stdout=subprocess.DEVNULL, check=True)
