@@ -128,7 +128,7 @@ class Control(OpenFile):
             )
             lost = StoreError(errno.EINVAL, "incomplete-line", sentence)
             self._failures.record(self.session, self.name, "release", lost, self.caller)
-        self._storing.live.users -= 1
+        self._storing.live.leave()
 
     async def _take(self, data: bytes) -> int:
         lines = Lines.of(bytes(self._pending) if b"\n" in data else b"", data)

@@ -80,7 +80,7 @@ class Counting:
                 found = from_os_error(error, "write the meta")
                 self._failures.record(live.slug, "meta.json", "count", found, KERNEL)
         finally:
-            live.users -= 1
+            live.leave()
 
 
 def _due(pending: _Pending) -> float:

@@ -88,7 +88,7 @@ class OpenMeta(Document):
 
     async def release(self) -> None:
         await super().release()
-        self._live.users -= 1
+        self._live.leave()
 
     async def apply(self, value: dict[str, Any]) -> None:
         def change(now: dict[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class LiveSessions:
                 errno.ESTALE, "session-replaced", "another session has this name by now"
             )
         node.identity = live.identity
+        live.on_unused = lambda: self.let_go(node)
         live.on_displaced = lambda _live: self.on_displaced(node)
         live.look = self.look
         for child in node.children.values():

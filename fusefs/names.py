@@ -113,6 +113,8 @@ class Names:
         node.view = view
         self._nodes.add(node)
         old.session.children[old.name] = node
+        if old.lookups <= 0:
+            self._drop_file(old)  # the kernel never knew it, and so never forgets it
         return node
 
     def drop(self, node: Node) -> None:
@@ -146,6 +148,8 @@ class Names:
         for node in list(session.children.values()):
             if node.lookups <= 0:
                 self._drop_file(node)
+        if session.lookups <= 0:
+            self._drop_session(session)
 
     def _drop_session(self, node: SessionNode) -> None:
         self._live.let_go(node)

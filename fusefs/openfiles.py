@@ -75,7 +75,7 @@ class OpenView(OpenFile):
         self.session = live.slug
         self.name = node.name
         self.view = view
-        self._node = node
+        self.node = node
         self._live = live
         self._look = look
         self._told = 0
@@ -88,12 +88,12 @@ class OpenView(OpenFile):
         """The open succeeds: from here on, growth is told."""
         self._told = self.view.size
         if self.name in POLLABLE:
-            self._node.pollers.add(self)
+            self.node.pollers.add(self)
 
     async def release(self) -> None:
-        self._node.pollers.discard(self)
+        self.node.pollers.discard(self)
         self._live.unpin(self.view)
-        self._live.users -= 1
+        self._live.leave()
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         view = self.view
@@ -118,9 +118,9 @@ class OpenView(OpenFile):
         if self.name not in POLLABLE:
             return REGULAR
         self._look()
-        if not self._node.superseded and not self._live.dead:
+        if not self.node.superseded and not self._live.dead:
             await self._live.refresh(self.view.manner)
-        if self._node.superseded:
+        if self.node.superseded:
             return REGULAR | select.EPOLLPRI
         self._waiter = waiter
         announced = time.monotonic() - self._announced_at < AT_ONCE
@@ -135,7 +135,7 @@ class OpenView(OpenFile):
 
     def grown(self) -> None:
         """The file grew or was replaced: wake who waits."""
-        if self._waiter is not None and (self._node.superseded or self.view.size > self._told):
+        if self._waiter is not None and (self.node.superseded or self.view.size > self._told):
             self._announce(self._waiter)
 
     def _announce(self, waiter: PollWaiter) -> None:

@@ -87,6 +87,7 @@ class LiveSession:
         """It is the session of its name, and nothing has happened since that could change that."""
         self.meta_version = 0
         """Grows with every change of `meta` that is noticed."""
+        self.on_unused: Callable[[], None] = lambda: None
         self.on_displaced: Callable[[LiveSession], None] = lambda _session: None
         self.look: Callable[[], None] = lambda: None
         """Takes in what happened in the store, by calling `changed` and `overflowed`."""
@@ -98,6 +99,12 @@ class LiveSession:
         self._losses = 0
         self._backlog: list[Change] | None = None
         self._warned: set[str] = set()
+
+    def leave(self) -> None:
+        """One user fewer: of a deleted session the last one closes it."""
+        self.users -= 1
+        if self.dead and self.users == 0:
+            self.on_unused()
 
     # --- what the store says -------------------------------------------------------------------
 

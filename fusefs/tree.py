@@ -317,6 +317,8 @@ class Tree:
         opened = self.handles.pop(handle, None)
         if isinstance(opened, OpenFile):
             await opened.release()
+        if isinstance(opened, OpenView) and opened.node.lookups <= 0:
+            self.names.drop(opened.node)  # the kernel may forget a file before it has closed it
 
     async def poll(self, handle: int, waiter: PollWaiter | None) -> int:
         """What poll(2) is told (G14)."""
