@@ -1,0 +1,140 @@
+"""At the end of a busy mount's life it holds no more than at the start."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.mount.commands import until
+from tests.support.mounted import Mount
+from tests.support.stores import StoreOnDisk, compaction, entry
+
+Mounting = Callable[..., Mount]
+SESSIONS = 12
+ROUNDS = 3
+IDLE_THREADS = 10.0
+"""Seconds after which a thread that nobody needs ends."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a server holds."""
+
+    descriptors: int
+    watches: tuple[int, int]
+    """What the server counts, and what the kernel does."""
+    live: int
+    inodes: int
+    open_files: int
+
+
+def _held(mount: Mount) -> Held:
+    status = json.loads((mount.path / ".stepfs/status.json").read_bytes())
+    sessions = status["sessions"]
+    return Held(
+        len(os.listdir(f"/proc/{status['pid']}/fd")),
+        (sessions["watches"], _watches(status["pid"])),
+        sessions["live"],
+        status["inodes"],
+        status["open_files"],
+    )
+
+
+def _watches(pid: int) -> int:
+    """The watches that the kernel counts."""
+    texts = (path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+    return sum(len(re.findall(r"^inotify wd:", text, re.MULTILINE)) for text in texts)
+
+
+def _threads(mount: Mount) -> int:
+    assert mount.server is not None
+    return len(os.listdir(f"/proc/{mount.server.pid}/task"))
+
+
+def _forget() -> None:
+    """Have the kernel drop names and inodes that nobody uses."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+
+def _refused(act: Callable[[], object], *numbers: int) -> None:
+    with pytest.raises(OSError) as refused:
+        act()
+    assert refused.value.errno in numbers
+
+
+def _be_busy(mount: Mount, store: StoreOnDisk, round_: int) -> None:
+    at = mount.path
+    made = [store.session(f"busy_a_{round_ * 100 + n}", entry("one")) for n in range(SESSIONS)]
+    for number, session in enumerate(made):
+        here = at / session.slug
+        lines = b"".join(entry(f"line {n}") + b"\n" for n in range(30))
+        (here / "append").write_bytes(lines)
+        open_view = (here / "history.jsonl").open("rb")
+        (here / "compact").write_text(f"archive-{number}\n")
+        session.add(entry("outside"))
+        session.add(compaction("outside"))
+        session.add(entry("last"))
+        assert (here / "history.jsonl").read_bytes() == entry("last") + b"\n"
+        assert open_view.read().count(b"\n") == 31
+        poll = select.poll()
+        poll.register(open_view, select.POLLPRI)
+        assert poll.poll(0)
+        open_view.close()
+        (here / "meta.json").write_text('{"title":"busy"}')
+        _refused(partial((here / "append").write_bytes, b"no step\n"), errno.EINVAL)
+        _refused(partial((here / "meta.json").write_bytes, b"[]"), errno.EINVAL)
+        _refused((here / "history.jsonl").unlink, errno.EPERM)
+    with (at / ".stepfs/create").open("r+") as create:
+        create.write('{"agent":"New","created_by":"one"}')
+        create.flush()
+        created = create.read().strip()
+    subprocess.run(["sh", "-c", f"ls -lR '{at}' | cat"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["sh", "-c", f"tar cf - '{at}' | cat"], check=True, capture_output=True)
+    subprocess.run(["grep", "-r", "nothing like that", at], check=False)
+    for slug in [created, *(session.slug for session in made)]:
+        os.rmdir(at / slug)
+
+
+@pytest.mark.guarantee("G19b", "G23a")
+def test_a_busy_life_leaves_no_descriptor_watch_inode_or_thread_behind(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    at = mount()
+    at.expected += ["(EINVAL)", "(EPERM)"]
+    _be_busy(at, store, 0)  # the first time makes what is kept for good
+    _forget()
+    until(lambda: _held(at).inodes <= 8)
+    start, threads = _held(at), _threads(at)
+    for round_ in range(1, ROUNDS + 1):
+        _be_busy(at, store, round_)
+    _forget()
+    until(lambda: _held(at) == start, 20)
+    assert start.live == 0
+    until(lambda: _threads(at) <= threads, 2 * IDLE_THREADS)
+
+
+@pytest.mark.guarantee("G23a")
+def test_what_the_kernel_forgets_is_forgotten_though_the_sessions_stay(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    for number in range(200):
+        store.session(f"crab_a_{number}", entry("one"))
+    at = mount()
+    _forget()
+    before = _held(at)
+    for number in range(200):
+        assert (at.path / f"crab_a_{number}/history.jsonl").read_bytes()
+    assert _held(at).inodes >= before.inodes + 400
+    _forget()
+    until(lambda: _held(at) == before, 20)
