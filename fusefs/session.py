@@ -152,6 +152,7 @@ class LiveSession:
             return  # the CREATE of a step that this mount stored itself
         if not self._may_be_read(change.name):
             self._warn(change.name, "it is no regular file")
+            self._lost(change.name)  # the step that it may have replaced is gone
             return
         known = self.index.add(change.name) is None
         if not known:
