@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mounted import Mount, mounted, time_limit
+from tests.support.mounted import SECONDS, Mount, mounted, time_limit
 from tests.support.stores import StoreOnDisk
 
+SOAK_SECONDS = 4 * 3600.0
 CONNECTIONS = "/sys/fs/fuse/connections"
 
 
@@ -37,9 +38,12 @@ def store(tmp_path: Path) -> StoreOnDisk:
 
 
 @pytest.fixture
-def mount(store: StoreOnDisk, tmp_path: Path) -> Iterator[Callable[..., Mount]]:
+def mount(
+    store: StoreOnDisk, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Mount]]:
     """Mounts the store when called, with -o options; each mount must end well."""
-    with time_limit(tmp_path), ExitStack() as stack:
+    seconds = SOAK_SECONDS if request.node.get_closest_marker("soak") else SECONDS
+    with time_limit(tmp_path, seconds), ExitStack() as stack:
 
         def start(*options: str, name: str = "mnt", check: bool = True) -> Mount:
             return stack.enter_context(
