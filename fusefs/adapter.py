@@ -26,11 +26,8 @@ from pyfuse3 import (
 
 from fusefs.attributes import Attributes
 from fusefs.failures import Caller
-from fusefs.following import runs_told
 from fusefs.tree import Tree
 from storage.errors import StoreError
-
-STEPS_XATTR: Final = b"user.stepfs.steps"
 
 log: Final = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -66,7 +63,10 @@ def handler(
 
 
 class Adapter(pyfuse3.Operations):
-    """pyfuse3's operations, done by a tree."""
+    """pyfuse3's operations, done by a tree.
+
+    Extended attributes are left at ENOSYS, upon which the kernel asks for none of any file again.
+    """
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -195,19 +195,6 @@ class Adapter(pyfuse3.Operations):
         return told
 
     @handler
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        attribute, _, line = name.rpartition(b".")
-        asked = attribute == STEPS_XATTR and line.isdigit()
-        runs = self.tree.steps_shown(inode) if asked else None
-        if runs is None:
-            raise FUSEError(pyfuse3.ENOATTR)
-        return runs_told(runs, int(line))
-
-    @handler
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return []
-
-    @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._refuse(parent_inode, name, "unlink", ctx)
 
@@ -264,20 +251,6 @@ class Adapter(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         self._refuse(parent_inode, name, "create", ctx)
-
-    @handler
-    async def setxattr(
-        self,
-        inode: int,
-        name: bytes,
-        value: bytes,
-        ctx: RequestContext,
-    ) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
-
-    @handler
-    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
 
     def _refuse(
         self, parent_inode: int, name: bytes, operation: str, ctx: RequestContext

@@ -3,7 +3,7 @@
 It waits for POLLPRI on the open history (G14). A file of the mount only ever grows (G13), so new
 text is what follows the last text; where the history was replaced by another (compacted, changed
 by hand), the new one is opened and what was not printed yet is printed. The numbers of the steps
-behind the lines from line LINE on are told by its extended attribute `user.stepfs.steps.LINE`.
+behind the lines from line LINE on are told by the link `.stepfs/steps/INODE.LINE`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from storage.errors import printable
 from storage.kinds import Kind, NotAStep, classify
 from storage.markdown import visible
 
-ATTRIBUTE: Final = "user.stepfs.steps"
+STEPS: Final = "../.stepfs/steps"
 HISTORY: Final = "history.jsonl"
 LOG: Final = "log.jsonl"
 
@@ -35,7 +35,6 @@ _TICK_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 0.01
 _CHUNK: Final = 1 << 20
 _GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
-_NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM})
 
 
 def follow(path: str, from_start: bool, out: BinaryIO, err: TextIO) -> int:
@@ -93,6 +92,7 @@ class View:
 
     def __init__(self, session: int, name: str) -> None:
         """Opens it below the directory `session`. Raises OSError."""
+        self._session = session
         self.fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=session)
         self.inode = os.fstat(self.fd).st_ino
         self.shown = Shown()
@@ -123,9 +123,10 @@ class View:
     def know_more_numbers(self) -> bool:
         """Ask for the numbers behind the lines after the last one that is known; False if none."""
         known = self.shown.numbers
-        value = os.getxattr(self.fd, f"{ATTRIBUTE}.{len(known)}")
-        known.extend(numbers_told(value))
-        return bool(value)
+        before = len(known)
+        asked = f"{STEPS}/{self.inode}.{before}"
+        known.extend(numbers_told(os.readlink(asked, dir_fd=self._session)))
+        return len(known) > before
 
 
 class _Following:
@@ -266,10 +267,11 @@ def _open_session(path: str) -> int:
         sentence = f"cannot follow {printable(path)}: {error.strerror}"
         raise CommandError(Exit.NOT_STEPFS, sentence) from None
     try:
-        os.getxattr(f"/proc/self/fd/{session}/{HISTORY}", f"{ATTRIBUTE}.0")
+        inode = os.stat(HISTORY, dir_fd=session).st_ino
+        os.readlink(f"{STEPS}/{inode}.0", dir_fd=session)
     except OSError as error:
         os.close(session)
-        if error.errno in _NO_ATTRIBUTE | _GONE | {errno.ENOTDIR}:
+        if error.errno in _GONE | {errno.ENOTDIR, errno.EINVAL}:
             sentence = f"{printable(path)} is no session of a stepfs mount"
         else:
             sentence = f"cannot follow {printable(path)}: {error.strerror}"

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-RUNS_PER_ANSWER: Final = 1000
+RUNS_PER_ANSWER: Final = 90
+NONE: Final = "-"
 _CHUNK_BITS: Final = 12
 _RUNS_TOLD: Final = 8
 
@@ -43,12 +44,12 @@ class Shown:
         return dict(zip(self.numbers, self.digests, strict=False))
 
 
-def runs_told(runs: Iterable[tuple[int, int]], line: int) -> bytes:
-    """The value of `user.stepfs.steps.LINE`: the steps behind the lines from `line` on.
+def runs_told(runs: Iterable[tuple[int, int]], line: int) -> str:
+    """Where `.stepfs/steps/INODE.LINE` leads: the steps behind the lines from `line` on.
 
     `runs` are those behind all lines, first and last of each, in order; `line` counts from 0. The
-    answer is like `12-19,21` and bounded (an attribute holds at most 64 KiB): whoever got it asks
-    again for what is after it, until the answer is empty.
+    answer is like `12-19,21-21` and bounded (a link holds less than 4 KiB): whoever got it asks
+    again for what is after it, until the answer is `-`.
     """
     left = line
     told: list[str] = []
@@ -61,12 +62,12 @@ def runs_told(runs: Iterable[tuple[int, int]], line: int) -> bytes:
         left = 0
         if len(told) == RUNS_PER_ANSWER:
             break
-    return ",".join(told).encode("ascii")
+    return ",".join(told) or NONE
 
 
-def numbers_told(value: bytes) -> Iterator[int]:
+def numbers_told(value: str) -> Iterator[int]:
     """The numbers that an answer as of `runs_told` tells."""
-    for run in value.decode("ascii").split(",") if value else ():
+    for run in value.split(",") if value != NONE else ():
         first, _, last = run.partition("-")
         yield from range(int(first), int(last or first) + 1)
 

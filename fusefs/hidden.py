@@ -18,7 +18,9 @@ from storage.sessions import Store
 
 DIRECTORY: Final = ".stepfs"
 LATEST: Final = "latest"
-DIRECTORIES: Final = frozenset({DIRECTORY, LATEST})
+STEPS: Final = "steps"
+"""Not listed: the numbers of the steps behind the lines of a view, for `stepfs follow`."""
+DIRECTORIES: Final = frozenset({DIRECTORY, LATEST, STEPS})
 PRIVATE: Final = frozenset({"sessions.jsonl", "status.json", "errors.jsonl"})
 """They tell of all sessions, and are the mounting user's alone (G21)."""
 FILES: Final = ("README", "sessions.jsonl", LATEST, "create", "status.json", "errors.jsonl")

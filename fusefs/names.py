@@ -10,10 +10,12 @@ from typing import Final
 
 from fusefs import views
 from fusefs.cache import TextCache
-from fusefs.hidden import DIRECTORY, LATEST
+from fusefs.following import runs_told
+from fusefs.hidden import DIRECTORY, LATEST, STEPS
 from fusefs.hidden import FILES as HIDDEN_FILES
 from fusefs.live import LiveSessions
 from fusefs.nodes import FileNode, HiddenNode, LinkNode, Node, NodeTable, RootNode, SessionNode
+from fusefs.openfiles import POLLABLE
 from fusefs.views import Manner, View
 from storage.errors import StoreError, from_os_error, printable
 from storage.sessions import Store
@@ -46,11 +48,15 @@ class Names:
         """The node of a name that exists. Raises `StoreError` ENOENT."""
         if isinstance(parent, RootNode) and name != DIRECTORY:
             return self.session(name)
+        if isinstance(parent, HiddenNode) and parent.name == STEPS:
+            return self._steps(name)
         known = (
             (isinstance(parent, RootNode) and name == DIRECTORY)
             or (isinstance(parent, SessionNode) and name in FILES and not parent.dead)
             or (
-                isinstance(parent, HiddenNode) and parent.name == DIRECTORY and name in HIDDEN_FILES
+                isinstance(parent, HiddenNode)
+                and parent.name == DIRECTORY
+                and name in (*HIDDEN_FILES, STEPS)
             )
             or (isinstance(parent, HiddenNode) and parent.name == LATEST and name in links)
         )
@@ -187,6 +193,21 @@ class Names:
             node = self._links[name] = LinkNode(self._nodes.number(), name, target)
             self._nodes.add(node)
         return node
+
+    def _steps(self, name: str) -> LinkNode:
+        """`INODE.LINE`: a link to the numbers of the steps behind a view's lines from LINE on.
+
+        A link, because what it leads to is had in two round trips and kept by nobody. An extended
+        attribute would do as well, but then the kernel asks for those of every file that is listed.
+        """
+        ino, _, line = name.partition(".")
+        node = self._nodes.get(int(ino)) if ino.isdecimal() and line.isdecimal() else None
+        if not isinstance(node, FileNode) or node.name not in POLLABLE or node.view is None:
+            raise StoreError(errno.ENOENT, "no-such-name", f"there is no {printable(name)}")
+        target = runs_told(node.view.ranges(), int(line))
+        link = LinkNode(self._nodes.number(), name, target)
+        self._nodes.add(link)
+        return link
 
 
 def _no_session(slug: str) -> StoreError:

@@ -30,7 +30,7 @@ from fusefs.controls import OpenAppend, OpenCompact
 from fusefs.counting import Counting
 from fusefs.documents import OpenCreate, OpenMeta
 from fusefs.failures import KERNEL, Caller, Failures
-from fusefs.hidden import DIRECTORY, LATEST, Hidden, Latest
+from fusefs.hidden import DIRECTORY, LATEST, STEPS, Hidden, Latest
 from fusefs.kernel import Kernel, PollWaiter
 from fusefs.live import LiveSessions
 from fusefs.names import CONTROLS, FILES, VIEWS, Names
@@ -44,7 +44,7 @@ from fusefs.nodes import (
     RootNode,
     SessionNode,
 )
-from fusefs.openfiles import POLLABLE, OpenFile, OpenText, OpenView
+from fusefs.openfiles import OpenFile, OpenText, OpenView
 from fusefs.opening import Opening
 from fusefs.options import MountOptions, Sync
 from fusefs.permission import may_change
@@ -334,13 +334,6 @@ class Tree:
             raise error
         return await self.getattr(ino)
 
-    def steps_shown(self, ino: int) -> list[tuple[int, int]] | None:
-        """The numbers of the steps behind the lines of a JSON view, as runs; None for other files."""
-        node = self.nodes.get(ino)
-        if not isinstance(node, FileNode) or node.name not in POLLABLE or node.view is None:
-            return None
-        return node.view.ranges()
-
     def _entry(self, listing: Listing, name: str, after: int) -> Entry:
         if name in (".", ".."):
             return Entry(name, None, self._stats.placeholder(listing.node), after)
@@ -392,6 +385,8 @@ class Tree:
         if self._is_latest(node):
             listing.links = await self._latest.links()
             return [".", "..", *listing.links]
+        if isinstance(node, HiddenNode) and node.name == STEPS:
+            return [".", ".."]
         return [".", "..", *self._hidden.names(listing.everything)]
 
     async def _open(self, node: Node, flags: int, caller: Caller) -> OpenFile:
