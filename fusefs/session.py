@@ -381,9 +381,8 @@ class LiveSession:
         return True
 
     def _supersede(self, view: View, successor: View) -> None:
+        # Its text stays while there is room: an open that looked it up just now may still come.
         view.superseded = True
-        if not view.pinned:
-            self._cache.drop(view)
         successor.opens = 0
         self._cache.unpinned(successor)
         self.views[view.manner.name] = successor
