@@ -147,7 +147,7 @@ class _Check:
             with _opened(slug, self._store) as directory:
                 if directory is not None:
                     self._look_into(slug, directory)
-                elif parse_session(slug) is not None and _exists(slug, self._store):
+                elif parse_session(slug) is not None and files.exists(slug, self._store):
                     sentence = "has a session's name and is no directory"
                     self._tell(Finding(slug, slug, "wrong-type", sentence), self._store, slug)
         except OSError as error:
@@ -252,11 +252,3 @@ def _is_locked(directory: int) -> bool:
         except OSError:
             return False
     return False
-
-
-def _exists(name: str, at: int) -> bool:
-    try:
-        os.stat(name, dir_fd=at, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -74,6 +74,15 @@ def is_same(name: str, at: int, descriptor: int) -> bool:
     return os.path.samestat(named, opened)
 
 
+def exists(name: str, at: int) -> bool:
+    """Whether there is anything of that name, a dangling symlink too. Raises OSError."""
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_regular(name: str, at: int) -> tuple[bytes, os.stat_result]:
     """The whole content of the regular file `name` and its status when opened.
 

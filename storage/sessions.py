@@ -268,7 +268,7 @@ class Store:
             try:
                 shutil.rmtree(hidden, dir_fd=self.fd)
             except FileNotFoundError:
-                if not _exists(hidden, self.fd):
+                if not files.exists(hidden, self.fd):
                     return
             except (OSError, RecursionError) as error:
                 if attempt == _ATTEMPTS - 1:
@@ -294,14 +294,6 @@ def _holds_meta(slug: str, root: int) -> bool:
         return files.is_regular(f"{slug}/{meta.NAME}", root)
     except OSError:
         return False
-
-
-def _exists(name: str, at: int) -> bool:
-    try:
-        os.stat(name, dir_fd=at, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _seq(text: str) -> int | None:
