@@ -192,11 +192,9 @@ def test_an_end_without_newline_that_is_no_line_is_lost_and_said(
     done = run(driver, session, "env", f"TMP={aside}", f"BAD={half}", "dash", "-c", script)
     assert (done.returncode, words in done.stderr.decode()) == (code, True), done
     assert stored(session) == []
-    told: list[str] = []
-    while not told:  # the release comes a moment after the close
-        told = [line for line in driver.errors() if session.slug in line]
-    assert "release" in told[0]
-    assert f"{len(half)} bytes" in told[0]
+    told = driver.told(session)
+    assert told["operation"] == "release"
+    assert f"{len(half)} bytes" in told["error"]
 
 
 def messages(count: int) -> list[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import stat
@@ -19,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 import trio
@@ -32,6 +33,7 @@ from fusefs.nodes import ROOT_INO
 from fusefs.tree import Tree
 from storage.errors import StoreError
 from storage.sessions import Store
+from tests.mount.commands import until
 from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 
@@ -147,6 +149,19 @@ class Driver(ABC):
     def errors(self) -> list[str]:
         """The lines of errors.jsonl."""
         return self.text(".stepfs/errors.jsonl").decode().splitlines()
+
+    def told(self, session: SessionOnDisk) -> dict[str, Any]:
+        """The last line of errors.jsonl about a session, waited for: some failures come a moment
+        after the call that they are of, as when the kernel releases a file."""
+        found: list[dict[str, Any]] = []
+
+        def looked() -> bool:
+            lines = map(json.loads, self.errors())
+            found.extend(line for line in lines if line["session"] == session.slug)
+            return bool(found)
+
+        until(looked)
+        return found[-1]
 
     def expect(self, part: str) -> None:
         """The test provokes a notice or warning with `part` in it, which must come."""

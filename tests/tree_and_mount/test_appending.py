@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 
@@ -190,7 +189,7 @@ def test_a_refused_line_stores_nothing_and_says_why(driver: Driver, line: bytes,
         driver.write(handle, line + b"\n")
     driver.close(handle)
     assert session.numbers() == []
-    told = json.loads(driver.errors()[-1])
+    told = driver.told(session)
     assert (told["session"], told["file"], told["operation"]) == (session.slug, "append", "write")
     assert told["errno"] == "EINVAL"
     assert word in told["error"]
@@ -212,7 +211,7 @@ def test_lines_before_a_refused_one_are_stored_and_those_after_are_not_touched(
         driver.write(handle, rest)
     driver.close(handle)
     assert steps(session) == [entry("one"), event()]
-    assert word in json.loads(driver.errors()[-1])["error"]
+    assert word in driver.told(session)["error"]
 
 
 @pytest.mark.guarantee("G6b", "G6d")
@@ -332,19 +331,10 @@ def test_what_is_pending_at_the_end_is_lost_and_that_is_said(driver: Driver, lin
     driver.write(handle, entry("kept") + b"\n" + line)
     with driver.refuses(errno.EINVAL, f"release {session.slug}/append: "):
         driver.close(handle)
-    told = until_told(driver, session)
+    told = driver.told(session)
     assert (told["file"], told["operation"], told["errno"]) == ("append", "release", "EINVAL")
     assert f"{len(line)} bytes" in told["error"]
     assert steps(session) == [entry("kept")]
-
-
-def until_told(driver: Driver, session: SessionOnDisk) -> dict[str, str]:
-    """The last line of errors.jsonl about the session: the kernel releases a moment after close."""
-    while True:
-        told = [json.loads(line) for line in driver.errors()]
-        mine: list[dict[str, str]] = [line for line in told if line["session"] == session.slug]
-        if mine:
-            return mine[-1]
 
 
 @pytest.mark.guarantee("G7d")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -71,7 +70,7 @@ def test_what_is_no_name_is_refused(driver: Driver, name: bytes) -> None:
     assert session.numbers() == [1]
     assert driver.history(session) == entry("stays") + b"\n"
     assert driver.text(f"{session.slug}/compact") == b""
-    told = json.loads(driver.errors()[-1])
+    told = driver.told(session)
     assert (told["session"], told["errno"]) == (session.slug, "EINVAL")
 
 
@@ -111,7 +110,7 @@ def test_a_name_in_pieces_needs_its_newline(driver: Driver) -> None:
     driver.write(handle, b"st")
     with driver.refuses(errno.EINVAL, f"release {session.slug}/compact: "):
         driver.close(handle)
-    driver.errors()
+    assert driver.told(session)["operation"] == "release"
     assert [classify(data).archive for data in session.steps()] == ["first", "archive"]
 
 
@@ -122,7 +121,7 @@ def test_a_refused_name_without_newline_fails_the_close(driver: Driver) -> None:
     driver.write(handle, b"a\tb")
     with driver.refuses(errno.EINVAL, f"{session.slug}/compact: "):
         driver.close(handle)
-    driver.errors()
+    assert driver.told(session)["operation"] == "release"
     assert session.numbers() == []
 
 

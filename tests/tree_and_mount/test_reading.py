@@ -141,8 +141,10 @@ def test_a_broken_meta_does_not_hide_the_history(driver: Driver, meta: bytes) ->
     (session.path / "meta").write_bytes(meta)
     assert session.slug in driver.listdir("")
     assert driver.history(session) == lines(entry("there"))
+    driver.expect(f"count {session.slug}/meta.json: ")
     driver.append(session, entry("more") + b"\n")
     assert driver.history(session) == lines(entry("there"), entry("more"))
+    assert driver.told(session)["operation"] == "count"
 
 
 @pytest.mark.guarantee("S4", "G21d")
