@@ -110,7 +110,11 @@ OTHERS_TOOLS = [
 
 
 @pytest.mark.guarantee("G4b", "G3a")
-@pytest.mark.parametrize(("person", "tool"), [*((ROOT, tool) for tool in COPIES), *OTHERS_TOOLS])
+@pytest.mark.parametrize(
+    ("person", "tool"),
+    [*((ROOT, tool) for tool in COPIES), *OTHERS_TOOLS],
+    ids=[f"{tool} as {who}" for who in ("root", "another") for tool in COPIES],
+)
 def test_a_copy_is_what_cat_gives(
     thousand: Mount, wanted: dict[str, bytes], person: Person, copies: Path, tool: str
 ) -> None:
@@ -124,7 +128,7 @@ def test_a_copy_is_what_cat_gives(
 
 
 @pytest.mark.guarantee("G4b")
-@pytest.mark.parametrize("person", [ROOT, EVE])
+@pytest.mark.parametrize("person", [ROOT, EVE], ids=["root", "another"])
 def test_searches_find_everything_and_print_no_error(
     thousand: Mount, wanted: dict[str, bytes], person: Person
 ) -> None:

@@ -89,6 +89,15 @@ def test_a_memory_beside_the_store_is_found(store: StoreOnDisk, mount: Mounts) -
 
 
 @pytest.mark.guarantee("G2c")
+def test_a_memory_beside_the_store_may_come_later(store: StoreOnDisk, mount: Mounts) -> None:
+    messages = mount().path / archived(store, "after").slug / "messages.jsonl"
+    assert messages.read_bytes().startswith(PLACEHOLDER)
+    data = memories.database({"crab-1": "the plan"})
+    memories.replace(store.path.parent / "memory.db", data)
+    assert contents(messages) == ["the plan", "after"]
+
+
+@pytest.mark.guarantee("G2c")
 def test_a_memory_may_be_an_exported_tree(
     store: StoreOnDisk, mount: Mounts, tmp_path: Path
 ) -> None:
