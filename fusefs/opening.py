@@ -22,8 +22,8 @@ from fusefs.openfiles import OpenView
 from fusefs.session import LiveSession
 from storage.errors import StoreError
 
-SOON: Final = 0.5
-"""Seconds within which the kernel's second open comes; it does at once, if at all."""
+SOON: Final = 10.0
+"""Seconds within which the kernel's second open comes, after a lookup that may have to wait."""
 MOST: Final = 256
 
 

@@ -166,14 +166,25 @@ class Tree:
         """The attributes of a name, which the kernel now holds once more. Raises ENOENT, …"""
         self.changes.look()
         node = await self._child(self._node(parent), name)
-        attributes = await self._stats.of(node, replay=False)
+        attributes = await self._counted(node)
         if isinstance(node, FileNode) and node.superseded:
             # It was superseded while it was brought up to date: the name is another's.
             self.changes.settle(node.session)
-            node = node.session.children[node.name]
-            attributes = await self._stats.of(node, replay=False)
-        node.lookups += 1
+            current = node.session.children.get(node.name, node)
+            if current is not node:
+                self.forget(node.ino, 1)
+                return await self._counted(current)
         return attributes
+
+    async def _counted(self, node: Node) -> Attributes:
+        """The attributes of a node, and one more lookup of it, counted before anything awaits: nodes
+        that the kernel does not know go when they are superseded."""
+        node.lookups += 1
+        try:
+            return await self._stats.of(node, replay=False)
+        except BaseException:
+            self.forget(node.ino, 1)
+            raise
 
     async def getattr(self, ino: int) -> Attributes:
         """The attributes of an inode, exact (G3)."""
