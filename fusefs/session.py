@@ -22,6 +22,7 @@ import trio
 
 from fusefs.cache import Segment, TextCache
 from fusefs.displaced import Lately
+from fusefs.turns import Turn
 from fusefs.views import Manner, PrefixCheck, View
 from fusefs.watch import Change
 from storage.errors import StoreError, from_os_error, printable
@@ -81,8 +82,8 @@ class LiveSession:
         """The steps that `fusefs.live` counts for it."""
         self.users = 0
         """Open files and operations that need it kept."""
-        self.lock = trio.Lock()
-        self.writing = trio.Lock()
+        self.lock = Turn()
+        self.writing = Turn()
         self.verified = False
         """It is the session of its name, and nothing has happened since that could change that."""
         self.meta_version = 0
@@ -417,8 +418,8 @@ class LiveSession:
             new = await self._run(0 if small else PASS_STEPS, partial(scan, self.fd, stamped))
         finally:
             backlog, self._backlog = self._backlog or [], None
-        for name in new.strange:
-            self._warn(name, "it is no regular file")
+        for name, sentence in new.strange:
+            self._warn(name, sentence)
         if self.watch is None:
             self.meta_version += 1
         self._compare_listing(self.index, new)

@@ -24,8 +24,8 @@ class Index:
     numbers: array[int] = field(default_factory=lambda: array("Q"))
     odd: dict[int, list[str]] = field(default_factory=dict)
     """Every name of a number that has one not written as `step_name` writes it."""
-    strange: list[str] = field(default_factory=list)
-    """Names of steps that are no regular files: skipped, with a warning."""
+    strange: list[tuple[str, str]] = field(default_factory=list)
+    """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
     stamps: dict[str, int] | None = None
     """What identifies the contents of each step, kept only where no events tell of changes."""
 
@@ -101,10 +101,13 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
             if not name.startswith("step-"):
                 continue
             number = step_number(name)
-            if number is None or number > NUMBER_MAX:
+            if number is None:
+                continue
+            if number > NUMBER_MAX:
+                index.strange.append((name, f"its number is over {NUMBER_MAX}"))
                 continue
             if not entry.is_file(follow_symlinks=False):
-                index.strange.append(name)
+                index.strange.append((name, "it is no regular file"))
                 continue
             if name != step_name(number):
                 index.odd.setdefault(number, []).append(name)

@@ -16,6 +16,7 @@ import stat
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -356,9 +357,9 @@ class TreeDriver(Driver):
     async def _attributes(self, ino: int) -> Stat:
         known = self.kernel.attributes_of(ino)
         if known is None:
-            changes = self.kernel.changes
+            changes = self.kernel.changes[ino]
             known = await self.tree.getattr(ino)
-            if changes == self.kernel.changes:
+            if changes == self.kernel.changes[ino]:
                 self.kernel.told(known)
         return Stat(known.ino, known.mode, known.size, known.mtime_ns)
 
@@ -429,14 +430,14 @@ class Caches:
         """Of each open file whether it is read through the page cache."""
         self.sizes: dict[int, int] = {}
         """Of each file how far it is read."""
-        self.changes = 0
+        self.changes: Counter[int] = Counter()
         """Grows when attributes change: an answer that was on its way then is thrown away."""
         self._attributes: dict[int, tuple[Attributes, float]] = {}
         self._modes: dict[int, int] = {}
         self._lookups: dict[int, int] = {}
 
     def attributes_changed(self, ino: int) -> None:
-        self.changes += 1
+        self.changes[ino] += 1
         self._attributes.pop(ino, None)
 
     async def grown(self, ino: int, size: int) -> None:
