@@ -24,6 +24,7 @@ class Attributes:
     size: int = 0
     mtime_ns: int = 0
     nlink: int = 1
+    """Of a directory 1 as well: it says that its subdirectories are not counted."""
     entry_timeout: float = TIMEOUT
     attr_timeout: float = TIMEOUT
 

@@ -12,7 +12,7 @@ import trio
 
 from fusefs.metas import ROOT, MetaWatches
 from storage import jsontext
-from storage.errors import StoreError
+from storage.errors import StoreError, printable
 from storage.files import read_regular
 from storage.sessions import Store
 
@@ -103,9 +103,7 @@ class Catalogue:
 
 def _text(slug: str, session_fd: int) -> bytes:
     """`{"session": slug, …meta}`; of a broken meta only the session is told."""
-    start = b'{"session":' + orjson.dumps(
-        slug.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    )
+    start = b'{"session":' + orjson.dumps(printable(slug))
     try:
         data = jsontext.one_line(read_regular("meta", session_fd)[0])
         value = jsontext.parse(data)

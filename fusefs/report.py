@@ -55,13 +55,12 @@ class Report:
             "uptime_seconds": round(time.time() - self.began, 1),
             "options": {
                 "sync": tree.options.sync.value,
-                "cache": tree.options.cache,
-                "line_limit": tree.options.line_limit,
+                "line_limit_bytes": tree.options.line_limit,
                 "read_only": tree.options.read_only,
             },
             "cache": {
-                "bytes": tree.cache.bytes,
-                "limit": tree.cache.limit,
+                "text_bytes": tree.cache.bytes,
+                "limit_bytes": tree.cache.limit,
                 "hits": tree.cache.hits,
                 "misses": tree.cache.misses,
             },

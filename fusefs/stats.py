@@ -52,7 +52,7 @@ class Stats:
         ):
             size = max(node.told, 0) if isinstance(node, FileNode) else 0
             return Attributes(node.ino, _FILE, 0, 0, size, attr_timeout=0)
-        return Attributes(node.ino, _DIRECTORY, 0, 0, nlink=2, attr_timeout=0)
+        return Attributes(node.ino, _DIRECTORY, 0, 0, nlink=1, attr_timeout=0)
 
     async def of(self, node: Node, replay: bool) -> Attributes:
         """The attributes of a node now.
@@ -129,14 +129,14 @@ class Stats:
         rights = self._rules.directory(found)
         mode = stat.S_IFDIR | rights.bits
         return Attributes(
-            node.ino, mode, rights.uid, rights.gid, mtime_ns=found.st_mtime_ns, nlink=2
+            node.ino, mode, rights.uid, rights.gid, mtime_ns=found.st_mtime_ns, nlink=1
         )
 
     async def _hidden_file(self, node: HiddenNode, replay: bool) -> Attributes:
         rights = self._hidden.rights(node.name)
         if node.name in DIRECTORIES:
             mode = stat.S_IFDIR | rights.bits
-            return Attributes(node.ino, mode, rights.uid, rights.gid, 0, self._began, nlink=2)
+            return Attributes(node.ino, mode, rights.uid, rights.gid, 0, self._began, nlink=1)
         size = await self._hidden.size(node.name) if replay else 0
         return _file(node.ino, rights, size, self._began, timeout=0)
 

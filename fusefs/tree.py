@@ -181,15 +181,24 @@ class Tree:
         that the kernel does not know go when they are superseded."""
         node.lookups += 1
         try:
-            return await self._stats.of(node, replay=False)
+            return await self._stat(node, replay=False)
         except BaseException:
             self.forget(node.ino, 1)
+            raise
+
+    async def _stat(self, node: Node, replay: bool) -> Attributes:
+        try:
+            return await self._stats.of(node, replay)
+        except StoreError as error:
+            if error.errno not in (errno.ESTALE, errno.ENOENT):
+                session = node.session.slug if isinstance(node, FileNode) else None
+                self.failures.record(session, getattr(node, "name", None), "stat", error, KERNEL)
             raise
 
     async def getattr(self, ino: int) -> Attributes:
         """The attributes of an inode, exact (G3)."""
         self.changes.look()
-        return await self._stats.of(self._node(ino), replay=True)
+        return await self._stat(self._node(ino), replay=True)
 
     def forget(self, ino: int, lookups: int) -> None:
         """The kernel drops so many references."""

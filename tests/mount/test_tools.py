@@ -198,7 +198,7 @@ def test_a_listing_opens_no_step(
             assert (done.returncode, done.stderr) == (0, "")
             assert steps_opened() == [], script
         status = json.loads((at / ".stepfs/status.json").read_bytes())
-        assert (status["cache"]["bytes"], status["operations"].get("open")) == (0, None)
+        assert (status["cache"]["text_bytes"], status["operations"].get("open")) == (0, None)
         run(["ls", "-l", str(at / sessions[0].slug)])
         assert set(steps_opened()) >= {"step-000001"}
 
