@@ -28,6 +28,9 @@ from storage.sessions import Store
 RETRY: Final = 1.0
 """Seconds until displaced steps that could not be stored again are tried again."""
 
+PACE: Final = 0.002
+"""Seconds in which the events of a busy store gather; whoever asks meanwhile looks for themselves."""
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -67,6 +70,7 @@ class Changes:
             while True:
                 await trio.lowlevel.wait_readable(self._watcher.fileno())
                 self.look()
+                await trio.sleep(PACE)
 
     async def _ask(self) -> None:
         """Where no events tell of changes, look once a second for who waits in poll(2)."""

@@ -17,6 +17,7 @@ from fusefs.counting import Counting
 from fusefs.failures import Caller, Failures
 from fusefs.openfiles import OpenFile
 from fusefs.storing import Storing
+from fusefs.turns import Turn
 from storage.appended import archive_name, compaction, stored_form
 from storage.errors import StoreError
 from storage.kinds import Kind, Step, classify
@@ -79,7 +80,7 @@ class Control(OpenFile):
         """The last line was taken at a flush: a newline that comes now is its own."""
         self._why: str | None = None
         """Why the pending bytes could not be stored at a flush."""
-        self._turn = trio.Lock()
+        self._turn = Turn()
         storing.live.users += 1
 
     @abstractmethod

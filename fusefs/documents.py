@@ -12,6 +12,7 @@ import trio
 from fusefs.failures import Caller, Failures
 from fusefs.openfiles import OpenFile
 from fusefs.session import LiveSession
+from fusefs.turns import Turn
 from storage import meta
 from storage.errors import StoreError, from_os_error, printable
 from storage.sessions import Store
@@ -25,7 +26,7 @@ class Document(OpenFile):
         self._failures = failures
         self._limit = limit
         self._pending = b""
-        self._turn = trio.Lock()
+        self._turn = Turn()
 
     @abstractmethod
     async def apply(self, value: dict[str, Any]) -> None:

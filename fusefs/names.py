@@ -45,14 +45,18 @@ class Names:
         nodes.add(RootNode(nodes.number()))
 
     def child(self, parent: Node, name: str, links: Mapping[str, str]) -> Node:
-        """The node of a name that exists. Raises `StoreError` ENOENT."""
+        """The node of a name that exists. Raises `StoreError` ENOENT or ESTALE."""
         if isinstance(parent, RootNode) and name != DIRECTORY:
             return self.session(name)
         if isinstance(parent, HiddenNode) and parent.name == STEPS:
             return self._steps(name)
+        if isinstance(parent, SessionNode) and parent.dead:
+            # The kernel still had its name; if that is another session's by now, it is to look again.
+            self.stat_session(parent.slug)
+            raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
         known = (
             (isinstance(parent, RootNode) and name == DIRECTORY)
-            or (isinstance(parent, SessionNode) and name in FILES and not parent.dead)
+            or (isinstance(parent, SessionNode) and name in FILES)
             or (
                 isinstance(parent, HiddenNode)
                 and parent.name == DIRECTORY

@@ -18,6 +18,7 @@ import trio
 from fusefs.displaced import Relocated, relocate
 from fusefs.options import Sync
 from fusefs.session import LiveSession
+from fusefs.turns import Turn
 from storage.errors import StoreError, from_os_error, printable
 from storage.steps import Claim, Ownership, sync_steps
 
@@ -63,7 +64,7 @@ class Storing:
         self.live = live
         self._sync = sync
         self._unsynced = Unsynced()
-        self._syncing = trio.Lock()
+        self._syncing = Turn()
 
     async def append(self, steps: Sequence[bytes]) -> tuple[int, StoreError | None]:
         """Store `steps` in their order (G5): how many were, and why the next was not."""
@@ -97,6 +98,8 @@ class Storing:
 
         Who comes while another syncs finds its own steps synced with the next batch, or done.
         """
+        if not self._unsynced and not self._syncing.locked():
+            return
         async with self._syncing:
             if not self._unsynced:
                 return
