@@ -339,9 +339,9 @@ class World(RuleBasedStateMachine):
         if before is not None:
             states = known.past.since(view, before.mark)
             if not states[-1].startswith(states[0]):
-                assert ino != before.ino, "the inode shows what it must not"
+                assert ino != before.ino, f"{view} shows what it must not"
             elif not breaks(states):
-                assert ino == before.ino, "a new inode, though what it showed is a prefix"
+                assert ino == before.ino, f"{view} showed a prefix, and has a new inode"
         known.seen[view] = Seen(ino, known.past.count(view))
 
     # --- how it is done -----------------------------------------------------------------------------

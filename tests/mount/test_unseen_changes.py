@@ -1,0 +1,198 @@
+"""Where inotify loses events, has no watches left or sees nothing, no answer is wrong."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.mount.commands import until
+from tests.support.looking import all_shown, inode, line, listed, opened, whole
+from tests.support.model import HISTORY, LOG, VIEWS, shown
+from tests.support.mounted import Mount, mounted, time_limit
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="mounts as root"
+)
+Mounts = Callable[..., Mount]
+
+
+# --- where events are lost, or none come ---------------------------------------------------------
+
+
+@contextmanager
+def inotify_limit(name: str, value: Callable[[int], int]) -> Iterator[None]:
+    """Set a limit of inotify for a while; nobody else meanwhile."""
+    limit = Path("/proc/sys/fs/inotify") / name
+    with open("/tmp/stepfs-test-inotify.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = limit.read_text()
+        limit.write_text(str(value(int(before))))
+        try:
+            yield
+        finally:
+            limit.write_text(before)
+
+
+@pytest.mark.guarantee("G12c", "G13b")
+def test_lost_events_lead_to_no_wrong_answer(store: StoreOnDisk, mount: Mounts) -> None:
+    with inotify_limit("max_queued_events", lambda _: 256):
+        served = mount()
+    session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(60)))
+    other = store.session("crab_tg-42_2", entry("one"))
+    deleted = store.session("crab_tg-42_3", entry("gone"))
+    at = served.path / session.slug
+    all_shown(at, session)
+    all_shown(served.path / other.slug, other)
+    inodes = {view: inode(at / view) for view in VIEWS}
+    assert served.server is not None
+    with opened(at / HISTORY) as fd, opened(served.path / deleted.slug / HISTORY) as gone:
+        before = whole(fd)
+        served.server.send_signal(signal.SIGSTOP)
+        try:
+            for number in range(400):
+                (session.path / "step-000031").rename(session.path / "away")
+                (session.path / "away").rename(session.path / f"step-{number % 7:06}")
+                (session.path / f"step-{number % 7:06}").rename(session.path / "step-000031")
+            session.put(30, entry("replaced"))
+            other.add(entry("two"))
+            shutil.rmtree(deleted.path)
+            made = store.session("crab_tg-42_4", entry("new"))
+        finally:
+            served.server.send_signal(signal.SIGCONT)
+        all_shown(at, session)
+        all_shown(served.path / other.slug, other)
+        all_shown(served.path / made.slug, made)
+        with pytest.raises(FileNotFoundError):
+            (served.path / deleted.slug / HISTORY).read_bytes()
+        assert whole(fd) == before
+        assert whole(gone) == line("gone")
+        assert all(inode(at / view) != inodes[view] for view in VIEWS)
+    assert "overflowed" in served.log()
+    served.expected.append("overflowed")
+    for number in range(100, 120):
+        session.put(number, entry(f"{number}"))
+        all_shown(at, session)
+
+
+@pytest.mark.guarantee("G12c")
+def test_opens_are_exact_when_no_more_directories_can_be_watched(
+    store: StoreOnDisk, mount: Mounts
+) -> None:
+    served = mount()
+    sessions = [store.session(f"crab_tg-42_{n}", entry("one")) for n in range(1, 4)]
+    with inotify_limit("max_user_watches", lambda _: 1):
+        for session in sessions:
+            all_shown(served.path / session.slug, session)
+        for number in range(100):
+            for session in sessions:
+                if number % 10 == 9:
+                    session.add(compaction(f"{number}"))
+                elif number % 10 == 5:
+                    session.put(session.numbers()[-1], entry(f"replaced {number}"))
+                else:
+                    session.add(entry(f"{number}"))
+                at = served.path / session.slug
+                assert (at / HISTORY).read_bytes() == shown(session.steps(), HISTORY)
+                assert (at / LOG).read_bytes() == shown(session.steps(), LOG)
+        old_stats_are_at_most_a_second_old(served.path / sessions[0].slug, sessions[0])
+
+
+@pytest.mark.guarantee("G12c", "G20a")
+def test_a_mount_that_can_watch_nothing_at_all_is_exact(store: StoreOnDisk, mount: Mounts) -> None:
+    with inotify_limit("max_user_watches", lambda _: 1):
+        served = mount()
+        session = store.session("crab_tg-42_1", entry("one"))
+        at = served.path / session.slug
+        all_shown(at, session)
+        session.add(entry("two"))
+        all_shown(at, session)
+        with opened(at / HISTORY) as fd:
+            shutil.rmtree(session.path)
+            assert whole(fd) == line("one") + line("two")
+            assert listed(served.path) == []
+            with pytest.raises(FileNotFoundError):
+                (at / HISTORY).read_bytes()
+            assert whole(fd) == line("one") + line("two")
+
+
+def old_stats_are_at_most_a_second_old(at: Path, session: SessionOnDisk) -> None:
+    with opened(at / HISTORY) as fd:
+        for _ in range(2):
+            session.add(entry("more"))
+            size = len(shown(session.steps(), HISTORY))
+            begun = time.monotonic()
+            until(lambda size=size: os.fstat(fd).st_size == size, 5)  # type: ignore[misc]
+            assert time.monotonic() - begun < 1.2
+            assert (at / HISTORY).stat().st_size == size
+
+
+@contextmanager
+def bound(source: Path, at: Path) -> Iterator[None]:
+    """`source` once more, on a FUSE file system, where inotify sees nothing of what is done to it.
+
+    Without hard_remove a rename there over a file that somebody has open is two renames; with it
+    a file that has no name any more cannot be synced.
+    """
+    at.mkdir()
+    options = "attr_timeout=0,entry_timeout=0,negative_timeout=0,hard_remove"
+    subprocess.run(
+        ["bindfs", "-o", options, source, at],
+        check=True,
+        timeout=10,
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True, timeout=10)
+
+
+@pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bindfs")
+@pytest.mark.guarantee("G12c", "G13b", "G13c", "G20a", "G20b", "G12d")
+def test_opens_are_exact_on_a_store_whose_changes_inotify_does_not_see(tmp_path: Path) -> None:
+    store = StoreOnDisk(tmp_path / "lower")
+    session = store.session("crab_tg-42_1", entry("one"))
+    with (
+        time_limit(tmp_path),
+        bound(store.path, tmp_path / "bound"),
+        mounted(tmp_path / "bound", tmp_path, "sync=never") as served,
+    ):
+        at = served.path / session.slug
+        held = os.open(at / HISTORY, os.O_RDONLY)
+        try:
+            for number in range(60):
+                if number % 20 == 19:
+                    session.add(compaction(f"{number}"))
+                elif number % 20 == 7:
+                    session.put(session.numbers()[-1], entry(f"replaced {number}"))
+                elif number % 20 == 11:
+                    (session.path / f"step-{session.numbers()[-1]:06}").unlink()
+                elif number % 20 == 13:
+                    (at / "append").write_bytes(line(f"inside {number}"))
+                else:
+                    session.add(entry(f"{number}"))
+                all_shown(at, session)
+            assert whole(held).startswith(line("one"))
+            old_stats_are_at_most_a_second_old(at, session)
+            made = store.session("crab_tg-42_2", entry("new"))
+            assert listed(served.path) == [session.slug, made.slug]
+            all_shown(served.path / made.slug, made)
+            with opened(at / LOG) as fd:
+                before = whole(fd)
+                shutil.rmtree(session.path)
+                assert whole(fd) == before
+                with pytest.raises(FileNotFoundError):
+                    (at / LOG).read_bytes()
+                assert listed(served.path) == [made.slug]
+                assert whole(fd) == before
+        finally:
+            os.close(held)

@@ -1,0 +1,45 @@
+"""What tests of coherence look at: inodes, open files, all views of a session at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.model import VIEWS, shown
+from tests.support.stores import SessionOnDisk, entry
+
+
+def line(text: str) -> bytes:
+    return entry(text) + b"\n"
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def whole(fd: int) -> bytes:
+    """All that an open file shows now."""
+    return os.pread(fd, os.fstat(fd).st_size + 4096, 0)
+
+
+def listed(mountpoint: Path) -> list[str]:
+    """The sessions that a listing shows."""
+    return sorted(name for name in os.listdir(mountpoint) if name != ".stepfs")
+
+
+def all_shown(at: Path, session: SessionOnDisk) -> None:
+    """Every view shows exactly what is in the store."""
+    steps = session.steps()
+    for view in VIEWS:
+        assert (at / view).read_bytes() == shown(steps, view), view
