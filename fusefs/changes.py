@@ -16,11 +16,11 @@ import trio
 
 from fusefs.failures import KERNEL, Failures
 from fusefs.kernel import Kernel
+from fusefs.known import STAT_LAG
 from fusefs.live import LiveSessions
 from fusefs.names import VIEWS, Names
 from fusefs.nodes import ROOT_INO, FileNode, SessionNode
 from fusefs.push import Pusher
-from fusefs.session import STAT_LAG
 from fusefs.watch import Change, EventsLostError, Watcher
 from storage.errors import StoreError, printable
 from storage.sessions import Store

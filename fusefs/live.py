@@ -128,7 +128,7 @@ class LiveSessions:
             )
         node.identity = live.identity
         live.on_unused = lambda: self.let_go(node)
-        live.on_displaced = lambda _live: self.on_displaced(node)
+        live.on_displaced = lambda: self.on_displaced(node)
         live.look = self.look
         for child in node.children.values():
             if child.view is not None:

@@ -87,7 +87,7 @@ class Storing:
                     if self._sync is Sync.CLOSE:
                         self._unsynced.add(claimed)
             if live.lately.displaced:
-                live.on_displaced(live)
+                live.on_displaced()
             if error is not None and len(claims) == len(steps):
                 # All are stored, so write must not say otherwise; the close will say it.
                 self._unsynced.whole, error = True, None
