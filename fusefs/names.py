@@ -162,7 +162,8 @@ class Names:
             self._drop_session(session)
 
     def _drop_session(self, node: SessionNode) -> None:
-        self._live.let_go(node)
+        if node.dead:
+            self._live.let_go(node)
         if node.children or node.live is not None:
             return
         if self.sessions.get(node.slug) is node:

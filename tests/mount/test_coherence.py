@@ -288,13 +288,17 @@ def test_a_long_comparison_of_one_session_does_not_hold_up_the_push_of_another(
     (at / large.slug / LOG).read_bytes()
     with opened(at / small.slug / HISTORY) as fd:
         os.fstat(fd)
-        large.put(1, entry("replaced"))
-        time.sleep(0.02)
-        size = len(line("one") + line("two"))
-        begun = time.monotonic()
-        small.add(entry("two"))
-        until(lambda: os.fstat(fd).st_size == size)
-        assert time.monotonic() - begun < PUSHED
+        size = len(line("one"))
+        took = []
+        for number in range(7):
+            large.put(1, entry(f"replaced {number}"))
+            time.sleep(0.02)
+            begun = time.monotonic()
+            small.add(entry("two"))
+            size += len(line("two"))
+            until(lambda size=size: os.fstat(fd).st_size == size)  # type: ignore[misc]
+            took.append(time.monotonic() - begun)
+        assert sorted(took)[len(took) // 2] < PUSHED / 2
 
 
 @pytest.mark.guarantee("G12b", "G3c")
@@ -348,6 +352,26 @@ def test_a_session_deleted_and_made_again_under_its_name_is_another(
         with pytest.raises(FileNotFoundError):
             append.write(line("lost"))
     assert session.steps() == [entry("round 49")]
+
+
+@pytest.mark.guarantee("G13b", "G3d")
+def test_numbers_stay_when_the_kernel_forgets_a_name_that_it_was_told_of(
+    store: StoreOnDisk, mount: Mounts
+) -> None:
+    session = store.session("crab_tg-42_1", entry("first"))
+    at = mount().path / session.slug
+    for round_ in range(40):
+        all_shown(at, session)
+        if round_ % 2:
+            session.add(compaction(f"archive-{round_}"))
+        else:
+            shutil.rmtree(session.path)
+            store.session(session.slug, entry(f"round {round_}"))
+        all_shown(at, session)
+        numbers = [inode(at / view) for view in VIEWS]
+        for _ in range(5):
+            time.sleep(0.001)
+            assert [inode(at / view) for view in VIEWS] == numbers
 
 
 @pytest.mark.guarantee("G12a", "G12d", "G13c")
