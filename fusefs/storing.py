@@ -1,17 +1,18 @@
 """Storing steps in one session: claims, durability, and what a daemon displaced.
 
-Everything that stores holds the session's `writing` lock, so lines keep their order; the claims
-themselves run in a thread when there are many, and only on the loop is anything remembered of them.
+Everything that stores holds the session's `writing` lock, so lines keep their order. Steps are claimed
+on the loop, some at a time: in a thread each would cost twice, for the two keep the interpreter from
+each other. Only where every step waits for the disk a thread does it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -22,12 +23,10 @@ from fusefs.turns import Turn
 from storage.errors import StoreError, from_os_error, printable
 from storage.steps import Claim, Ownership, sync_steps
 
-INLINE_CLAIMS: Final = 4
-"""So few steps are stored on the loop: a thread would cost more than they do."""
+AT_ONCE: Final = 32
+"""So many steps are stored before others get a turn of the loop."""
 KEPT: Final = 16
 """So many new steps are kept open to be synced one by one; more are synced as a whole."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -77,21 +76,22 @@ class Storing:
                 ownership = Ownership.of_session(live.fd)
             except OSError as gone:
                 return 0, from_os_error(gone, f"store a step in {printable(live.slug)}")
-            first = live.index.greatest + 1
-            claim = partial(self._claim, steps, first, ownership)
+            stored, error = 0, None
             with live.lately.claiming():
-                claims, error = await self._run(len(steps), claim)
-                for step, claimed in zip(steps, claims, strict=False):
-                    live.stored(claimed.number)
-                    live.lately.remember(claimed.number, step)
-                    if self._sync is Sync.CLOSE:
-                        self._unsynced.add(claimed)
+                while stored < len(steps) and error is None:
+                    claims, error = await self._claim(steps[stored:], len(steps), ownership)
+                    for step, claimed in zip(steps[stored:], claims, strict=False):
+                        live.stored(claimed.number)
+                        live.lately.remember(claimed.number, step)
+                        if self._sync is Sync.CLOSE:
+                            self._unsynced.add(claimed)
+                    stored += len(claims)
             if live.lately.displaced:
                 live.on_displaced()
-            if error is not None and len(claims) == len(steps):
+            if error is not None and stored == len(steps):
                 # All are stored, so write must not say otherwise; the close will say it.
                 self._unsynced.whole, error = True, None
-            return len(claims), error
+            return stored, error
 
     async def sync(self) -> None:
         """Make all that was stored durable (G17). Raises `StoreError`.
@@ -130,7 +130,7 @@ class Storing:
             durable = self._sync is not Sync.NEVER
             work = partial(relocate, live.claimer, ownership, plan, live.index.greatest, durable)
             with live.lately.claiming():
-                done = await self._run(len(plan), work)
+                done = await trio.to_thread.run_sync(work)
                 live.look()  # the events of its own moves are past then
                 for relocation, number in done.stored:
                     live.stored(number)
@@ -144,30 +144,46 @@ class Storing:
         """Let go of open steps."""
         self._unsynced.close()
 
-    def _claim(
+    async def _claim(
+        self, steps: Sequence[bytes], most: int, ownership: Ownership
+    ) -> tuple[list[Claim], StoreError | None]:
+        """Claim the first of `steps`, of which there were `most`: as many as may be done at once."""
+        if len(steps) < most:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        first = self.live.index.greatest + 1
+        if self._sync is Sync.ALWAYS:
+            return await trio.to_thread.run_sync(self._claim_durably, steps, first, ownership)
+        keep = self._sync is Sync.CLOSE and most <= KEPT
+        return self._claim_all(steps[:AT_ONCE], first, ownership, keep=keep)
+
+    def _claim_durably(
         self, steps: Sequence[bytes], first: int, ownership: Ownership
     ) -> tuple[list[Claim], StoreError | None]:
+        claims, error = self._claim_all(steps, first, ownership, sync=True)
+        try:
+            os.fsync(self.live.fd)
+        except OSError as failed:
+            error = error or from_os_error(failed, "sync the session's directory")
+        return claims, error
+
+    def _claim_all(
+        self,
+        steps: Sequence[bytes],
+        first: int,
+        ownership: Ownership,
+        *,
+        sync: bool = False,
+        keep: bool = False,
+    ) -> tuple[list[Claim], StoreError | None]:
         claims: list[Claim] = []
-        always = self._sync is Sync.ALWAYS
-        keep = self._sync is Sync.CLOSE and len(steps) <= KEPT
         for step in steps:
             try:
-                claimed = self.live.claimer.claim(first, step, ownership, sync=always, keep=keep)
+                claimed = self.live.claimer.claim(first, step, ownership, sync=sync, keep=keep)
             except StoreError as error:
                 return claims, error
             claims.append(claimed)
             first = claimed.number + 1
-        if always:
-            try:
-                os.fsync(self.live.fd)
-            except OSError as error:
-                return claims, from_os_error(error, "sync the session's directory")
         return claims, None
-
-    async def _run(self, steps: int, work: Callable[[], T]) -> T:
-        if steps <= INLINE_CLAIMS and self._sync is not Sync.ALWAYS:
-            return work()
-        return await trio.to_thread.run_sync(work)
 
 
 def _gone(live: LiveSession) -> StoreError:

@@ -9,7 +9,7 @@ import orjson
 
 from storage.errors import StoreError
 from storage.jsontext import WHITE_SPACE, NotJSON, parse
-from storage.kinds import NotAStep, Step, classify
+from storage.kinds import NotAStep, Step, classify, classify_value
 
 ARCHIVE_NAME_BYTES_MAX = 255
 
@@ -34,7 +34,10 @@ def stored_form(line: bytes) -> Step:
     except NotJSON as error:
         raise StoreError(EINVAL, error.code, f"{error.sentence}; {_RIGHT}") from None
     try:
-        step = classify(b'{"message":' + line + b"}" if _is_bare_message(value) else line)
+        if _is_bare_message(value):
+            step = classify(b'{"message":' + line + b"}")
+        else:
+            step = classify_value(value, line)
     except NotAStep as error:
         raise StoreError(EINVAL, "not-a-step", f"{error.sentence}; {_RIGHT}") from None
     if step.kind.is_compaction:

@@ -39,6 +39,9 @@ class Index:
         number = step_number(name)
         if number is None or number > NUMBER_MAX:
             return None
+        if number > self.greatest and name == step_name(number):
+            self.numbers.append(number)
+            return number
         known = self.has(number)
         if self.knows(name, number):
             return None

@@ -69,6 +69,11 @@ def classify(data: bytes) -> Step:
         value = parse(data)
     except NotJSON as error:
         raise NotAStep(error.sentence) from None
+    return classify_value(value, data)
+
+
+def classify_value(value: Any, data: bytes) -> Step:
+    """As `classify`, for who has parsed `data` already: `value` is what it holds."""
     if type(value) is not dict:
         raise NotAStep("a step must be one JSON object")
     judged = exact(data, value)
