@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.mounted import SECONDS, Mount, mounted, time_limit
 from tests.support.stores import StoreOnDisk
@@ -22,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "guarantee(clause, …): the clauses of SEMANTICS.md that the test pins"
     )
     config.addinivalue_line("markers", "soak: the long form of a test, run by `make soak`")
+
+
+# How long a machine takes to make an example says nothing of the project.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
