@@ -62,7 +62,7 @@ class Names:
                 and parent.name == DIRECTORY
                 and name in (*HIDDEN_FILES, STEPS)
             )
-            or (isinstance(parent, HiddenNode) and parent.name == LATEST and name in links)
+            or (is_latest(parent) and name in links)
         )
         if not known:
             raise StoreError(errno.ENOENT, "no-such-name", f"there is no {printable(name)}")
@@ -74,7 +74,7 @@ class Names:
             return self._file(parent, name)
         if isinstance(parent, RootNode) and name != DIRECTORY:
             return self.sessions.get(name) or self._new_session(name)
-        if isinstance(parent, HiddenNode) and parent.name == LATEST:
+        if is_latest(parent):
             return self._link(name, links[name])
         return self._hidden_node(name)
 
@@ -213,6 +213,11 @@ class Names:
         link = LinkNode(self._nodes.number(), name, target)
         self._nodes.add(link)
         return link
+
+
+def is_latest(node: Node) -> bool:
+    """Whether it is the directory of links to the latest sessions."""
+    return isinstance(node, HiddenNode) and node.name == LATEST
 
 
 def _no_session(slug: str) -> StoreError:

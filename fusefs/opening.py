@@ -1,4 +1,4 @@
-"""Opening a view: exact, also while compactions follow one another (G12, G13).
+"""Opening files: views exact, also while compactions follow one another (G12, G13).
 
 With a cached name an open reaches an inode whose name shows another by now. It is answered with
 ESTALE, upon which the kernel looks the name up again and opens once more, but only once. What that
@@ -9,22 +9,32 @@ since, and is opened as if that had happened a moment later.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from fusefs.changes import Changes
-from fusefs.failures import Caller
+from fusefs.controls import OpenAppend, OpenCompact
+from fusefs.counting import Counting
+from fusefs.documents import OpenCreate, OpenMeta
+from fusefs.failures import Caller, Failures
+from fusefs.hidden import Hidden
+from fusefs.live import LiveSessions
 from fusefs.names import VIEWS
-from fusefs.nodes import FileNode, SessionNode
-from fusefs.openfiles import OpenView
+from fusefs.nodes import FileNode, HiddenNode, Node, SessionNode
+from fusefs.openfiles import OpenFile, OpenText, OpenView
+from fusefs.options import MountOptions, Sync
 from fusefs.session import LiveSession
+from fusefs.stats import Stats
 from storage.errors import StoreError
+from storage.sessions import Store
 
 SOON: Final = 10.0
 """Seconds within which the kernel's second open comes, after a lookup that may have to wait."""
 MOST: Final = 256
+_HOW_TO_WRITE: Final = "what is read here is written through append and compact"
 
 
 class SecondOpens:
@@ -48,17 +58,72 @@ class SecondOpens:
 
 
 class Opening:
-    """Opens views. Loop-owned."""
+    """Opens files. Loop-owned."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: MountOptions,
+        live: LiveSessions,
+        changes: Changes,
+        stats: Stats,
+        hidden: Hidden,
+        counting: Counting,
+        failures: Failures,
+    ) -> None:
+        self._store = store
+        self._limit = options.line_limit
+        self._durable = options.sync is not Sync.NEVER
+        self._live = live
         self._changes = changes
+        self._stats = stats
+        self._hidden = hidden
+        self._counting = counting
+        self._failures = failures
         self._second = SecondOpens()
 
-    async def open(self, node: FileNode, live: LiveSession, caller: Caller) -> OpenView:
-        """Open a view, with every step that is in the store now.
+    async def open(self, node: Node, flags: int, caller: Caller) -> OpenFile:
+        """Open a file; a view with every step that is in the store now.
 
         Raises `StoreError`: ESTALE where the kernel shall look the name up again.
         """
+        access = flags & os.O_ACCMODE
+        if isinstance(node, HiddenNode):
+            return await self._open_hidden(node, access, caller)
+        if not isinstance(node, FileNode):
+            raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
+        session = node.session
+        self._changes.verify(session)
+        with self._live.use(session) as live:
+            if node.name in VIEWS:
+                # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
+                if access != os.O_RDONLY or flags & os.O_TRUNC:
+                    raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
+                return await self._open_view(node, live, caller)
+            return await self._open_control(node, live, access, caller)
+
+    async def _open_control(
+        self, node: FileNode, live: LiveSession, access: int, caller: Caller
+    ) -> OpenFile:
+        text = await self._stats.control_text(node, live)
+        if access == os.O_RDONLY:
+            return OpenText(text)
+        if node.name == "meta.json":
+            return OpenMeta(live, text, self._durable, self._failures, caller, self._limit)
+        assert node.session.storing is not None
+        kind = OpenAppend if node.name == "append" else OpenCompact
+        storing = node.session.storing
+        return kind(storing, self._counting, self._failures, caller, self._limit, text)
+
+    async def _open_hidden(self, node: HiddenNode, access: int, caller: Caller) -> OpenFile:
+        if node.name == "create":
+            return OpenCreate(self._store, self._durable, self._failures, caller, self._limit)
+        if access != os.O_RDONLY:
+            sentence = "the file only tells, and takes nothing"
+            raise StoreError(errno.EACCES, "read-only-file", sentence)
+        return await self._hidden.open(node.name)
+
+    async def _open_view(self, node: FileNode, live: LiveSession, caller: Caller) -> OpenView:
         second = self._second.take(caller, node)
         view = node.view
         if view is None or not view.superseded:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn
 
@@ -26,14 +26,13 @@ from fusefs.attributes import Attributes, Rules
 from fusefs.cache import TextCache
 from fusefs.catalogue import Catalogue
 from fusefs.changes import Changes
-from fusefs.controls import OpenAppend, OpenCompact
 from fusefs.counting import Counting
-from fusefs.documents import OpenCreate, OpenMeta
 from fusefs.failures import KERNEL, Caller, Failures
-from fusefs.hidden import DIRECTORY, LATEST, STEPS, Hidden, Latest
+from fusefs.hidden import DIRECTORY, Hidden, Latest
 from fusefs.kernel import Kernel, PollWaiter
+from fusefs.listing import Entry, Listing, Listings
 from fusefs.live import LiveSessions
-from fusefs.names import CONTROLS, FILES, VIEWS, Names
+from fusefs.names import CONTROLS, Names, is_latest
 from fusefs.nodes import (
     ROOT_INO,
     FileNode,
@@ -44,12 +43,11 @@ from fusefs.nodes import (
     RootNode,
     SessionNode,
 )
-from fusefs.openfiles import OpenFile, OpenText, OpenView
+from fusefs.openfiles import OpenFile, OpenView
 from fusefs.opening import Opening
 from fusefs.options import MountOptions, Sync
 from fusefs.permission import may_change
 from fusefs.report import Report
-from fusefs.session import LiveSession
 from fusefs.stats import Stats
 from fusefs.watch import Watcher
 from storage.errors import StoreError, printable
@@ -68,27 +66,6 @@ class Opened:
 
     handle: int
     cached: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a listing."""
-
-    name: str
-    node: Node | None
-    """None for `.` and `..`, which the kernel does not look up."""
-    attributes: Attributes
-    next: int
-
-
-@dataclass(slots=True)
-class Listing:
-    """An open directory: the names at the time of its first read."""
-
-    node: Node
-    everything: bool
-    names: Sequence[str] | None = None
-    links: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tree:
@@ -116,13 +93,23 @@ class Tree:
         )
         self.live.on_displaced = self.changes.displaced
         self.live.look = self.changes.look
-        self._opening = Opening(self.changes)
         self._catalogue = Catalogue(store, self.local)
         self._hidden = Hidden(
             store, self._rules, self.failures, self._catalogue, lambda: self.report.make(self)
         )
         self._latest = Latest(store, lambda: self.changes.root_changed_at)
         self._stats = Stats(store, self._rules, self.live, self.changes, self._hidden)
+        self._listings = Listings(store, self.names, self._latest, self._hidden, self._stats)
+        self._opening = Opening(
+            store,
+            options,
+            self.live,
+            self.changes,
+            self._stats,
+            self._hidden,
+            self.counting,
+            self.failures,
+        )
         self.handles: dict[int, OpenFile | Listing] = {}
         self._next_handle = 1
 
@@ -256,15 +243,12 @@ class Tree:
         listing = self._listing(handle)
         if start == 0 or listing.names is None:
             self.changes.look()
-            listing.names = await self._children(listing)
+            await self._listings.fill(listing)
 
     def entries(self, handle: int, start: int) -> Iterator[Entry]:
         """The entries after the one whose `next` was `start` (0: all). Whoever takes one counts a
         lookup of its node."""
-        listing = self._listing(handle)
-        assert listing.names is not None
-        for at in range(start, len(listing.names)):
-            yield self._entry(listing, listing.names[at], at + 1)
+        return self._listings.entries(self._listing(handle), start)
 
     def releasedir(self, handle: int) -> None:
         """A directory is closed."""
@@ -277,7 +261,7 @@ class Tree:
         self.changes.look()
         node = self._node(ino)
         try:
-            opened = await self._open(node, flags, caller)
+            opened = await self._opening.open(node, flags, caller)
         except StoreError as error:
             if error.errno not in _ORDINARY:
                 self.failures.record(*_place(node), "open", error, caller)
@@ -354,19 +338,9 @@ class Tree:
             raise error
         return await self.getattr(ino)
 
-    def _entry(self, listing: Listing, name: str, after: int) -> Entry:
-        if name in (".", ".."):
-            return Entry(name, None, self._stats.placeholder(listing.node), after)
-        node = self.names.listed(listing.node, name, listing.links)
-        return Entry(name, node, self._stats.placeholder(node), after)
-
     async def _child(self, parent: Node, name: str) -> Node:
-        links = await self._latest.links() if self._is_latest(parent) else {}
+        links = await self._latest.links() if is_latest(parent) else {}
         return self.names.child(parent, name, links)
-
-    @staticmethod
-    def _is_latest(node: Node) -> bool:
-        return isinstance(node, HiddenNode) and node.name == LATEST
 
     # --- what is behind them ---------------------------------------------------------------------
 
@@ -394,60 +368,6 @@ class Tree:
             raise StoreError(errno.EBADF, "unknown-handle", "the file is not open")
         return opened
 
-    async def _children(self, listing: Listing) -> Sequence[str]:
-        node = listing.node
-        if isinstance(node, RootNode):
-            names = await trio.to_thread.run_sync(self.store.names)
-            return [".", "..", DIRECTORY, *names]
-        if isinstance(node, SessionNode):
-            self.names.stat_session(node.slug)
-            return [".", "..", *FILES]
-        if self._is_latest(node):
-            listing.links = await self._latest.links()
-            return [".", "..", *listing.links]
-        if isinstance(node, HiddenNode) and node.name == STEPS:
-            return [".", ".."]
-        return [".", "..", *self._hidden.names(listing.everything)]
-
-    async def _open(self, node: Node, flags: int, caller: Caller) -> OpenFile:
-        access = flags & os.O_ACCMODE
-        if isinstance(node, HiddenNode):
-            return await self._open_hidden(node, access, caller)
-        if not isinstance(node, FileNode):
-            raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
-        session = node.session
-        self.changes.verify(session)
-        with self.live.use(session) as live:
-            if node.name in VIEWS:
-                # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
-                if access != os.O_RDONLY or flags & os.O_TRUNC:
-                    raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
-                return await self._opening.open(node, live, caller)
-            return await self._open_control(node, live, access, caller)
-
-    async def _open_control(
-        self, node: FileNode, live: LiveSession, access: int, caller: Caller
-    ) -> OpenFile:
-        text = await self._stats.control_text(node, live)
-        if access == os.O_RDONLY:
-            return OpenText(text)
-        limit = self.options.line_limit
-        if node.name == "meta.json":
-            return OpenMeta(live, text, self._durable, self.failures, caller, limit)
-        assert node.session.storing is not None
-        kind = OpenAppend if node.name == "append" else OpenCompact
-        return kind(node.session.storing, self.counting, self.failures, caller, limit, text)
-
-    async def _open_hidden(self, node: HiddenNode, access: int, caller: Caller) -> OpenFile:
-        if node.name == "create":
-            limit = self.options.line_limit
-            return OpenCreate(self.store, self._durable, self.failures, caller, limit)
-        if access != os.O_RDONLY:
-            raise StoreError(
-                errno.EACCES, "read-only-file", "the file only tells, and takes nothing"
-            )
-        return await self._hidden.open(node.name)
-
     @contextmanager
     def _noted(self, parent: int, name: str, operation: str, caller: Caller) -> Iterator[None]:
         try:
@@ -462,9 +382,6 @@ class Tree:
 
     def _failed(self, opened: OpenFile, operation: str, error: StoreError) -> None:
         self.failures.record(opened.session, opened.name, operation, error, opened.caller)
-
-
-_HOW_TO_WRITE: Final = "what is read here is written through append and compact"
 
 
 _MAKE: Final = "no file can be made here: write to append, or mkdir AGENT_SENDER_NUMBER"
