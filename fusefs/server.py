@@ -15,7 +15,8 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
-from fusefs.adapter import Adapter, KernelCaches
+from fusefs.adapter import Adapter
+from fusefs.caches import KernelCaches
 from fusefs.guard import Guard
 from fusefs.options import MountOptions
 from fusefs.tree import Tree

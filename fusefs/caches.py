@@ -1,0 +1,68 @@
+"""The kernel's caches, told through pyfuse3 what changed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+import pyfuse3
+import trio
+
+
+class KernelCaches:
+    """The real kernel's caches.
+
+    Attributes are invalidated at once, which never blocks. Sizes and names are told from threads,
+    which can wait for a request that only the loop can answer.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[int, str], None] = {}
+        self._ready = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="names", daemon=True)
+
+    def start(self) -> None:
+        """From now on there is a kernel that listens."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Tell nothing more; waits at most `seconds` for what is being told."""
+        with self._ready:
+            self._ended = True
+            self._ready.notify()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def attributes_changed(self, ino: int) -> None:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+
+    async def grown(self, ino: int, size: int) -> None:
+        await trio.to_thread.run_sync(_grow, ino, size, abandon_on_cancel=True)
+
+    def entry_changed(self, parent: int, name: str) -> None:
+        with self._ready:
+            self._names[parent, name] = None
+            self._ready.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: self._names or self._ended)
+                if self._ended:
+                    return
+                parent, name = next(iter(self._names))
+                del self._names[parent, name]
+            with contextlib.suppress(OSError):
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), os.fsencode(name))
+
+
+def _grow(ino: int, size: int) -> None:
+    """In a thread: both wait for pages that are being read, which the loop must go on to answer."""
+    with contextlib.suppress(OSError):
+        # First the pages, whose last one ends in zeros where the file ended; storing a byte then
+        # sets the size, as no answer to a stat surely does.
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(ino))
+        pyfuse3.notify_store(pyfuse3.InodeT(ino), size - 1, b"\n")
