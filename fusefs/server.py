@@ -16,8 +16,8 @@ import pyfuse3
 import trio
 
 from fusefs.adapter import Adapter
-from fusefs.caches import KernelCaches
 from fusefs.guard import Guard
+from fusefs.invalidation import KernelCaches
 from fusefs.options import MountOptions
 from fusefs.tree import Tree
 from storage.errors import StoreError, printable
