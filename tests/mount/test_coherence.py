@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from operator import ge
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_each_of_thousands_of_outside_writes_is_seen_by_the_next_open(
 WRITER = """
 import os, sys
 sys.path.insert(0, {project!r})
+from operator import ge
 from pathlib import Path
 from tests.support.stores import SessionOnDisk, compaction, entry
 session = SessionOnDisk(Path(sys.argv[1]))
@@ -116,9 +118,10 @@ def test_every_open_is_exact_while_a_long_history_is_compared_anew(
     history.read_bytes()
     wrong: list[str] = []
     stored = 0
+    reads = [0, 0]
     ended = threading.Event()
 
-    def read() -> None:
+    def read(number: int) -> None:
         while not ended.is_set():
             before = stored
             try:
@@ -127,21 +130,25 @@ def test_every_open_is_exact_while_a_long_history_is_compared_anew(
                 wrong.append(f"{error}")
                 return
             after = stored + 1
+            reads[number] += 1
             first, last = (int(x.split(b'"')[-2].removeprefix(b"v")) for x in (lines[0], lines[-1]))
             if before and not before <= first <= after:
                 wrong.append(f"first line {first}, but between {before} and {after} was there")
             if before and not last <= first <= last + 1:
                 wrong.append(f"a mixture: first {first}, last {last}")
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read, args=[number]) for number in range(2)]
     for reader in readers:
         reader.start()
-    for version in range(1, 25):
-        session.put(1, entry(f"v{version}"))
-        session.put(count, entry(f"v{version}"))
-        stored = version
-        time.sleep(0.05)
-    ended.set()
+    try:
+        for version in range(1, 15):
+            session.put(1, entry(f"v{version}"))
+            session.put(count, entry(f"v{version}"))
+            stored = version
+            seen = [done + 2 for done in reads]
+            until(lambda seen=seen: bool(wrong) or all(map(ge, reads, seen)))  # type: ignore[misc]
+    finally:
+        ended.set()
     for reader in readers:
         reader.join()
     assert wrong == []
