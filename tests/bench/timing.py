@@ -21,9 +21,12 @@ def timed(work: Callable[[], object]) -> Measure:
 
 
 def interleaved(rounds: int, *measures: Measure) -> list[list[float]]:
-    """The times of each measure, taken A B A B, so that all of them meet the same disturbances."""
+    """The times of each measure, taken A B B A, so that all of them meet the same disturbances, and
+    none always comes right after another."""
     times: list[list[float]] = [[] for _ in measures]
+    order = list(zip(measures, times, strict=True))
     for _ in range(rounds):
-        for measure, taken in zip(measures, times, strict=True):
+        for measure, taken in order:
             taken.append(measure())
+        order.reverse()
     return times
