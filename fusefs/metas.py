@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from inotify_simple import INotify, flags
+from inotify_simple import flags
+
+from fusefs.watch import new_inotify
 
 ROOT: Final = ""
 """Stands for the list of sessions among the slugs."""
@@ -25,7 +27,7 @@ class MetaWatches:
     """Watches on the metas of sessions. For one thread at a time; nothing in it waits."""
 
     def __init__(self) -> None:
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = new_inotify()
         self._slugs: dict[int, str] = {}
         self._most = _share()
 
@@ -68,7 +70,7 @@ class MetaWatches:
 
     def _start_again(self) -> None:
         self._inotify.close()
-        self._inotify, self._slugs = INotify(nonblocking=True), {}
+        self._inotify, self._slugs = new_inotify(), {}
 
 
 def _share() -> int:

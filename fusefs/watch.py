@@ -20,6 +20,8 @@ from typing import Final
 
 from inotify_simple import INotify, flags, parse_events
 
+from storage.errors import StoreError
+
 _MASK: Final = (
     flags.CREATE
     | flags.CLOSE_WRITE
@@ -59,11 +61,20 @@ class EventsLostError(Exception):
     """Events were lost: whatever is known of any watched directory may be out of date."""
 
 
+def new_inotify() -> INotify:
+    """An inotify queue that never waits. Raises `StoreError` where the kernel gives no more."""
+    try:
+        return INotify(nonblocking=True)
+    except OSError as error:
+        sentence = "the kernel gives no inotify queue: raise fs.inotify.max_user_instances"
+        raise StoreError(error.errno or errno.EMFILE, "no-inotify", sentence) from error
+
+
 class Watcher:
     """One inotify queue. Loop-owned; nothing in it waits."""
 
     def __init__(self) -> None:
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = new_inotify()
         self._count = array("i", [0])
         self.exhausted = False
         """Whether the last attempt to watch failed for want of watches."""

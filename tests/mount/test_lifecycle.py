@@ -414,3 +414,17 @@ def test_the_status_is_told_for_people(store: Path, mountpoint: Path) -> None:
     assert answer.returncode == 0
     assert f" {server_pid(mountpoint)}\n" in answer.stdout
     assert "{" not in answer.stdout
+
+
+def test_a_kernel_without_an_inotify_queue_left_is_said_in_one_sentence(
+    store: Path, mountpoint: Path
+) -> None:
+    """In a user namespace of its own, whose limit is nobody else's."""
+    limit = "/proc/sys/user/max_inotify_instances"
+    script = f'echo 0 > {limit} && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", script, "sh", *STEPFS]
+    answer = run([*words, "mount", str(store), str(mountpoint)])
+    assert answer.returncode == Exit.STORE
+    assert answer.stderr == (
+        "stepfs: the kernel gives no inotify queue: raise fs.inotify.max_user_instances\n"
+    )
