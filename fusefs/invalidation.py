@@ -21,6 +21,7 @@ class KernelCaches:
         self._names: dict[tuple[int, str], None] = {}
         self._ready = threading.Condition()
         self._ended = False
+        self._growing = 0
         self._thread = threading.Thread(target=self._work, name="names", daemon=True)
 
     def start(self) -> None:
@@ -28,10 +29,12 @@ class KernelCaches:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Tell nothing more; waits at most `seconds` for what is being told."""
+        """Tell nothing more; waits at most `seconds` for what is being told: the connection is gone
+        after this, and must not be under a thread that still uses it."""
         with self._ready:
             self._ended = True
-            self._ready.notify()
+            self._ready.notify_all()
+            self._ready.wait_for(lambda: not self._growing, seconds)
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -40,12 +43,24 @@ class KernelCaches:
             pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
 
     async def grown(self, ino: int, size: int) -> None:
-        await trio.to_thread.run_sync(_grow, ino, size, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(self._grow, ino, size, abandon_on_cancel=True)
 
     def entry_changed(self, parent: int, name: str) -> None:
         with self._ready:
             self._names[parent, name] = None
-            self._ready.notify()
+            self._ready.notify_all()
+
+    def _grow(self, ino: int, size: int) -> None:
+        with self._ready:
+            if self._ended:
+                return
+            self._growing += 1
+        try:
+            _store_size(ino, size)
+        finally:
+            with self._ready:
+                self._growing -= 1
+                self._ready.notify_all()
 
     def _work(self) -> None:
         while True:
@@ -59,7 +74,7 @@ class KernelCaches:
                 pyfuse3.invalidate_entry(pyfuse3.InodeT(parent), os.fsencode(name))
 
 
-def _grow(ino: int, size: int) -> None:
+def _store_size(ino: int, size: int) -> None:
     """In a thread: both wait for pages that are being read, which the loop must go on to answer."""
     with contextlib.suppress(OSError):
         # First the pages, whose last one ends in zeros where the file ended; storing a byte then
