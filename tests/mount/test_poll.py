@@ -414,9 +414,14 @@ def test_a_waiter_costs_no_time_while_nothing_happens(store: StoreOnDisk, mount:
     history = mounted.path / session.slug / "history.jsonl"
     assert mounted.server is not None
     with opened(history) as fd, waiter(fd, by_poll) as answers:
-        before = processor_ticks(mounted.server.pid)
-        time.sleep(1)
-        assert processor_ticks(mounted.server.pid) == before
+        used = []
+        for _ in range(3):  # the first second may still have to do with the open
+            before = processor_ticks(mounted.server.pid)
+            time.sleep(1)
+            used.append(processor_ticks(mounted.server.pid) - before)
+            if used[-1] == 0:
+                break
+        assert used[-1] == 0, used
         assert answers == []
         session.add(entry("two"))
     assert answers[0][0]
