@@ -103,7 +103,6 @@ class OpenMeta(Document):
             await trio.to_thread.run_sync(work)
         except OSError as error:
             raise from_os_error(error, "write the meta") from error
-        self._live.meta_version += 1
 
     async def read(self, offset: int, size: int) -> bytes:
         return self._text[offset : offset + size]

@@ -65,8 +65,6 @@ class KnownSession:
         self.writing = Turn()
         self.verified = False
         """It is the session of its name, and nothing has happened since that could change that."""
-        self.meta_version = 0
-        """Grows with every change of `meta` that is noticed."""
         self.on_unused: Callable[[], None] = lambda: None
         self.on_displaced: Callable[[], None] = lambda: None
         self.look: Callable[[], None] = lambda: None
@@ -97,14 +95,10 @@ class KnownSession:
         """Changes were missed: list again, and compare every view, before anything is shown."""
         self._stale, self.verified = True, False
         self._losses += 1
-        self.meta_version += 1
 
     def _take(self, change: Change) -> None:
         if change.gone:
             self.dead = True
-            return
-        if change.name == META:
-            self.meta_version += 1
             return
         number = step_number(change.name)
         if number is None:
@@ -187,8 +181,6 @@ class KnownSession:
             backlog, self._backlog = self._backlog or [], None
         for name, sentence in new.strange:
             self._warn(name, sentence)
-        if self.watch is None:
-            self.meta_version += 1
         self._compare_listing(self.index, new)
         self.index, self._listed_at, self._stale = new, now, self._losses != losses
         for change in backlog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -75,15 +75,6 @@ class View:
     def last_shown(self) -> int:
         """The number of the last step that is shown, 0 if none is."""
         return next((s.shown[-1] for s in reversed(self.segments) if s.shown), 0)
-
-    def shows(self, number: int) -> bool:
-        """Whether the step `number` is behind one of the lines."""
-        at = bisect_right(self.segments, number, key=lambda segment: segment.first) - 1
-        if at < 0:
-            return False
-        shown = self.segments[at].shown
-        place = bisect_left(shown, number)
-        return place < len(shown) and shown[place] == number
 
     def extend(self, texts: Iterable[Text]) -> None:
         """Append lines."""
