@@ -2,7 +2,7 @@
 
 Everything that stores holds the session's `writing` lock, so lines keep their order. Steps are claimed
 on the loop, some at a time: in a thread each would cost twice, for the two keep the interpreter from
-each other. Only where every step waits for the disk a thread does it.
+each other. Only where every step waits for the disk, or one is long, a thread does it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from storage.steps import Claim, Ownership, sync_steps
 
 AT_ONCE: Final = 32
 """So many steps are stored before others get a turn of the loop."""
+BYTES_AT_ONCE: Final = 1 << 18
+"""So many bytes likewise; a longer step is written by a thread."""
 KEPT: Final = 16
 """So many new steps are kept open to be synced one by one; more are synced as a whole."""
 
@@ -154,7 +156,10 @@ class Storing:
         if self._sync is Sync.ALWAYS:
             return await trio.to_thread.run_sync(self._claim_durably, steps, first, ownership)
         keep = self._sync is Sync.CLOSE and most <= KEPT
-        return self._claim_all(steps[:AT_ONCE], first, ownership, keep=keep)
+        claim = partial(self._claim_all, _some(steps), first, ownership, keep=keep)
+        if len(steps[0]) <= BYTES_AT_ONCE:
+            return claim()
+        return await trio.to_thread.run_sync(claim)
 
     def _claim_durably(
         self, steps: Sequence[bytes], first: int, ownership: Ownership
@@ -184,6 +189,16 @@ class Storing:
             claims.append(claimed)
             first = claimed.number + 1
         return claims, None
+
+
+def _some(steps: Sequence[bytes]) -> Sequence[bytes]:
+    """The first of `steps`, as many as may be stored at once, and at least one."""
+    size = 0
+    for at, step in enumerate(steps[:AT_ONCE]):
+        size += len(step)
+        if at > 0 and size > BYTES_AT_ONCE:
+            return steps[:at]
+    return steps[:AT_ONCE]
 
 
 def _gone(live: LiveSession) -> StoreError:

@@ -4,7 +4,7 @@ It knows no kernel but `fusefs.kernel.Kernel`, so that all of it is used without
 
 Concurrency. The tree and everything it holds belong to the loop. A task owns all state between two
 awaits; a method that awaits says so by being async, and looks again afterwards at whatever may have
-changed. Threads are used for replays, listings, many claims, syncs and metas, and are given copies.
+changed. Threads are used for replays, listings, long steps, syncs and metas, and are given copies.
 The inotify queue is drained at the start of every operation that must be exact (`Changes.look`), and
 by a task of its own when nobody asks.
 """
