@@ -44,6 +44,15 @@ def _judged(line: bytes) -> bytes | None:
         return None
 
 
+def _is_one_value(document: bytes) -> bool:
+    """Not so `{"role":"user"},"content":""`, which becomes an entry only by being wrapped."""
+    try:
+        json.loads(document)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _agrees_with_the_reference(document: bytes) -> None:
     kind = oracle.kind(document)
     assert _kind(document) == kind, document
@@ -53,7 +62,7 @@ def _agrees_with_the_reference(document: bytes) -> None:
         assert stored in (document, b'{"message":' + document + b"}")
     elif kind in ("entry", "event"):
         pytest.fail(f"refused, though the reference loads it: {document!r}")
-    elif oracle.kind(b'{"message":' + document + b"}") == "entry":
+    elif _is_one_value(document) and oracle.kind(b'{"message":' + document + b"}") == "entry":
         assert any(key in document for key in hostile.KEYS_OF_STEPS), document
 
 
