@@ -49,6 +49,7 @@ class Changes:
     ) -> None:
         self.root_changed_at: float | None = None
         """When the list of sessions last changed; None where nothing would tell."""
+        self._store = store
         self._watcher = watcher
         self._names = names
         self._live = live
@@ -118,7 +119,7 @@ class Changes:
     def stat(self, session: SessionNode) -> tuple[os.stat_result, os.stat_result]:
         """What the store says of a session's directory and its meta; otherwise as `verify`."""
         try:
-            found = self._names.stat_session(session.slug)
+            found = self._store.stat_session(session.slug)
         except StoreError as error:
             if error.errno == errno.ENOENT:
                 self._gone(session)

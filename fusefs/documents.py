@@ -10,11 +10,12 @@ from typing import Any
 import trio
 
 from fusefs.failures import Caller, Failures
+from fusefs.known import session_deleted
 from fusefs.openfiles import OpenFile
 from fusefs.session import LiveSession
 from fusefs.turns import Turn
 from storage import meta
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, from_os_error
 from storage.sessions import Store
 
 
@@ -96,8 +97,7 @@ class OpenMeta(Document):
             return meta.merged(now, value)
 
         if self._live.dead:
-            sentence = f"the session {printable(self._live.slug)} was deleted"
-            raise StoreError(errno.ENOENT, "session-deleted", sentence)
+            raise session_deleted(self._live.slug)
         work = partial(meta.update, self._live.fd, change, sync=self._sync)
         try:
             await trio.to_thread.run_sync(work)

@@ -9,6 +9,7 @@ shared.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -21,7 +22,7 @@ import trio
 from fusefs.displaced import Lately
 from fusefs.turns import Turn
 from fusefs.watch import Change
-from storage.errors import from_os_error, printable
+from storage.errors import StoreError, from_os_error, printable
 from storage.files import is_regular
 from storage.index import Index, scan
 from storage.meta import NAME as META
@@ -222,3 +223,9 @@ class KnownSession:
         if name not in self._warned:
             self._warned.add(name)
             log.warning("%s/%s is skipped: %s", printable(self.slug), printable(name), sentence)
+
+
+def session_deleted(slug: str) -> StoreError:
+    """What whoever still has a session is told when it was deleted underneath (G20)."""
+    sentence = f"the session {printable(slug)} was deleted"
+    return StoreError(errno.ENOENT, "session-deleted", sentence)

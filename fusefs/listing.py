@@ -61,7 +61,7 @@ class Listings:
         if isinstance(node, RootNode):
             found = [DIRECTORY, *await trio.to_thread.run_sync(self._store.names)]
         elif isinstance(node, SessionNode):
-            self._names.stat_session(node.slug)
+            self._store.stat_session(node.slug)
             found = FILES
         elif is_latest(node):
             listing.links = await self._latest.links()

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from fusefs.cache import TextCache
+from fusefs.known import session_deleted
 from fusefs.nodes import SessionNode
 from fusefs.options import Sync
 from fusefs.session import LiveSession
@@ -116,7 +117,7 @@ class LiveSessions:
 
     def _wake(self, node: SessionNode) -> LiveSession:
         if node.dead:
-            raise StoreError(errno.ENOENT, "session-deleted", "the session was deleted")
+            raise session_deleted(node.slug)
         self._trim()
         fd = self._store.open_session(node.slug)
         watch = self._watcher.add(fd) if self._local else None

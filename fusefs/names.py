@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,7 +15,7 @@ from fusefs.live import LiveSessions
 from fusefs.nodes import FileNode, HiddenNode, LinkNode, Node, NodeTable, RootNode, SessionNode
 from fusefs.openfiles import POLLABLE
 from fusefs.views import Manner, View
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, printable
 from storage.sessions import Store
 
 VIEWS: Final[dict[str, Manner]] = {
@@ -25,7 +23,6 @@ VIEWS: Final[dict[str, Manner]] = {
 }
 CONTROLS: Final = ("append", "compact", "meta.json")
 FILES: Final = (*VIEWS, *CONTROLS)
-_LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Names:
@@ -52,7 +49,7 @@ class Names:
             return self._steps(name)
         if isinstance(parent, SessionNode) and parent.dead:
             # The kernel still had its name; if that is another session's by now, it is to look again.
-            self.stat_session(parent.slug)
+            self._store.stat_session(parent.slug)
             raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
         known = (
             (isinstance(parent, RootNode) and name == DIRECTORY)
@@ -80,7 +77,7 @@ class Names:
 
     def session(self, slug: str) -> SessionNode:
         """The node of a session that exists. Raises `StoreError` ENOENT."""
-        directory, _ = self.stat_session(slug)
+        directory, _ = self._store.stat_session(slug)
         identity = (directory.st_dev, directory.st_ino)
         node = self.sessions.get(slug)
         if node is not None and node.identity not in (None, identity):
@@ -89,26 +86,6 @@ class Names:
         node = node or self._new_session(slug)
         node.identity = identity
         return node
-
-    def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
-        """What the store says of a session's directory and its meta. Raises `StoreError` ENOENT."""
-        if slug.startswith(".") or "/" in slug:
-            raise _no_session(slug)
-        try:
-            fd = os.open(slug, _LOOK, dir_fd=self._store.fd)
-            try:
-                found = os.fstat(fd), os.stat("meta", dir_fd=fd, follow_symlinks=False)
-            finally:
-                os.close(fd)
-        except (FileNotFoundError, NotADirectoryError):
-            raise _no_session(slug) from None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise _no_session(slug) from None
-            raise from_os_error(error, f"look at {printable(slug)}") from error
-        if not stat.S_ISREG(found[1].st_mode):
-            raise _no_session(slug)
-        return found
 
     def bury(self, slug: str) -> SessionNode | None:
         """The session is gone; its node, if it had one, is no name's any more."""
@@ -218,7 +195,3 @@ class Names:
 def is_latest(node: Node) -> bool:
     """Whether it is the directory of links to the latest sessions."""
     return isinstance(node, HiddenNode) and node.name == LATEST
-
-
-def _no_session(slug: str) -> StoreError:
-    return StoreError(errno.ENOENT, "no-such-session", f"there is no session {printable(slug)}")

@@ -7,7 +7,6 @@ each other. Only where every step waits for the disk, or one is long, a thread d
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Final
 import trio
 
 from fusefs.displaced import Relocated, relocate
+from fusefs.known import session_deleted
 from fusefs.options import Sync
 from fusefs.session import LiveSession
 from fusefs.turns import Turn
@@ -73,7 +73,7 @@ class Storing:
         async with live.writing:
             await live.ready()
             if live.dead:
-                return 0, _gone(live)
+                return 0, session_deleted(live.slug)
             try:
                 ownership = Ownership.of_session(live.fd)
             except OSError as gone:
@@ -199,8 +199,3 @@ def _some(steps: Sequence[bytes]) -> Sequence[bytes]:
         if at > 0 and size > BYTES_AT_ONCE:
             return steps[:at]
     return steps[:AT_ONCE]
-
-
-def _gone(live: LiveSession) -> StoreError:
-    sentence = f"the session {printable(live.slug)} was deleted"
-    return StoreError(errno.ENOENT, "session-deleted", sentence)

@@ -217,7 +217,7 @@ class Tree:
             if not isinstance(self._node(parent), RootNode) or name == DIRECTORY:
                 raise _refused("only a session can be removed")
             self.changes.look()
-            found = self.names.stat_session(name)
+            found = self.store.stat_session(name)
             if not may_change(found[0], caller):
                 sentence = f"the session {printable(name)} is not yours to delete"
                 raise StoreError(errno.EACCES, "not-yours", sentence)

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,9 @@ def now() -> str:
     """The time as the daemon writes it: RFC 3339, UTC, nanoseconds."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}+00:00"
+
+
+_LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Store:
@@ -69,6 +73,27 @@ class Store:
                     failing.pop_all()
                     return directory
         raise _no_session(slug)
+
+    def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
+        """The status of a session's directory and of its meta, neither of them a symlink's.
+
+        Raises StoreError, ENOENT if it is none.
+        """
+        if slug.startswith(".") or "/" in slug:
+            raise _no_session(slug)
+        try:
+            fd = os.open(slug, _LOOK, dir_fd=self.fd)
+            try:
+                found = os.fstat(fd), os.stat(meta.NAME, dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise _no_session(slug) from None
+            raise from_os_error(error, f"look at {printable(slug)}") from error
+        if not stat.S_ISREG(found[1].st_mode):
+            raise _no_session(slug)
+        return found
 
     def create(self, agent: str, created_by: str, *, sync: bool) -> str:
         """Makes the next session of this agent and sender, and returns its slug (G11).
