@@ -58,7 +58,7 @@ lint: packages-test $(READY)
 
 .PHONY: check
 check: lint
-	$(PYTEST) -n 2 --dist loadfile tests/storage tests/tree tests/conformance
+	$(PYTEST) -n 2 --dist loadfile tests/storage tests/fusefs tests/conformance
 
 .PHONY: test
 test: lint

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
-from fusefs.logs import is_journal
+from fusefs.daemon.logs import is_journal
 from storage.errors import StoreError, printable
 
 INTERRUPTED = 130

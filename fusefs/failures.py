@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from fusefs.logs import NOTICE
+from fusefs.daemon.logs import NOTICE
 from storage.errors import StoreError, printable
 
 MOST: Final = 1000

@@ -17,7 +17,7 @@ import pyfuse3
 import trio
 from pyfuse3 import ROOT_INODE, EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
 
-from tests.mount.commands import PROJECT, environment, until
+from tests.support.commands import PROJECT, environment, until
 
 FILE_INODE = 2
 

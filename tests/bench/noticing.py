@@ -18,7 +18,7 @@ from inotify_simple import INotify, flags
 from tests.bench import data
 from tests.bench.rows import Row, percentile
 from tests.bench.timing import timed
-from tests.mount.commands import PROJECT, environment
+from tests.support.commands import PROJECT, environment
 from tests.support.mounted import mounted
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from storage.kinds import Kind, NotAStep, classify
-from storage.slug import sender_slug
+from storage.formats.kinds import Kind, NotAStep, classify
+from storage.formats.slug import sender_slug
 from tests.conformance.reference import as_written_again, rows, same_json
 
 _KINDS = {

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from storage.errors import StoreError
-from storage.kinds import Kind, NotAStep, classify
-from storage.replay import load
+from storage.formats.kinds import Kind, NotAStep, classify
+from storage.session.replay import load
 from tests.conformance.reference import entry_as_written_again, rows, same_json
 from tests.support.drivers import Driver, TreeDriver, driving
 from tests.support.stores import SessionOnDisk, StoreOnDisk

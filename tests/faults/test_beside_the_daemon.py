@@ -14,8 +14,8 @@ from threading import Barrier
 import pytest
 from inotify_simple import INotify, flags
 
-from tests.mount.commands import until
 from tests.support import daemon, writers
+from tests.support.commands import until
 from tests.support.daemon import Daemon
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry

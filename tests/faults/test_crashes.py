@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.check import check, main_report
-from tests.mount.commands import until
+from storage.check.check import check, main_report
 from tests.support import clients
+from tests.support.commands import until
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.appended import stored_form
 from storage.errors import StoreError
-from storage.kinds import NotAStep, classify
+from storage.formats.accept import stored_form
+from storage.formats.kinds import NotAStep, classify
 from tests.support import hostile, oracle
 from tests.support.mounted import Mount
 from tests.support.stores import StoreOnDisk, entry

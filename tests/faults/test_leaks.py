@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fusefs.live import MOST
-from tests.mount.commands import until
+from fusefs.session.pool import MOST
+from tests.support.commands import until
 from tests.support.mounted import Mount
 from tests.support.stores import StoreOnDisk, compaction, entry
 

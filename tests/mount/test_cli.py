@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fusefs.cli import COMMANDS, parser
+from fusefs.cli.main import COMMANDS, parser
+from fusefs.cli.progress import Progress
+from fusefs.config import MountOptions
 from fusefs.exits import Exit
-from fusefs.options import MountOptions
-from fusefs.progress import Progress
-from tests.mount.commands import (
+from tests.support.commands import (
     HELPER,
     SECONDS,
     STEPFS,
@@ -84,7 +84,7 @@ def test_the_version_is_told() -> None:
 
 def test_commands_that_mount_nothing_do_not_load_what_mounting_needs(tmp_path: Path) -> None:
     code = (
-        "import sys; from fusefs.cli import main\n"
+        "import sys; from fusefs.cli.main import main\n"
         "main(['demo', sys.argv[1]])\n"
         "print(sorted({'trio', 'pyfuse3'} & set(sys.modules)))"
     )
@@ -184,7 +184,7 @@ def test_a_store_is_checked_and_repaired(tmp_path: Path) -> None:
 
 def test_progress_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("fusefs.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("fusefs.cli.progress.time.monotonic", lambda: now)
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
@@ -226,7 +226,14 @@ def test_without_the_device_nothing_is_tried(store: Path, mountpoint: Path) -> N
 def nobodys() -> Iterator[tuple[str, str]]:
     """A store and a mountpoint that nobody may use, where nobody can reach them."""
     if subprocess.run(
-        ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", "import fusefs.cli"],
+        [
+            "setpriv",
+            "--reuid=65534",
+            "--clear-groups",
+            sys.executable,
+            "-c",
+            "import fusefs.cli.main",
+        ],
         env=environment(),
         timeout=SECONDS,
         check=False,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import environment, until
+from tests.support.commands import environment, until
 from tests.support.looking import all_shown, inode, line, opened, whole
 from tests.support.model import HISTORY, LOG, MESSAGES, VIEWS, shown
 from tests.support.mounted import Mount

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import SECONDS, STEPFS, clear, environment, serving, stepfs, until
+from tests.support.commands import SECONDS, STEPFS, clear, environment, serving, stepfs, until
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="mounts as root"

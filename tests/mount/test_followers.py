@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import until
+from tests.support.commands import until
 from tests.support.looking import line
 from tests.support.model import HISTORY
 from tests.support.mounted import Mount

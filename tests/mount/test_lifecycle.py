@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fusefs import mountinfo
+from fusefs import mounts as mountinfo
 from fusefs.exits import Exit
-from tests.mount.commands import (
+from tests.support.commands import (
     HELPER,
     PROJECT,
     SECONDS,

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.mount.commands import clear
+from tests.support.commands import clear
 from tests.support.model import VIEWS, Past, breaks
 from tests.support.mounted import Mount, mounted
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import environment, until
+from tests.support.commands import environment, until
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from storage import demo
-from storage.kinds import Kind, NotAStep, classify
-from tests.mount.commands import until
+from storage.demo import demo
+from storage.formats.kinds import Kind, NotAStep, classify
+from tests.support.commands import until
 from tests.support.mounted import Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import Answer, run, until
+from tests.support.commands import Answer, run, until
 from tests.support.mounted import Mount
 from tests.support.stores import META, SessionOnDisk, StoreOnDisk, entry
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from inotify_simple import INotify, flags
 
-from tests.mount.commands import run
+from tests.support.commands import run
 from tests.support.mounted import Mount, mounted, time_limit
 from tests.support.people import EVE, Person, own, public_directory
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import until
+from tests.support.commands import until
 from tests.support.looking import all_shown, inode, line, listed, opened, whole
 from tests.support.model import HISTORY, LOG, VIEWS, shown
 from tests.support.mounted import Mount, mounted, time_limit

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import STEPFS, is_mounted, serving, until
+from tests.support.commands import STEPFS, is_mounted, serving, until
 from tests.support.mounted import Mount, time_limit
 from tests.support.people import ANA, BEN, EVE, NOBODY, Person, own, public_directory
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
@@ -233,7 +233,7 @@ def test_without_allow_other_the_mount_is_the_mounting_users_alone(
 @contextmanager
 def mounted_by(person: Person, store: Path, place: Path) -> Iterator[Path]:
     """A mount of a user who is not root."""
-    if person.run(sys.executable, "-c", "import fusefs.cli").returncode:
+    if person.run(sys.executable, "-c", "import fusefs.cli.main").returncode:
         pytest.skip("another user cannot read this checkout or its Python")
     path = place / "theirs"
     path.mkdir()

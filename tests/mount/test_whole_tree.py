@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import run
 from tests.support import memories
+from tests.support.commands import run
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 

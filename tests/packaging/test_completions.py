@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusefs import options
+from fusefs import config as options
 from tests.packaging.test_manual import commands, flags
 
 COMPLETIONS = Path(__file__).resolve().parents[2] / "systemd/completions"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fusefs import cli, options
+from fusefs import config as options
+from fusefs.cli import main as cli
 from fusefs.exits import Exit
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.mount.commands import clear
+from tests.support.commands import clear
 from tests.support.readme import blocks
 
 ELSEWHERE = {

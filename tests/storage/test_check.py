@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from storage import demo
-from storage.check import Report, check, main_report
+from storage.check.check import Report, check, main_report
+from storage.demo import demo
 from storage.errors import StoreError
 
 SLUG = "crab_tg-42_1"

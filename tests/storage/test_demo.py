@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import demo
+from storage.demo import demo
 from storage.errors import StoreError
-from storage.files import open_directory
-from storage.kinds import Kind, NotAStep, classify
-from storage.replay import load
-from storage.slug import parse_session, session_prefix
+from storage.formats.kinds import Kind, NotAStep, classify
+from storage.formats.slug import parse_session, session_prefix
+from storage.posix import open_directory
+from storage.session.replay import load
 
 
 def test_sample_stores_are_equal_to_the_last_byte_and_time(tmp_path: Path) -> None:

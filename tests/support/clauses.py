@@ -1,6 +1,6 @@
 """The clauses of SEMANTICS.md and the tests that pin them.
 
-`python -m tests.support.clauses` writes the list at the end of it.
+`python -m tests.support.clauses` writes the list, tests/CLAUSES.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 SEMANTICS = PROJECT / "SEMANTICS.md"
-HEADING = "## Which tests pin which clause\n"
+LIST = PROJECT / "tests" / "CLAUSES.md"
+HEADING = "# Which tests pin which clause of SEMANTICS.md\n"
 
 
 def clauses() -> list[str]:
@@ -33,10 +34,13 @@ def pinned() -> dict[str, list[str]]:
 
 
 def listing() -> str:
-    """The list for the end of SEMANTICS.md."""
+    """The contents of tests/CLAUSES.md: per clause its tests, one a line."""
     tests = pinned()
-    lines = [f"- {clause}: {', '.join(tests.get(clause, ['none']))}\n" for clause in clauses()]
-    return HEADING + "\n" + "".join(lines)
+    lines = [HEADING]
+    for clause in clauses():
+        lines.append(f"\n## {clause}\n\n")
+        lines += [f"- {test}\n" for test in sorted(tests.get(clause, ["none"]))]
+    return "".join(lines)
 
 
 def _marked(module: ast.Module) -> Iterator[tuple[str, list[str]]]:
@@ -55,5 +59,4 @@ def _in(node: ast.expr) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    text = SEMANTICS.read_text().partition(HEADING)[0].rstrip()
-    SEMANTICS.write_text(f"{text}\n\n{listing()}")
+    LIST.write_text(listing())

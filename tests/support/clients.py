@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
-from tests.mount.commands import environment
+from tests.support.commands import environment
 
 KINDS = ("append", "bulk", "compact", "meta", "create", "delete")
 SESSION = "crab_tg-42_1"

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.mount.commands import environment
+from tests.support.commands import environment
 from tests.support.stores import compaction, entry
 from tests.support.writers import text
 

@@ -26,15 +26,15 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 import trio
 
-from fusefs import options
-from fusefs.attributes import Attributes
+from fusefs import config as options
+from fusefs.daemon.logs import NOTICE
 from fusefs.failures import Caller
-from fusefs.logs import NOTICE
-from fusefs.nodes import ROOT_INO
-from fusefs.tree import Tree
+from fusefs.filesystem import Tree
+from fusefs.inodes.attributes import Attributes
+from fusefs.inodes.inode import ROOT_INO
 from storage.errors import StoreError
-from storage.sessions import Store
-from tests.mount.commands import until
+from storage.store import Store
+from tests.support.commands import until
 from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 

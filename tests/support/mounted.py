@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from tests.mount.commands import STEPFS, clear, environment, is_mounted, until
+from tests.support.commands import STEPFS, clear, environment, is_mounted, until
 
 SECONDS = 60.0
 ALLOWED = ("is skipped:", "is mounted at", "unmounted")

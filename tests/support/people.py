@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mount.commands import Answer, environment
+from tests.support.commands import Answer, environment
 
 SECONDS = 60
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.mount.commands import until
+from tests.support.commands import until
 from tests.support.mounted import Mount
 
 _LOOP = "epoll_wait"

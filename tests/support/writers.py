@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.mount.commands import environment
+from tests.support.commands import environment
 
 LINES_AN_OPEN = 50
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from storage.kinds import Kind, classify
+from storage.formats.kinds import Kind, classify
 from tests.support.drivers import Driver
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 

@@ -1,0 +1,89 @@
+"""`stepfs status`: what a mount tells of itself, for people and for programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import orjson
+
+from fusefs import mounts as mountinfo
+from fusefs.exits import CommandError, Exit
+from fusefs.mounts import Health
+from storage.errors import printable
+
+INDENT = "  "
+
+
+def command(path: str, *, as_json: bool) -> str:
+    """The status of the mount at `path` as text to print; raises `CommandError`."""
+    status = read(mountinfo.stepfs_mountpoint(path))
+    if as_json:
+        return orjson.dumps(status, option=orjson.OPT_INDENT_2).decode()
+    return "\n".join(_lines(status, ""))
+
+
+def read(mountpoint: str) -> dict[str, object]:
+    """`.stepfs/status.json` of the mount at the absolute `mountpoint`; raises `CommandError`."""
+    shown = printable(mountpoint)
+    health = mountinfo.health(mountpoint)
+    if health is Health.DEAD:
+        raise CommandError(
+            Exit.NOT_STEPFS,
+            f"the server of {shown} has died; clear the mount: stepfs umount {shown}",
+        )
+    if health is Health.HUNG:
+        raise CommandError(Exit.FAILED, f"the server of {shown} does not answer")
+    try:
+        with open(os.path.join(mountpoint, ".stepfs", "status.json"), "rb") as file:
+            status = orjson.loads(file.read())
+    except PermissionError:
+        raise CommandError(
+            Exit.PERMISSION, f"the status of {shown} is for the user who mounted it"
+        ) from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CommandError(Exit.FAILED, f"the status of {shown} cannot be read: {error}") from None
+    return status if isinstance(status, dict) else {}
+
+
+def _lines(members: Mapping[str, object], indent: str) -> Iterator[str]:
+    width = max(
+        (len(_label(name)) for name, value in members.items() if _is_short(value)), default=0
+    )
+    for name, value in members.items():
+        label = _label(name)
+        if isinstance(value, Mapping):
+            yield f"{indent}{label}:"
+            yield from _lines(value, indent + INDENT)
+        elif isinstance(value, list) and value:
+            yield f"{indent}{label}:"
+            yield from (f"{indent}{INDENT}{_item(item)}" for item in value)
+        else:
+            yield f"{indent}{label + ':':<{width + 1}} {_value(name, value)}"
+
+
+def _is_short(value: object) -> bool:
+    return not isinstance(value, Mapping) and not (isinstance(value, list) and value)
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
+
+
+def _item(item: object) -> str:
+    if isinstance(item, Mapping):
+        return ", ".join(f"{_label(name)} {_value(name, value)}" for name, value in item.items())
+    return str(item)
+
+
+def _value(name: str, value: object) -> str:
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and name.endswith("seconds"):
+        return str(timedelta(seconds=round(value))) if value >= 60 else f"{value:.3g} s"
+    if isinstance(value, int) and name.endswith("bytes"):
+        return f"{value / 2**20:.1f} MiB"
+    return f"{value:,}" if isinstance(value, int) and name != "pid" else str(value)

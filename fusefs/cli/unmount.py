@@ -1,0 +1,181 @@
+"""Taking a mount away: `stepfs umount`, and what a server that died has left."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fusefs.cli.status import read
+from fusefs.exits import CommandError, Exit
+from fusefs.mounts import stepfs_mountpoint
+from storage.errors import printable
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+CAP_SYS_ADMIN = 21
+PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+FUSERMOUNT_SECONDS = 30
+SERVER_SECONDS = 60
+NAMED_USERS = 3
+
+
+def privileged() -> bool:
+    """Whether this process may mount and unmount by itself, without fusermount3."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1)
+    return False
+
+
+def fusermount() -> str | None:
+    """Where fusermount3 is, also under a bare PATH; None if it is not installed."""
+    return shutil.which("fusermount3", path=os.environ.get("PATH", "") + ":" + PLACES)
+
+
+def detach(mountpoint: str, *, lazy: bool) -> None:
+    """Unmount what is shown at the absolute `mountpoint`.
+
+    `lazy` takes it out of sight at once, though it is in use. Raises OSError, EBUSY among them.
+    """
+    if privileged():
+        _umount2(mountpoint, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0))
+    else:
+        _fusermount(mountpoint, "-uz" if lazy else "-u")
+
+
+def _umount2(mountpoint: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), mountpoint)
+
+
+def _fusermount(mountpoint: str, how: str) -> None:
+    helper = fusermount()
+    if helper is None:
+        raise OSError(errno.EPERM, "fusermount3 is not installed", mountpoint)
+    done = subprocess.run(
+        [helper, how, "--", mountpoint],
+        env={"PATH": PLACES, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=FUSERMOUNT_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        number = errno.EBUSY if "busy" in done.stderr else errno.EPERM
+        raise OSError(number, done.stderr.strip() or os.strerror(number), mountpoint)
+
+
+def command(path: str, *, lazy: bool) -> None:
+    """`stepfs umount`: returns when the mount is gone and its server has finished its work.
+
+    With `lazy` the server goes on for those who still use the mount. Raises `CommandError`.
+    """
+    mountpoint = stepfs_mountpoint(path)
+    with _server_of(mountpoint) as server:
+        try:
+            detach(mountpoint, lazy=lazy)
+        except OSError as error:
+            raise CommandError(Exit.FAILED, _refusal(mountpoint, error)) from None
+        if server is not None and not lazy:
+            _wait(server, mountpoint)
+
+
+@contextmanager
+def _server_of(mountpoint: str) -> Iterator[int | None]:
+    """A pidfd of the process that serves `mountpoint`, None where it cannot be told."""
+    pid = _server_pid(mountpoint)
+    if pid is None:
+        yield None
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor if _has_fuse_open(pid) else None
+    finally:
+        os.close(descriptor)
+
+
+def _server_pid(mountpoint: str) -> int | None:
+    try:
+        pid = read(mountpoint).get("pid")
+    except CommandError:
+        return None
+    return pid if isinstance(pid, int) and pid > 0 else None
+
+
+def _has_fuse_open(pid: int) -> bool:
+    return any(target == "/dev/fuse" for target in _opened(pid))
+
+
+def _wait(server: int, mountpoint: str) -> None:
+    poll = select.poll()
+    poll.register(server, select.POLLIN)
+    if not poll.poll(SERVER_SECONDS * 1000):
+        raise CommandError(
+            Exit.FAILED,
+            f"{printable(mountpoint)} is unmounted, but its server has not ended "
+            f"after {SERVER_SECONDS} s",
+        )
+
+
+def _refusal(mountpoint: str, error: OSError) -> str:
+    shown = printable(mountpoint)
+    if error.errno != errno.EBUSY:
+        return f"could not unmount {shown}: {error.strerror}"
+    users = ", ".join(_users(mountpoint)) or "a process that is not yours"
+    return f"{shown} is in use by {users}; leave it, or unmount it lazily: stepfs umount -l {shown}"
+
+
+def _users(mountpoint: str) -> list[str]:
+    """The processes that stand in the mount or hold its files open, as far as /proc tells."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == os.getpid():
+            continue
+        places = [
+            *_linked(f"/proc/{name}/cwd"),
+            *_linked(f"/proc/{name}/root"),
+            *_opened(int(name)),
+        ]
+        if any((place + "/").startswith(mountpoint + "/") for place in places):
+            found.append(f"{_command_name(name)} (pid {name})")
+    more = len(found) - NAMED_USERS
+    return found if more <= 0 else [*found[:NAMED_USERS], f"{more} more"]
+
+
+def _opened(pid: int) -> list[str]:
+    directory = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [target for name in names for target in _linked(f"{directory}/{name}")]
+
+
+def _linked(path: str) -> list[str]:
+    try:
+        return [os.readlink(path)]
+    except OSError:
+        return []
+
+
+def _command_name(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as comm:
+            return printable(comm.read().rstrip(b"\n"))
+    except OSError:
+        return "a process"

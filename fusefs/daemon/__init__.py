@@ -1,0 +1,1 @@
+"""The serving process: its life, signals, systemd and logs."""

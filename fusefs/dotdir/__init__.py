@@ -1,0 +1,1 @@
+"""`.stepfs`: what the mount tells of itself and of all sessions."""

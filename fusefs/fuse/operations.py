@@ -1,0 +1,285 @@
+"""Between pyfuse3 and the tree: translates, counts, and lets no error end the mount (G19)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileInfo,
+    FUSEError,
+    PollHandle,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from fusefs.failures import Caller
+from fusefs.filesystem import Tree
+from fusefs.inodes.attributes import Attributes
+from storage.errors import StoreError
+
+log: Final = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def handler(
+    method: Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
+    """Count an operation; what is refused becomes its errno, what is unexpected EIO and a traceback.
+
+    Any other exception that left a handler would end the mount.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    async def handle(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.tree.report.operation(name):
+            try:
+                return await method(self, *args, **kwargs)
+            except StoreError as error:
+                raise FUSEError(error.errno) from None
+            except FUSEError:
+                raise
+            except OSError as error:
+                log.exception("%s failed", name)
+                raise FUSEError(error.errno or errno.EIO) from None
+            except Exception:
+                log.exception("%s failed", name)
+                raise FUSEError(errno.EIO) from None
+
+    return handle
+
+
+class Adapter(pyfuse3.Operations):
+    """pyfuse3's operations, done by a tree.
+
+    Extended attributes are left at ENOSYS, upon which the kernel asks for none of any file again.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree, on_live: Callable[[], None]) -> None:
+        super().__init__()
+        self.tree = tree
+        self._on_live = on_live
+
+    def init(self) -> None:
+        self._on_live()
+
+    @handler
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return _entry(await self.tree.lookup(parent_inode, os.fsdecode(name)))
+
+    @handler
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return _entry(await self.tree.getattr(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, lookups in inode_list:
+            try:
+                self.tree.forget(inode, lookups)
+            except Exception:
+                log.exception("forget failed")
+
+    @handler
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return os.fsencode(await self.tree.readlink(inode))
+
+    @handler
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self.tree.opendir(inode, _caller(ctx))
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        await self.tree.prepare(fh, start_id)
+        for entry in self.tree.entries(fh, start_id):
+            found = _entry(entry.attributes)
+            taken = pyfuse3.readdir_reply(token, os.fsencode(entry.name), found, entry.next)
+            if entry.node is None:
+                if not taken:
+                    return
+            elif taken:
+                entry.node.lookups += 1
+            else:
+                self.tree.forget(entry.node.ino, 0)
+                return
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        self.tree.releasedir(fh)
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        pass
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        opened = await self.tree.open(inode, flags, _caller(ctx))
+        return FileInfo(fh=opened.handle, direct_io=not opened.cached, keep_cache=opened.cached)
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return cast(bytes, await self.tree.read(fh, off, size))
+
+    @handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self.tree.write(fh, buf)
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        await self.tree.flush(fh)
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self.tree.fsync(fh)
+
+    @handler
+    async def release(self, fh: int) -> None:
+        await self.tree.release(fh)
+
+    @handler
+    async def poll(
+        self,
+        inode: int,
+        fh: int,
+        poll_handle: PollHandle | None,
+        ctx: RequestContext,
+    ) -> int:
+        return await self.tree.poll(fh, None if poll_handle is None else _Waiter(poll_handle))
+
+    @handler
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        return _entry(await self.tree.setattr(inode, _caller(ctx)))
+
+    @handler
+    async def mkdir(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        return _entry(await self.tree.mkdir(parent_inode, os.fsdecode(name), _caller(ctx)))
+
+    @handler
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self.tree.rmdir(parent_inode, os.fsdecode(name), _caller(ctx))
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        found = os.fstatvfs(self.tree.store.fd)
+        told = StatvfsData()
+        for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
+            setattr(told, f"f_{field}", getattr(found, f"f_{field}"))
+        told.f_namemax = found.f_namemax
+        return told
+
+    @handler
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._refuse(parent_inode, name, "unlink", ctx)
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        self._refuse(parent_inode_old, name_old, "rename", ctx)
+
+    @handler
+    async def link(
+        self,
+        inode: int,
+        new_parent_inode: int,
+        new_name: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        self._refuse(new_parent_inode, new_name, "link", ctx)
+
+    @handler
+    async def symlink(
+        self,
+        parent_inode: int,
+        name: bytes,
+        target: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        self._refuse(parent_inode, name, "symlink", ctx)
+
+    @handler
+    async def mknod(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        rdev: int,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        self._refuse(parent_inode, name, "mknod", ctx)
+
+    @handler
+    async def create(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        self._refuse(parent_inode, name, "create", ctx)
+
+    def _refuse(
+        self, parent_inode: int, name: bytes, operation: str, ctx: RequestContext
+    ) -> NoReturn:
+        self.tree.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
+
+
+class _Waiter:
+    def __init__(self, handle: PollHandle) -> None:
+        self._handle = handle
+
+    def notify(self) -> None:
+        with contextlib.suppress(OSError):
+            self._handle.notify()
+
+
+def _entry(attributes: Attributes) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = attributes.ino
+    entry.entry_timeout = attributes.entry_timeout
+    entry.attr_timeout = attributes.attr_timeout
+    entry.st_mode = attributes.mode
+    entry.st_nlink = attributes.nlink
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_size = attributes.size
+    entry.st_blksize = 4096
+    entry.st_blocks = -(-attributes.size // 512)
+    entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+    return entry
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    return Caller(ctx.pid, ctx.uid, ctx.gid)

@@ -1,0 +1,153 @@
+"""A store served at a mountpoint: made, mounted, served, closed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from fusefs.config import MountOptions
+from fusefs.filesystem import Tree
+from fusefs.fuse.abort_guard import Guard
+from fusefs.fuse.kernel_cache import KernelCaches
+from fusefs.fuse.operations import Adapter
+from storage.errors import StoreError, printable
+from storage.store import Store
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
+JOIN_SECONDS: Final = 2.0
+SWEEP_PAUSE: Final = 0.03
+"""Seconds between two parts of the sweep, which who mounts a big store and lists it must not feel."""
+MOST_TASKS: Final = 1000
+"""Operations at once. Some wait for pages that others have to read, so there must be enough."""
+log: Final = logging.getLogger(__name__)
+
+
+class Server:
+    """One mount, from its making to its end."""
+
+    def __init__(self, store_path: str, mountpoint: str, options: MountOptions) -> None:
+        """Opens the store. Raises `StoreError`."""
+        self._mountpoint = mountpoint
+        self._options = options
+        self._kernel = KernelCaches()
+        self._on_live: Callable[[], None] = lambda: None
+        self.tree = Tree(Store(store_path), options, self._kernel)
+        self._mounted = False
+        self._guard: Guard | None = None
+        self._rate: tuple[float, int] = (time.monotonic(), 0)
+
+    def mount(self) -> None:
+        """Mount; requests wait until `serve`. Raises `StoreError`."""
+        os.umask(0)
+        adapter = Adapter(self.tree, lambda: self._on_live())
+        try:
+            pyfuse3.init(adapter, self._mountpoint, self._fuse_options())
+        except RuntimeError as error:
+            sentence = f"could not mount at {printable(self._mountpoint)}"
+            denied = errno.EPERM if os.geteuid() != 0 else errno.EIO
+            raise StoreError(denied, "mount-failed", sentence) from error
+        self._mounted = True
+        self._guard = Guard(os.path.abspath(self._mountpoint))
+
+    async def serve(self, on_live: Callable[[], None]) -> None:
+        """Serve until unmounted or stopped; `on_live` is called when the mount answers."""
+        self._on_live = on_live
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._kernel.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.tree.run)
+            if not self._options.read_only:
+                nursery.start_soon(self._sweep)
+            await pyfuse3.main(max_tasks=MOST_TASKS)
+            await self.tree.finish()
+            nursery.cancel_scope.cancel()
+
+    async def _sweep(self) -> None:
+        """Remove what a crash left of sessions that were being made or deleted."""
+
+        def pause() -> None:
+            trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
+
+        try:
+            await trio.to_thread.run_sync(self.tree.store.sweep, pause)
+        except (StoreError, OSError) as error:
+            log.warning("what crashes left in the store could not be cleared: %s", error)
+
+    def stop(self) -> None:
+        """End `serve` once the operations that were begun are done. On the loop."""
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        """Unmount, lazily if it is busy, and close everything."""
+        self._kernel.stop(JOIN_SECONDS)
+        if self._mounted:
+            pyfuse3.close(unmount=True)
+            self._mounted = False
+        if self._guard is not None:
+            self._guard.dismiss()
+        self.tree.close()
+
+    def reload(self) -> None:
+        """Look at the whole store again, and at the daemon's memory."""
+        self.tree.changes.everything_changed()
+
+    def status(self) -> Mapping[str, Any]:
+        """What `status.json` says."""
+        return self.tree.report.make(self.tree)
+
+    def status_line(self) -> str:
+        """One line: the store, its sessions that are looked at, and operations a second."""
+        now, done = time.monotonic(), self.tree.report.done.total()
+        since, before = self._rate
+        self._rate = (now, done)
+        rate = (done - before) / max(now - since, 0.001)
+        store = printable(self.tree.store.path)
+        return f"serving {store}: {len(self.tree.live)} sessions in use, {rate:.0f} operations/s"
+
+    def dump(self) -> str:
+        """The operations under way, and the stacks of all tasks and threads. On the loop."""
+        lines = [f"under way: {o}" for o in self.status()["in_flight"]]
+        lines += _tasks(trio.lowlevel.current_root_task())
+        frames = sys._current_frames()
+        for thread in threading.enumerate():
+            lines.append(f"thread {thread.name}")
+            frame = frames.get(thread.ident or 0)
+            lines += [line.rstrip() for line in traceback.format_stack(frame)] if frame else []
+        return "\n".join(lines)
+
+    def _fuse_options(self) -> set[str]:
+        options = {"default_permissions", "subtype=stepfs", f"fsname={self._fsname()}"}
+        if self._options.allow_other:
+            options.add("allow_other")
+        if self._options.read_only:
+            options.add("ro")
+        return options
+
+    def _fsname(self) -> str:
+        """The store's path as an option: pyfuse3 takes ASCII only, and a comma ends an option."""
+        path = os.fsencode(self.tree.store.path)
+        text = "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in path)
+        return text.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _tasks(task: trio.lowlevel.Task | None) -> Iterator[str]:
+    if task is None:
+        return
+    yield f"task {task.name}"
+    for frame, line in task.iter_await_frames():
+        code = frame.f_code
+        yield f"  {code.co_filename}:{line} in {code.co_qualname}"
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _tasks(child)

@@ -1,0 +1,1 @@
+"""What is open: views, control files, documents."""

@@ -1,0 +1,235 @@
+"""Control files: lines that are written, and what they do (G5-G8).
+
+Framing is by newline, per open file. Nothing else of a file means anything here: no offset, no size.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from fusefs.failures import Caller, Failures
+from fusefs.handles.base import OpenFile
+from fusefs.session.lock import Turn
+from fusefs.session.meta_counter import Counting
+from fusefs.session.writer import Storing
+from storage.errors import StoreError
+from storage.formats.accept import archive_name, compaction, stored_form
+from storage.formats.kinds import Kind, Step, classify
+from storage.store import now
+
+INLINE_BYTES: Final = 1 << 14
+"""Lines of so few bytes are judged on the loop."""
+
+
+@dataclass(slots=True)
+class Lines:
+    """The complete lines that a write makes, and what is left over."""
+
+    whole: list[bytes] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """Where each line ends in the bytes written, its newline included."""
+    rest: bytes = b""
+
+    @classmethod
+    def of(cls, pending: bytes, data: bytes) -> Lines:
+        """Cut `data`, whose first line began with `pending`."""
+        lines, at = cls(), 0
+        while (newline := data.find(b"\n", at)) >= 0:
+            line = data[at:newline]
+            lines.whole.append(pending + line if not lines.whole else line)
+            lines.ends.append(newline + 1)
+            at = newline + 1
+        lines.rest = data[at:]
+        return lines
+
+
+class Control(OpenFile):
+    """An open control file: takes lines, and stores what each of them says.
+
+    Its pending bytes belong to the task that holds `_turn`: writes and flushes of one open file,
+    which may come from several processes, are done one after the other.
+    """
+
+    def __init__(
+        self,
+        storing: Storing,
+        counting: Counting,
+        failures: Failures,
+        caller: Caller,
+        limit: int,
+        text: bytes,
+    ) -> None:
+        self.session: str = storing.live.slug
+        self.caller = caller
+        self._storing = storing
+        self._counting = counting
+        self._failures = failures
+        self._limit = limit
+        self._text = text
+        """What it read as when it was opened."""
+        self._pending = bytearray()
+        self._writes = 0
+        """How many writes the pending bytes came in."""
+        self._ended = False
+        """The last line was taken at a flush: a newline that comes now is its own."""
+        self._why: str | None = None
+        """Why the pending bytes could not be stored at a flush."""
+        self._turn = Turn()
+        storing.live.users += 1
+
+    @abstractmethod
+    def judge(self, line: bytes) -> Step:
+        """The step that a line becomes. Raises `StoreError`."""
+
+    @abstractmethod
+    def takes_at_flush(self) -> bool:
+        """Whether a line without newline may be complete."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._text[offset : offset + size]
+
+    async def write(self, data: bytes) -> int:
+        """Take lines (G5, G6): how many bytes of `data` were, up to a line that is refused."""
+        async with self._turn:
+            own_newline, self._ended = self._ended and data.startswith(b"\n"), False
+            if not own_newline:
+                return await self._take(data)
+            try:
+                return 1 + (await self._take(data[1:]) if len(data) > 1 else 0)
+            except StoreError:
+                return 1  # who writes the rest again is told
+
+    async def flush(self) -> None:
+        """Store a last line without newline if it is complete (G7), and make all durable (G17)."""
+        async with self._turn:
+            if self._pending:
+                try:
+                    await self._take_last()
+                except StoreError as error:
+                    self._why = error.sentence
+                    raise
+        await self._storing.sync()
+
+    async def sync(self) -> None:
+        await self._storing.sync()
+
+    async def release(self) -> None:
+        """What is still pending is lost, and that is said (G7)."""
+        if self._pending:
+            shown = bytes(self._pending[:60]).decode("utf-8", "backslashreplace")
+            sentence = (
+                f"the last line, {len(self._pending)} bytes beginning with {shown!r}, had no newline"
+                f" and is lost: {self._why or 'it was not complete'}"
+            )
+            lost = StoreError(errno.EINVAL, "incomplete-line", sentence)
+            self._failures.record(self.session, self.name, "release", lost, self.caller)
+        self._storing.live.leave()
+
+    async def _take(self, data: bytes) -> int:
+        lines = Lines.of(bytes(self._pending) if b"\n" in data else b"", data)
+        steps, refusal = await self._judge_all(lines.whole)
+        if not lines.whole:
+            return self._keep(data)
+        stored, failure = await self._store(steps)
+        failure = failure or refusal
+        if failure is None and len(lines.rest) > self._limit:
+            failure = self._too_long()
+        if failure is None:
+            self._set_pending(lines.rest)
+            return len(data)
+        if failure is refusal and stored == 0:
+            self._set_pending(b"")
+        if stored == 0:
+            raise failure
+        self._set_pending(b"")
+        return lines.ends[stored - 1]
+
+    def _keep(self, data: bytes) -> int:
+        if len(self._pending) + len(data) > self._limit:
+            self._set_pending(b"")
+            raise self._too_long()
+        self._pending += data
+        self._writes += 1
+        return len(data)
+
+    async def _take_last(self) -> None:
+        if not self.takes_at_flush():
+            sentence = "the last line has no newline and came in several writes: end it with one"
+            raise StoreError(errno.EINVAL, "incomplete-line", sentence)
+        steps, refusal = await self._judge_all([bytes(self._pending)])
+        if refusal is not None:
+            raise refusal
+        _, failure = await self._store(steps)
+        if failure is not None:
+            raise failure
+        self._set_pending(b"")
+        self._ended = True
+
+    def _set_pending(self, data: bytes) -> None:
+        self._pending = bytearray(data)
+        self._writes = 1 if data else 0
+
+    def _too_long(self) -> StoreError:
+        sentence = f"a line is longer than {self._limit} bytes: raise the line_limit option"
+        return StoreError(errno.EFBIG, "line-too-long", sentence)
+
+    async def _judge_all(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
+        if sum(map(len, lines)) <= INLINE_BYTES:
+            return self._judged(lines)
+        return await trio.to_thread.run_sync(self._judged, lines)
+
+    def _judged(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
+        steps: list[Step] = []
+        for line in lines:
+            if len(line) > self._limit:
+                return steps, self._too_long()
+            try:
+                steps.append(self.judge(line))
+            except StoreError as error:
+                return steps, error
+        return steps, None
+
+    async def _store(self, steps: Sequence[Step]) -> tuple[int, StoreError | None]:
+        if not steps:
+            return 0, None
+        stored, failure = await self._storing.append([step.data for step in steps])
+        self._count(steps[:stored])
+        return stored, failure
+
+    def _count(self, steps: Sequence[Step]) -> None:
+        if not steps:
+            return
+        compacted = any(step.kind.is_compaction for step in steps)
+        entries = sum(step.kind is Kind.ENTRY for step in steps)
+        self._counting.stored(self._storing.live, entries, compacted)
+
+
+class OpenAppend(Control):
+    """`append`: a line is an entry, an event or a bare message."""
+
+    name = "append"
+
+    def judge(self, line: bytes) -> Step:
+        return stored_form(line)
+
+    def takes_at_flush(self) -> bool:
+        return True
+
+
+class OpenCompact(Control):
+    """`compact`: a line is the name of an archive. Reading gives the present one."""
+
+    name = "compact"
+
+    def judge(self, line: bytes) -> Step:
+        return classify(compaction(archive_name(line), now()))
+
+    def takes_at_flush(self) -> bool:
+        # Half a name looks like a whole one: only what came at once is taken without newline.
+        return self._writes == 1

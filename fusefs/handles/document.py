@@ -1,0 +1,147 @@
+"""Files that take one JSON object: `meta.json` (G10) and `.stepfs/create` (G11)."""
+
+from __future__ import annotations
+
+import errno
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+import trio
+
+from fusefs.failures import Caller, Failures
+from fusefs.handles.base import OpenFile
+from fusefs.session.known import session_deleted
+from fusefs.session.lock import Turn
+from fusefs.session.session import LiveSession
+from storage.errors import StoreError, from_os_error
+from storage.session import meta
+from storage.store import Store
+
+
+class Document(OpenFile):
+    """Gathers what is written until it is one complete JSON object, and does what that says."""
+
+    def __init__(self, failures: Failures, caller: Caller, limit: int) -> None:
+        self.caller = caller
+        self._failures = failures
+        self._limit = limit
+        self._pending = b""
+        self._turn = Turn()
+
+    @abstractmethod
+    async def apply(self, value: dict[str, Any]) -> None:
+        """Do what the object says. Raises `StoreError`, and changes nothing then."""
+
+    async def write(self, data: bytes) -> int:
+        """Take text; once it is one object, apply it. A refusal discards what was pending."""
+        async with self._turn:
+            if not self._pending and not data.strip():
+                return len(data)
+            text, self._pending = self._pending + data, b""
+            if len(text) > self._limit:
+                sentence = f"the object is longer than {self._limit} bytes"
+                raise StoreError(errno.EFBIG, "line-too-long", sentence)
+            found = meta.first_object(text)
+            if found is None:
+                self._pending = text
+            else:
+                await self.apply(found[0])
+            return len(data)
+
+    async def flush(self) -> None:
+        if self._pending:
+            raise self._incomplete()
+
+    async def release(self) -> None:
+        if self._pending:
+            self._failures.record(
+                self.session, self.name, "release", self._incomplete(), self.caller
+            )
+
+    def _incomplete(self) -> StoreError:
+        sentence = (
+            f"what was written, {len(self._pending)} bytes, is only the beginning of a JSON object:"
+            " nothing was changed"
+        )
+        return StoreError(errno.EINVAL, "incomplete-object", sentence)
+
+
+class OpenMeta(Document):
+    """`meta.json`: reads as the meta at its open; what is written is merged into the meta."""
+
+    name = "meta.json"
+
+    def __init__(
+        self,
+        live: LiveSession,
+        text: bytes,
+        sync: bool,
+        failures: Failures,
+        caller: Caller,
+        limit: int,
+    ) -> None:
+        super().__init__(failures, caller, limit)
+        self.session = live.slug
+        self._live = live
+        self._text = text
+        self._sync = sync
+        live.users += 1
+
+    async def release(self) -> None:
+        await super().release()
+        self._live.leave()
+
+    async def apply(self, value: dict[str, Any]) -> None:
+        def change(now: dict[str, Any]) -> dict[str, Any]:
+            return meta.merged(now, value)
+
+        if self._live.dead:
+            raise session_deleted(self._live.slug)
+        work = partial(meta.update, self._live.fd, change, sync=self._sync)
+        try:
+            await trio.to_thread.run_sync(work)
+        except OSError as error:
+            raise from_os_error(error, "write the meta") from error
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._text[offset : offset + size]
+
+
+class OpenCreate(Document):
+    """`create`: an agent and a sender make a session; the same open file then reads its slug."""
+
+    name = "create"
+
+    def __init__(
+        self, store: Store, sync: bool, failures: Failures, caller: Caller, limit: int
+    ) -> None:
+        super().__init__(failures, caller, limit)
+        self._store = store
+        self._sync = sync
+        self._answer = b""
+        self._written = 0
+
+    async def write(self, data: bytes) -> int:
+        taken = await super().write(data)
+        self._written += taken
+        return taken
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """The slug, at offset 0 as well as from where the writes ended."""
+        start = offset - self._written if offset >= self._written else offset
+        return self._answer[start : start + size]
+
+    async def apply(self, value: dict[str, Any]) -> None:
+        agent, created_by = _who(value)
+        work = partial(self._store.create, agent, created_by, sync=self._sync)
+        slug = await trio.to_thread.run_sync(work)
+        self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _who(value: dict[str, Any]) -> tuple[str, str]:
+    agent, created_by = value.get("agent"), value.get("created_by")
+    if isinstance(agent, str) and isinstance(created_by, str) and len(value) == 2:
+        return agent, created_by
+    sentence = 'a session is made by {"agent":"…","created_by":"…"}, two strings and nothing else'
+    raise StoreError(errno.EINVAL, "not-a-session", sentence)

@@ -1,0 +1,99 @@
+"""What stat(2) is told: sizes, times, owners and modes, which are the store's own (G3, G21)."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from os import stat_result
+from typing import Final
+
+from fusefs.config import MountOptions
+
+TIMEOUT: Final = 1.0
+"""Seconds that the kernel may keep what it was told; changes are pushed long before (G12)."""
+
+
+@dataclass(slots=True)
+class Attributes:
+    """The attributes of one inode; times in nanoseconds, sizes in bytes."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    size: int = 0
+    mtime_ns: int = 0
+    nlink: int = 1
+    """Of a directory 1 as well: it says that its subdirectories are not counted."""
+    entry_timeout: float = TIMEOUT
+    attr_timeout: float = TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Owner, group and permission bits of a file."""
+
+    uid: int
+    gid: int
+    bits: int
+
+
+def _execute_as_read(bits: int) -> int:
+    return (bits & 0o111) << 2
+
+
+def _write_where_create(bits: int) -> int:
+    """The classes that may create files in a directory: those that may write and enter it."""
+    return bits & 0o222 & (bits & 0o111) << 1
+
+
+class Rules:
+    """Who may do what, from the store's own mode bits and the mount's options."""
+
+    def __init__(self, options: MountOptions, mounter: tuple[int, int]) -> None:
+        self._options = options
+        self._mounter = mounter
+
+    def view(self, meta: stat_result) -> Rights:
+        """Readable by whoever may read the meta."""
+        return self._shown(meta.st_uid, meta.st_gid, meta.st_mode & 0o444)
+
+    def append(self, directory: stat_result) -> Rights:
+        """Writable by whoever may create files there; readable as empty by whoever may enter."""
+        bits = directory.st_mode
+        allowed = _write_where_create(bits) | _execute_as_read(bits)
+        return self._shown(directory.st_uid, directory.st_gid, allowed)
+
+    def control(self, directory: stat_result, meta: stat_result) -> Rights:
+        """Writable by whoever may create files there, readable by whoever may read the meta.
+
+        One file has one owner: where those of directory and meta differ, only who may read the meta
+        as anybody may read it here.
+        """
+        read = meta.st_mode & 0o444
+        if (directory.st_uid, directory.st_gid) != (meta.st_uid, meta.st_gid):
+            anybody = read >> 3 & read & 0o004
+            read = anybody * 0o111
+        allowed = _write_where_create(directory.st_mode) | read
+        return self._shown(directory.st_uid, directory.st_gid, allowed)
+
+    def directory(self, found: stat_result) -> Rights:
+        """A directory of the store, as it is."""
+        return self._shown(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+
+    def public(self, root: stat_result, directory: bool) -> Rights:
+        """What tells no more than a listing of the store: for whoever may list it."""
+        bits = root.st_mode & 0o444
+        return self._shown(root.st_uid, root.st_gid, bits | (bits >> 2 if directory else 0))
+
+    def private(self) -> Rights:
+        """For the mounting user alone: it tells of all sessions."""
+        return self._shown(*self._mounter, 0o400)
+
+    def _shown(self, uid: int, gid: int, bits: int) -> Rights:
+        options = self._options
+        return Rights(
+            uid if options.uid is None else options.uid,
+            gid if options.gid is None else options.gid,
+            bits & ~options.umask,
+        )

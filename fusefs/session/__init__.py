@@ -1,0 +1,1 @@
+"""One session: what is known of it, its writer, and the pool of live ones."""

@@ -1,0 +1,1 @@
+"""Finds and mends what is wrong with a store."""

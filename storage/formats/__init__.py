@@ -1,0 +1,1 @@
+"""What documents are: JSON text, kinds of step, slugs, and what may be appended."""

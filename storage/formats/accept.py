@@ -1,0 +1,89 @@
+"""What a line written to a control file is stored as (G5, G6, G8)."""
+
+from __future__ import annotations
+
+import unicodedata
+from errno import EINVAL
+
+import orjson
+
+from storage.errors import StoreError
+from storage.formats.jsontext import WHITE_SPACE, NotJSON, parse
+from storage.formats.kinds import NotAStep, Step, classify, classify_value
+
+ARCHIVE_NAME_BYTES_MAX = 255
+
+_KEYS_OF_STEPS = frozenset({"message", "event", "archive_name", "compact"})
+_RIGHT = (
+    'a line is an entry {"message":{"role":"user","content":"…"}}, its message alone, or an event'
+)
+
+
+def stored_form(line: bytes) -> Step:
+    """The step that `line`, appended without its newline, is stored as (G5).
+
+    An entry or event is stored as it is, a bare message wrapped as an entry. Raises `StoreError`
+    with EINVAL for anything that the reference would not load as entry or event from the bytes to
+    be stored, for compactions and for arrays (G6); its code is `"empty-line"`, `"not-utf8"`,
+    `"not-json"`, `"too-deep"`, `"compaction"` or `"not-a-step"`.
+    """
+    if not line.strip(WHITE_SPACE):
+        raise StoreError(EINVAL, "empty-line", f"the line is empty: {_RIGHT}")
+    try:
+        value = parse(line)
+    except NotJSON as error:
+        raise StoreError(EINVAL, error.code, f"{error.sentence}; {_RIGHT}") from None
+    try:
+        if _is_bare_message(value):
+            step = classify(b'{"message":' + line + b"}")
+        else:
+            step = classify_value(value, line)
+    except NotAStep as error:
+        raise StoreError(EINVAL, "not-a-step", f"{error.sentence}; {_RIGHT}") from None
+    if step.kind.is_compaction:
+        raise StoreError(
+            EINVAL,
+            "compaction",
+            "a compaction is not appended: write the name of its archive to compact",
+        )
+    return step
+
+
+def compaction(archive_name: str, archived_at: str) -> bytes:
+    """The bytes of a compaction step, as the daemon writes them; `archived_at` is RFC 3339."""
+    return orjson.dumps({"archive_name": archive_name, "archived_at": archived_at})
+
+
+def archive_name(line: bytes) -> str:
+    """The archive name that `line`, written to `compact` without its newline, is (G8).
+
+    Raises `StoreError` with EINVAL; its code is `"empty-line"`, `"name-too-long"`, `"not-utf8"` or
+    `"control-character"`.
+    """
+    if not line:
+        raise StoreError(EINVAL, "empty-line", "the line is empty: write the name of an archive")
+    if len(line) > ARCHIVE_NAME_BYTES_MAX:
+        raise StoreError(
+            EINVAL,
+            "name-too-long",
+            f"the archive name is {len(line)} bytes long: "
+            f"it must be at most {ARCHIVE_NAME_BYTES_MAX}",
+        )
+    try:
+        name = line.decode()
+    except UnicodeDecodeError as error:
+        sentence = f"not UTF-8 at byte {error.start}: an archive name is text"
+        raise StoreError(EINVAL, "not-utf8", sentence) from None
+    for character in name:
+        if unicodedata.category(character) == "Cc":
+            raise StoreError(
+                EINVAL,
+                "control-character",
+                f"the archive name holds the control character U+{ord(character):04X}: "
+                "it must hold none",
+            )
+    return name
+
+
+def _is_bare_message(value: object) -> bool:
+    return isinstance(value, dict) and "role" in value and _KEYS_OF_STEPS.isdisjoint(value)

@@ -1,0 +1,1 @@
+"""Steps as text: JSON lines and Markdown."""

@@ -1,0 +1,1 @@
+"""The files of one session: steps, their index, replay, the meta."""

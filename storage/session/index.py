@@ -1,0 +1,140 @@
+"""The index of a session: which step numbers its directory holds, in order.
+
+It is plain state with one owner, the loop of whoever keeps it; `scan` alone may run in a thread.
+Steps never change in the usual case, so the index is filled by one listing and then kept up to date
+by the names that change (G24).
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from storage.posix import reopened
+from storage.session.steps import NUMBER_MAX, step_name, step_number
+
+
+@dataclass(slots=True)
+class Index:
+    """The numbers of a session's steps, sorted; one number may have several names (`step-1`)."""
+
+    numbers: array[int] = field(default_factory=lambda: array("Q"))
+    odd: dict[int, list[str]] = field(default_factory=dict)
+    """Every name of a number that has one not written as `step_name` writes it."""
+    strange: list[tuple[str, str]] = field(default_factory=list)
+    """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
+    stamps: dict[str, int] | None = None
+    """What identifies the contents of each step, kept only where no events tell of changes."""
+
+    @property
+    def greatest(self) -> int:
+        """The greatest number, 0 in an empty session."""
+        return self.numbers[-1] if self.numbers else 0
+
+    def add(self, name: str) -> int | None:
+        """Take in a new name; its number if the index changed, None if it is known or no step's."""
+        number = step_number(name)
+        if number is None or number > NUMBER_MAX:
+            return None
+        if number > self.greatest and name == step_name(number):
+            self.numbers.append(number)
+            return number
+        known = self.has(number)
+        if self.knows(name, number):
+            return None
+        if known or name != step_name(number):
+            names = self.names(number) if known else []
+            self.odd[number] = sorted([*names, name])
+        if not known:
+            insort(self.numbers, number)
+        return number
+
+    def discard(self, name: str) -> int | None:
+        """Take out a name that is gone; its number if the index changed."""
+        number = step_number(name)
+        if number is None or not self.knows(name, number):
+            return None
+        left = [other for other in self.names(number) if other != name]
+        self.odd.pop(number, None)
+        if not left:
+            del self.numbers[bisect_left(self.numbers, number)]
+        elif left != [step_name(number)]:
+            self.odd[number] = left
+        return number
+
+    def has(self, number: int) -> bool:
+        """Whether a step of that number is known."""
+        if number > self.greatest:
+            return False
+        at = bisect_left(self.numbers, number)
+        return at < len(self.numbers) and self.numbers[at] == number
+
+    def knows(self, name: str, number: int) -> bool:
+        """Whether `name`, a name of that number, is known."""
+        return self.has(number) and name in self.names(number)
+
+    def names(self, number: int) -> list[str]:
+        """The names of a known number, in the order in which they are shown."""
+        return self.odd.get(number) or [step_name(number)]
+
+    def before(self, number: int, most: int) -> Sequence[int]:
+        """At most `most` numbers less than `number`, the greatest ones, ascending."""
+        at = bisect_left(self.numbers, number)
+        return self.numbers[max(0, at - most) : at]
+
+    def between(self, first: int, last: int, most: int) -> Sequence[int]:
+        """At most `most` numbers from `first` to `last`, both included, the lowest ones, ascending."""
+        start = bisect_left(self.numbers, first)
+        return self.numbers[start : min(start + most, bisect_right(self.numbers, last))]
+
+
+def scan(session_fd: int, stamped: bool = False) -> Index:
+    """List a session's directory. With `stamped`, look at each step's identity as well.
+
+    Raises `OSError` as the listing does. Safe in a thread: it touches nothing shared.
+    """
+    index = Index(stamps={} if stamped else None)
+    numbers: list[int] = []
+    with reopened(session_fd) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            name = entry.name
+            if not name.startswith("step-"):
+                continue
+            number = step_number(name)
+            if number is None:
+                continue
+            if number > NUMBER_MAX:
+                index.strange.append((name, f"its number is over {NUMBER_MAX}"))
+                continue
+            if not entry.is_file(follow_symlinks=False):
+                index.strange.append((name, "it is no regular file"))
+                continue
+            if name != step_name(number):
+                index.odd.setdefault(number, []).append(name)
+            numbers.append(number)
+            if index.stamps is not None:
+                index.stamps[name] = _stamp(entry)
+    numbers.sort()
+    if index.odd:
+        numbers = _settle_odd(numbers, index.odd)
+    index.numbers = array("Q", numbers)
+    return index
+
+
+def _stamp(entry: os.DirEntry[str]) -> int:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    return hash((found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size))
+
+
+def _settle_odd(numbers: list[int], odd: dict[int, list[str]]) -> list[int]:
+    for number, names in odd.items():
+        if numbers.count(number) > len(names):
+            names.append(step_name(number))
+        names.sort()
+    return sorted(set(numbers))

@@ -1,0 +1,273 @@
+"""The meta: one JSON object a session, that others rewrite at the same time (G9, G10)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from storage import posix as files
+from storage.errors import StoreError
+from storage.formats import jsontext
+from storage.formats.splice import encoded, spliced
+
+NAME = "meta"
+REQUIRED = ("agent", "created_by", "created_at")
+ASIDE = f".meta.{os.uname().nodename.replace('/', '-')}.tmp"
+"""Where an update is written aside: one name a host, so that whoever has the lock may clear it."""
+NEXT = f"{ASIDE}.next"
+TEMPORARIES = (ASIDE, NEXT)
+ABSENT = {"title": "", "updated_at": "", "message_count": 0}
+"""What the daemon takes keys to be that are not there."""
+KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
+
+LOCK_SECONDS = 10.0
+U64_MAX = 2**64 - 1
+
+Meta = dict[str, Any]
+Change = Callable[[Meta], Meta | None]
+Seen = tuple[bytes, os.stat_result]
+
+
+def check(value: object) -> Meta:
+    """`value` if the daemon would read it as a meta. Raises StoreError EINVAL."""
+    if not isinstance(value, dict):
+        raise _invalid("the meta must be one JSON object")
+    if isinstance(value, jsontext.Repeating) and value.keys_repeated & KNOWN:
+        raise _invalid(f"the meta repeats {', '.join(sorted(value.keys_repeated & KNOWN))}")
+    for key in REQUIRED:
+        if not isinstance(value.get(key), str):
+            raise _invalid(f'the meta needs "{key}", a string')
+    for key in ("title", "updated_at"):
+        if not isinstance(value.get(key, ""), str):
+            raise _invalid(f'"{key}" must be a string')
+    if not isinstance(value.get("summary"), str | None):
+        raise _invalid('"summary" must be a string')
+    count = value.get("message_count", 0)
+    if type(count) is not int or not 0 <= count <= U64_MAX:
+        raise _invalid('"message_count" must be a whole number from 0')
+    return value
+
+
+def merged(meta: Meta, patch: Meta) -> Meta:
+    """`meta` after the merge patch `patch` (RFC 7396), checked (G10). Neither is changed.
+
+    What the patch does not touch is the same object as before. Raises StoreError EINVAL for
+    another `created_at`, a required key deleted, or a known key of the wrong type.
+    """
+    result = check(_patched(meta, patch))
+    if result["created_at"] != meta["created_at"]:
+        raise _invalid('"created_at" never changes')
+    return result
+
+
+def _patched(target: object, patch: Meta) -> Meta:
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = _patched(result.get(key), value)
+        else:
+            result[key] = value
+    return result
+
+
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}"]', re.DOTALL)
+
+
+def first_object(text: bytes) -> tuple[Meta, int] | None:
+    """The JSON object that `text` is and the offset of its end; None while it may become one.
+
+    White space around it is allowed (G10). Raises StoreError EINVAL as soon as the text begins with
+    anything else, goes on after the object, or closes an object that is no JSON.
+    """
+    start = len(text) - len(text.lstrip(b" \t\n\r"))
+    if start == len(text):
+        return None
+    if text[start] != ord("{"):
+        raise _invalid("a JSON object is needed, it begins with {")
+    end = _end_of_object(text, start)
+    if end is None:
+        return None
+    if text[end:].strip(b" \t\n\r"):
+        raise _invalid(f"nothing may follow the JSON object that ends at byte {end}")
+    value: Meta = _value(text[:end])
+    return value, end
+
+
+def _value(data: bytes) -> Any:
+    try:
+        jsontext.parse(data)
+        return jsontext.pairs(data)  # keeps big integers, and tells of repeated keys
+    except jsontext.NotJSON as error:
+        raise StoreError(errno.EINVAL, error.code, error.sentence) from None
+
+
+def _end_of_object(text: bytes, start: int) -> int | None:
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        match token.group()[0]:
+            case 0x7B | 0x5B:
+                depth += 1
+            case 0x7D | 0x5D:
+                depth -= 1
+                if depth == 0:
+                    return token.end()
+            case _ if len(token.group()) == 1:
+                return None
+    return None
+
+
+def read(session_fd: int, name: str = NAME) -> Seen:
+    """The bytes of the session's meta and its status. Raises OSError; StoreError if no file."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mode):
+        raise _invalid("the meta is no regular file")
+    return files.read_regular(name, session_fd)
+
+
+def parsed(data: bytes) -> Meta:
+    """The meta that a meta file's bytes hold. Raises StoreError EINVAL if the daemon would not."""
+    return check(_value(data))
+
+
+def fresh(agent: str, created_by: str, now: str) -> bytes:
+    """The meta of a new session, as the daemon writes it."""
+    meta = {"agent": agent, "created_by": created_by, "created_at": now}
+    return encoded({**meta, "title": "", "updated_at": now, "message_count": 0})
+
+
+def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
+    """The change after stores at the time `now` (G9): `entries` more messages.
+
+    With `reset` they follow a compaction, after which only the archive's own message is left.
+    """
+
+    def change(meta: Meta) -> Meta:
+        before = 1 if reset else meta.get("message_count", 0)
+        return {**meta, "updated_at": now, "message_count": min(before + entries, U64_MAX)}
+
+    return change
+
+
+def update(session_fd: int, change: Change, *, sync: bool) -> Meta:
+    """Applies `change` to the meta as it is, and returns what the meta is now (G9, G10).
+
+    `change` gets the meta and returns the new one, or None for nothing to do; it is called again on
+    what an outside writer put there meanwhile, so that no side's change is lost. Mounts take turns
+    through a lock on the session's directory. What did not change keeps its bytes, the file its
+    mode and, where the process may, its owner. With `sync` it is on disk on return.
+
+    Raises StoreError, also what `change` raises, with the meta left as it was: EINVAL for a broken
+    one, EBUSY if somebody holds the lock for long. Raises OSError.
+    """
+    with files.reopened(session_fd) as directory:
+        _lock(directory, LOCK_SECONDS)
+        _clear(directory)
+        result = _exchanged(directory, change, sync)
+        if sync:
+            os.fsync(directory)
+        return result
+
+
+def clear_leftover(session_fd: int) -> None:
+    """Removes what an update left aside when a crash ended it. Raises OSError."""
+    with files.reopened(session_fd) as directory, suppress(StoreError):  # one may be at work
+        _lock(directory, 0)
+        _clear(directory)
+
+
+def _lock(directory: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                sentence = "another program has kept the session locked for too long"
+                raise StoreError(errno.EBUSY, "busy", sentence) from None
+            time.sleep(0.001)
+        except OSError as error:
+            if error.errno not in files.UNSUPPORTED | {errno.ENOLCK, errno.EBADF}:
+                raise
+            return
+        else:
+            return
+
+
+def _clear(directory: int) -> None:
+    for name in TEMPORARIES:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+
+
+def _exchanged(directory: int, change: Change, sync: bool) -> Meta:
+    """Puts the changed meta in place until what comes out is what had been seen there."""
+    base = seen = read(directory)
+    try:
+        while True:
+            before = parsed(base[0])
+            after = change(before) or before
+            data = spliced(base[0], before, after)
+            if base is seen and data == base[0]:
+                return before
+            mine = data, _write_aside(directory, data, base[1], sync)
+            out = _swap(directory)
+            if _same(out, seen):
+                return after
+            base, seen = out, mine
+    except BaseException:
+        if base is not seen:
+            _put_back(directory, seen)
+        raise
+    finally:
+        _clear(directory)
+
+
+def _write_aside(directory: int, data: bytes, like: os.stat_result, sync: bool) -> os.stat_result:
+    owner = like.st_uid, like.st_gid
+    status = files.write_new(NEXT, data, directory, stat.S_IMODE(like.st_mode), owner, sync)
+    os.rename(NEXT, ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
+    return status
+
+
+def _swap(directory: int) -> Seen:
+    """Puts the file written aside in place; what came out is then aside, and returned."""
+    try:
+        files.exchange(ASIDE, NAME, directory)
+    except OSError as error:
+        if error.errno not in files.UNSUPPORTED:
+            raise
+        _swap_in_steps(directory)
+    return read(directory, ASIDE)
+
+
+def _swap_in_steps(directory: int) -> None:
+    """The exchange where a file system has none: a change between the first two calls is lost."""
+    os.link(NAME, NEXT, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    os.rename(ASIDE, NAME, src_dir_fd=directory, dst_dir_fd=directory)
+    os.rename(NEXT, ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _put_back(directory: int, mine: Seen) -> None:
+    """Puts back the outside change that is aside, or a later one that came out meanwhile."""
+    theirs = read(directory, ASIDE)
+    while not _same(out := _swap(directory), mine):
+        mine, theirs = theirs, out
+
+
+def _same(one: Seen, other: Seen) -> bool:
+    return one[0] == other[0] and all(
+        getattr(one[1], field) == getattr(other[1], field)
+        for field in ("st_mode", "st_uid", "st_gid")
+    )
+
+
+def _invalid(sentence: str) -> StoreError:
+    return StoreError(errno.EINVAL, "bad-meta", sentence)

@@ -1,0 +1,246 @@
+"""Replay: from step files to the lines that a view shows.
+
+The history begins after the last compaction, so it is looked for from the greatest number down, and
+steps before it are never opened (G24). Each pass is bounded in steps and bytes, so that a caller can
+run it in a thread and do something else in between (G23). Nothing here keeps state between passes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.session import meta
+from storage.session.index import Index, scan
+from storage.session.steps import read_step, step_name
+
+PASS_STEPS: Final = 2048
+PASS_BYTES: Final = 4 << 20
+TEXT_BYTES: Final = 128 << 10
+
+Show = Callable[[Step], bytes | None]
+"""The line that a view shows for a step, or None if it shows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """Where the history begins: the number of the last compaction (0: none) and its archive."""
+
+    number: int
+    archive: str | None
+
+
+START: Final = Boundary(0, None)
+
+
+@dataclass(slots=True)
+class Text:
+    """Consecutive lines of a view, from the steps `first` to `last` (both examined)."""
+
+    first: int
+    last: int
+    shown: array[int]
+    """The number of the step behind each line."""
+    text: bytes
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one bounded pass over steps found."""
+
+    texts: list[Text] = field(default_factory=list)
+    """In step order."""
+    boundary: Boundary | None = None
+    """The compaction met; forwards it is the last of several, and `texts` is what follows it."""
+    reached: int | None = None
+    """The number of the last step that was examined, in the direction of the pass."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Names that are no steps, each with a sentence."""
+
+
+class Reader:
+    """Reads steps of one session, leaving their access times alone where the process may (G4)."""
+
+    def __init__(self, session_fd: int) -> None:
+        self.fd = session_fd
+        self._flags = os.O_NOATIME
+
+    def read(self, name: str) -> bytes:
+        """As `read_step`."""
+        try:
+            return read_step(name, self.fd, self._flags)
+        except PermissionError:
+            if not self._flags:
+                raise
+            self._flags = 0
+            return read_step(name, self.fd)
+
+
+_NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+
+
+class _Gathering:
+    """Collects lines into texts of about `TEXT_BYTES`."""
+
+    def __init__(self, show: Show, backwards: bool) -> None:
+        self.found = Pass()
+        self.bytes = 0
+        self._show = show
+        self._backwards = backwards
+        self._lines: list[bytes] = []
+        self._shown: array[int] = array("Q")
+        self._edge: int | None = None
+        self._held = 0
+
+    def take(self, number: int, step: Step) -> None:
+        line = self._show(step)
+        if line is None:
+            return
+        self._lines.append(line)
+        self._shown.append(number)
+        self._held += len(line)
+        self.bytes += len(line)
+
+    def examined(self, number: int) -> None:
+        """Every name of `number` was looked at: a text may end here."""
+        if self._edge is None:
+            self._edge = number
+        self.found.reached = number
+        if self._held >= TEXT_BYTES:
+            self.close_text()
+
+    def close_text(self) -> None:
+        if self._edge is None or self.found.reached is None:
+            return
+        if self._lines:
+            if self._backwards:
+                self._lines.reverse()
+                self._shown.reverse()
+            first, last = sorted((self._edge, self.found.reached))
+            self.found.texts.append(Text(first, last, self._shown, b"".join(self._lines)))
+        self._lines, self._shown, self._edge, self._held = [], array("Q"), None, 0
+
+    def start_again(self) -> None:
+        """Forget what was gathered: a compaction was met going forwards."""
+        self._lines, self._shown, self._held = [], array("Q"), 0
+        self.found.texts.clear()
+
+    def finish(self) -> Pass:
+        self.close_text()
+        if self._backwards:
+            self.found.texts.reverse()
+        return self.found
+
+
+def forwards(
+    reader: Reader,
+    numbers: Sequence[int],
+    odd: dict[int, list[str]],
+    show: Show,
+    compactions: bool,
+) -> Pass:
+    """Read steps upwards, until the pass is full.
+
+    With `compactions` a compaction begins the history anew; without, it is shown like any step.
+    Raises `OSError` where a step cannot be read, so that no view silently lacks one.
+    """
+    gathering = _Gathering(show, backwards=False)
+    for number in numbers:
+        for name in odd.get(number) or (step_name(number),):
+            step = _read(reader, name, gathering.found)
+            if step is None:
+                continue
+            if compactions and step.kind.is_compaction:
+                gathering.found.boundary = Boundary(number, step.archive)
+                gathering.start_again()
+            else:
+                gathering.take(number, step)
+        gathering.examined(number)
+        if gathering.bytes >= PASS_BYTES:
+            break
+    return gathering.finish()
+
+
+def backwards(
+    reader: Reader, numbers: Sequence[int], odd: dict[int, list[str]], show: Show
+) -> Pass:
+    """Read steps downwards, until a compaction is found or the pass is full."""
+    gathering = _Gathering(show, backwards=True)
+    for number in reversed(numbers):
+        for name in reversed(odd.get(number) or (step_name(number),)):
+            step = _read(reader, name, gathering.found)
+            if step is None:
+                continue
+            if step.kind.is_compaction:
+                gathering.found.boundary = Boundary(number, step.archive)
+                break
+            gathering.take(number, step)
+        if gathering.found.boundary is not None:
+            break
+        gathering.examined(number)
+        if gathering.bytes >= PASS_BYTES:
+            break
+    return gathering.finish()
+
+
+def _read(reader: Reader, name: str, found: Pass) -> Step | None:
+    try:
+        return classify(reader.read(name))
+    except NotAStep as error:
+        found.skipped.append((name, error.sentence))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in _NOT_REGULAR:
+            raise
+        found.skipped.append((name, "it is no regular file"))
+    return None
+
+
+def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Boundary:
+    """The last compaction of a session (one with a number less than `below`, if given)."""
+    end = index.greatest + 1 if below is None else below
+    while numbers := index.before(end, PASS_STEPS):
+        found = backwards(reader, numbers, index.odd, lambda _step: None)
+        if found.boundary is not None:
+            return found.boundary
+        end = numbers[0]
+    return START
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A session as the daemon would resume it."""
+
+    meta: dict[str, Any]
+    history: list[Step]
+    archive: str | None
+
+
+def load(session_fd: int) -> Snapshot | None:
+    """A whole session in memory: its meta, its history and its archive; None without a meta.
+
+    Raises `StoreError` for a broken meta, as the reference does; a mount shows the history then too.
+    """
+    try:
+        about = meta.read(session_fd)[0]
+    except FileNotFoundError:
+        return None
+    reader = Reader(session_fd)
+    index = scan(session_fd)
+    boundary = find_boundary(reader, index)
+    history = list(_entries(reader, index, boundary))
+    return Snapshot({**meta.ABSENT, **meta.parsed(about)}, history, boundary.archive)
+
+
+def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterable[Step]:
+    for number in index.between(boundary.number + 1, index.greatest, len(index.numbers)):
+        for name in index.names(number):
+            step = _read(reader, name, Pass())
+            if step is not None and step.kind is Kind.ENTRY:
+                yield step

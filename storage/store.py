@@ -1,0 +1,344 @@
+"""The store's sessions: which there are, making and deleting one (G11, G21).
+
+Nothing below the store is reached through a symlink, and no half-made session is ever seen: a new
+one is completed under a hidden name (`.new.…`) and then renamed, a deleted one renamed to a hidden
+name (`.del.…`) and then removed. A crash leaves only hidden names, which `Store.sweep` clears.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from storage import posix as files
+from storage.errors import StoreError, from_os_error, printable
+from storage.formats.slug import SEQ_MAX, parse_session, session_prefix
+from storage.session import meta
+
+_log = logging.getLogger(__name__)
+
+_LEFT_OVER = re.compile(r"\.(new|del)\.[0-9a-f]{16}", re.ASCII)
+_ATTEMPTS = 10
+_AT_ONCE = 500
+
+
+def now() -> str:
+    """The time as the daemon writes it: RFC 3339, UTC, nanoseconds."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09}+00:00"
+
+
+_LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Store:
+    """A store's root directory, held open: every session is reached relative to `fd`."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the store at `path`. Raises StoreError ENOENT, ENOTDIR, EACCES, …"""
+        self.path = path
+        with _doing(f"open the store {printable(path)}"):
+            self.fd = files.open_directory(path)
+
+    def close(self) -> None:
+        """Closes `fd`; the store is of no use afterwards."""
+        os.close(self.fd)
+
+    def names(self) -> list[str]:
+        """The sessions there are now, in no order: real directories that hold a `meta`."""
+        return list(self._sessions(""))
+
+    def open_session(self, slug: str) -> int:
+        """A new descriptor of a session's directory. Raises StoreError, ENOENT if it is none."""
+        if not slug or slug.startswith(".") or "/" in slug or "\0" in slug:
+            raise _no_session(slug)
+        with _doing(f"open session {printable(slug)}"):
+            try:
+                directory = files.open_directory(slug, self.fd)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise _no_session(slug) from None
+                raise
+            with ExitStack() as failing:
+                failing.callback(os.close, directory)
+                if files.is_regular(meta.NAME, directory):
+                    failing.pop_all()
+                    return directory
+        raise _no_session(slug)
+
+    def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
+        """The status of a session's directory and of its meta, neither of them a symlink's.
+
+        Raises StoreError, ENOENT if it is none.
+        """
+        if slug.startswith(".") or "/" in slug:
+            raise _no_session(slug)
+        try:
+            fd = os.open(slug, _LOOK, dir_fd=self.fd)
+            try:
+                found = os.fstat(fd), os.stat(meta.NAME, dir_fd=fd, follow_symlinks=False)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise _no_session(slug) from None
+            raise from_os_error(error, f"look at {printable(slug)}") from error
+        if not stat.S_ISREG(found[1].st_mode):
+            raise _no_session(slug)
+        return found
+
+    def create(self, agent: str, created_by: str, *, sync: bool) -> str:
+        """Makes the next session of this agent and sender, and returns its slug (G11).
+
+        Its number is the greatest there is for the two, of any kind of entry, plus one; of several
+        creators of the same number one gets it and the others the next. With `sync` it is on disk
+        on return (G17). Raises StoreError.
+        """
+        prefix = session_prefix(agent, created_by)
+        with _doing("make a session"), self._new(agent, created_by, sync) as hidden:
+            while True:
+                slug = f"{prefix}{self._next_seq(prefix)}"
+                with suppress(FileExistsError):
+                    self._claim(hidden, slug)
+                    return slug
+
+    def make(self, slug: str, *, sync: bool) -> None:
+        """Makes exactly the session `slug`, whose meta names the parts of the slug (G11).
+
+        With `sync` it is on disk on return (G17). Raises StoreError: EINVAL if the name has not the
+        form of a session's, EEXIST if it is taken.
+        """
+        parts = parse_session(slug)
+        if parts is None:
+            sentence = f"{printable(slug)} is no session name: AGENT_SENDER_NUMBER is needed"
+            raise StoreError(errno.EINVAL, "bad-slug", sentence)
+        agent, sender, _ = parts
+        with _doing(f"make session {slug}"), self._new(agent, sender, sync) as hidden:
+            self._claim(hidden, slug)
+
+    def delete(self, slug: str, *, sync: bool) -> None:
+        """Deletes a session and all that is in it (G11); it is gone in one step.
+
+        With `sync` that is on disk on return (G17). Raises StoreError: ENOENT if there is none,
+        EACCES where its files could not be removed.
+        """
+        hidden = f".del.{secrets.token_hex(8)}"
+        directory = self.open_session(slug)
+        try:
+            with _doing(f"delete session {printable(slug)}"):
+                if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                os.rename(slug, hidden, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                if sync:
+                    os.fsync(self.fd)
+            with suppress(OSError):  # first of all: by its meta others would know a session
+                os.unlink(meta.NAME, dir_fd=directory)
+        finally:
+            os.close(directory)
+        self._remove(hidden)
+
+    def latest(self, agent: str, created_by: str) -> str | None:
+        """The session of this agent and sender with the greatest number, None if there is none."""
+        prefix = session_prefix(agent, created_by)
+        numbered = ((_seq(slug[len(prefix) :]), slug) for slug in self._sessions(prefix))
+        return max((pair for pair in numbered if pair[0] is not None), default=(0, None))[1]
+
+    def latest_links(self) -> dict[str, str]:
+        """Per `<agent>_<sender>` the session with the greatest number (`.stepfs/latest/`)."""
+        greatest: dict[str, tuple[int, str]] = {}
+        for slug in self._sessions(""):
+            name, _, tail = slug.rpartition("_")
+            seq = _seq(tail)
+            if seq is None or (name not in greatest and parse_session(f"{name}_1") is None):
+                continue
+            greatest[name] = max(greatest.get(name, (-1, "")), (seq, slug))
+        return {name: slug for name, (_, slug) in greatest.items()}
+
+    def sweep(self, pause: Callable[[], None] = lambda: None) -> int:
+        """Clears what crashes have left of new and deleted sessions and of metas written aside.
+
+        Returns how many sessions were cleared. It may run beside everything else, other processes
+        too; it looks once at each session, and calls `pause` after so many that nobody has to wait
+        for. What cannot be removed is logged and left.
+        """
+        cleared = 0
+        with _doing("list the store"):
+            left_over = [name for name in files.listing(self.fd) if _LEFT_OVER.fullmatch(name)]
+        for name in left_over:
+            with suppress(OSError):
+                hidden = self._abandoned(name) if name.startswith(".new.") else name
+                if hidden:
+                    self._remove(hidden)
+                    cleared += 1
+        for at, slug in enumerate(self.directories()):
+            if at % _AT_ONCE == 0:
+                pause()
+            with suppress(OSError):
+                self._clear_meta(slug)
+        return cleared
+
+    def directories(self) -> dict[str, int]:
+        """The real directories there are now that may be sessions, each with its inode number."""
+        with (
+            _doing("list the store"),
+            files.reopened(self.fd) as own,
+            os.scandir(own) as entries,
+        ):
+            return {
+                entry.name: entry.inode()
+                for entry in entries
+                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+            }
+
+    def _sessions(self, prefix: str) -> Iterator[str]:
+        for name in self.directories():
+            if name.startswith(prefix) and _holds_meta(name, self.fd):
+                yield name
+
+    def _next_seq(self, prefix: str) -> int:
+        """The greatest number of any entry with this prefix, plus one.
+
+        The store is listed each time: no stamp of a directory tells whether only we changed it.
+        """
+        names = [name for name in files.listing(self.fd) if name.startswith(prefix)]
+        seq = 1 + max((_seq(name[len(prefix) :]) or 0 for name in names), default=0)
+        if seq > SEQ_MAX:
+            raise StoreError(
+                errno.ENOSPC, "no-number", f"{printable(prefix)}{SEQ_MAX} exists: no number is left"
+            )
+        return seq
+
+    @contextmanager
+    def _new(self, agent: str, created_by: str, sync: bool) -> Iterator[str]:
+        """The hidden name of a complete session; the block claims its real name.
+
+        Until then its lock keeps `sweep` away, who may still win in the moment before it is taken.
+        """
+        hidden, directory = self._locked_directory()
+        try:
+            created = meta.fresh(agent, created_by, now())
+            mode = os.fstat(directory).st_mode & 0o666
+            root = os.stat(self.fd)
+            owner = root.st_uid, root.st_gid
+            files.write_new(meta.NAME, created, directory, mode, owner, sync)
+            files.give(directory, owner)
+            if sync:
+                os.fsync(directory)
+            yield hidden
+            if sync:
+                os.fsync(self.fd)
+        except BaseException:
+            self._remove(hidden)
+            raise
+        finally:
+            os.close(directory)
+
+    def _locked_directory(self) -> tuple[str, int]:
+        for _ in range(_ATTEMPTS):
+            hidden = f".new.{secrets.token_hex(8)}"
+            os.mkdir(hidden, 0o777, dir_fd=self.fd)
+            with suppress(FileNotFoundError), ExitStack() as failing:
+                directory = files.open_directory(hidden, self.fd)
+                failing.callback(os.close, directory)
+                if _lock(directory) and files.is_same(hidden, self.fd, directory):
+                    failing.pop_all()
+                    return hidden, directory
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    def _claim(self, hidden: str, slug: str) -> None:
+        try:
+            files.rename_new(hidden, slug, self.fd)
+        except OSError as error:
+            if error.errno not in files.UNSUPPORTED:
+                raise
+            self._claim_in_steps(hidden, slug)
+
+    def _claim_in_steps(self, hidden: str, slug: str) -> None:
+        """Where no rename is exclusive, mkdir is; a rename may replace an empty directory."""
+        os.mkdir(slug, dir_fd=self.fd)
+        os.rename(hidden, slug, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _abandoned(self, hidden: str) -> str | None:
+        """The name for removal of a new session that nobody is making any more; None if one is."""
+        directory = files.open_directory(hidden, self.fd)
+        try:
+            if not _lock(directory):
+                return None
+            removed = f".del.{secrets.token_hex(8)}"
+            os.rename(hidden, removed, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            return removed
+        finally:
+            os.close(directory)
+
+    def _clear_meta(self, slug: str) -> None:
+        if not any(files.is_regular(f"{slug}/{name}", self.fd) for name in meta.TEMPORARIES):
+            return
+        directory = files.open_directory(slug, self.fd)
+        try:
+            meta.clear_leftover(directory)
+        finally:
+            os.close(directory)
+
+    def _remove(self, hidden: str) -> None:
+        """Removes the tree `hidden`, also while others still put files into it."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                shutil.rmtree(hidden, dir_fd=self.fd)
+            except FileNotFoundError:
+                if not files.exists(hidden, self.fd):
+                    return
+            except (OSError, RecursionError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    _log.warning("could not remove %s: %s", printable(hidden), error)
+            else:
+                return
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, what) from error
+
+
+def _no_session(slug: str) -> StoreError:
+    return StoreError(errno.ENOENT, "no-session", f"there is no session {printable(slug)}")
+
+
+def _holds_meta(slug: str, root: int) -> bool:
+    try:
+        return files.is_regular(f"{slug}/{meta.NAME}", root)
+    except OSError:
+        return False
+
+
+def _seq(text: str) -> int | None:
+    """The number that `text` is, as Rust's `str::parse::<u32>` takes it."""
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    significant = digits.lstrip("0")
+    number = int(significant or 0) if len(significant) <= 10 else SEQ_MAX + 1
+    return number if number <= SEQ_MAX else None
+
+
+def _lock(directory: int) -> bool:
+    """Locks a hidden directory; False if somebody else has. Where nothing locks, it is True."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in files.UNSUPPORTED | {errno.ENOLCK, errno.EBADF}:
+            raise
+    return True

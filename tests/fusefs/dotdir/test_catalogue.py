@@ -1,0 +1,113 @@
+"""sessions.jsonl is as of its open, whatever happened to sessions and metas since the last one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fusefs.dotdir.catalogue import Catalogue
+from storage.posix import exchange
+from storage.store import Store
+from tests.support.stores import StoreOnDisk
+
+
+@pytest.fixture(params=["watched", "not watched"])
+def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """Asks, twice, and compares with what the store holds."""
+    opened = Store(str(store.path))
+    catalogue = Catalogue(opened, local=request.param == "watched")
+
+    def compare() -> None:
+        for _ in range(2):
+            assert catalogue._make() == expected(store.path)
+
+    compare()
+    yield compare
+    catalogue.close()
+    opened.close()
+
+
+def expected(root: Path) -> bytes:
+    lines = []
+    for session in sorted(root.iterdir()):
+        if not session.is_symlink() and (session / "meta").is_file():
+            about = json.loads((session / "meta").read_text())
+            line = {"session": session.name, **about}
+            lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    return b"".join(lines)
+
+
+def write(session: Path, title: str) -> Path:
+    """Write a meta over the one there, in place."""
+    session.mkdir(exist_ok=True)
+    (session / "meta").write_text(json.dumps({"title": title}, separators=(",", ":")))
+    return session
+
+
+def test_metas_written_replaced_exchanged_and_removed_are_told(
+    store: StoreOnDisk, told: Callable[[], None]
+) -> None:
+    one, two = write(store.path / "a_b_1", "one"), write(store.path / "a_b_2", "two")
+    told()
+    write(one, "again")
+    told()
+    (one / "aside").write_text('{"title":"renamed"}')
+    (one / "aside").rename(one / "meta")
+    told()
+    (two / "aside").write_text('{"title":"exchanged"}')
+    fd = os.open(two, os.O_RDONLY)
+    exchange("aside", "meta", fd)
+    os.close(fd)
+    told()
+    (two / "meta").rename(two / "away")
+    told()
+    (two / "away").rename(two / "meta")
+    told()
+
+
+def test_sessions_made_in_steps_renamed_replaced_and_deleted_are_told(
+    store: StoreOnDisk, told: Callable[[], None]
+) -> None:
+    one, two = write(store.path / "a_b_1", "one"), write(store.path / "a_b_2", "two")
+    (store.path / "a_b_3").mkdir()
+    told()
+    write(store.path / "a_b_3", "later")
+    told()
+    one.rename(store.path / "away")
+    two.rename(one)
+    (store.path / "away").rename(two)
+    told()
+    write(one, "after")
+    told()
+    shutil.rmtree(two)
+    two.symlink_to(one)
+    told()
+
+
+def test_two_sessions_that_share_one_meta_are_told_both(
+    store: StoreOnDisk, told: Callable[[], None]
+) -> None:
+    one, two = write(store.path / "a_b_1", "one"), store.path / "a_b_2"
+    two.mkdir()
+    (two / "meta").hardlink_to(one / "meta")
+    told()
+    for title in ("both", "again"):
+        write(one, title)
+        told()
+
+
+def test_more_changes_than_inotify_keeps_are_told(
+    store: StoreOnDisk, told: Callable[[], None]
+) -> None:
+    queued = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    sessions = [write(store.path / f"a_b_{number}", "") for number in range(1, 201)]
+    told()
+    for at in range(queued // 400):
+        for session in sessions:
+            write(session, str(at))
+    told()

@@ -1,0 +1,123 @@
+"""System calls below a directory descriptor: complete files, and no symlink followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage import posix as files
+from storage.errors import StoreError
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[int]:
+    descriptor = files.open_directory(str(tmp_path))
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_directory_below_another_is_opened_only_if_it_is_one(tmp_path: Path, at: int) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "file").write_bytes(b"")
+    os.close(files.open_directory("real", at))
+    os.close(files.open_directory(str(tmp_path / "link")))
+    for name in ("link", "file"):
+        with pytest.raises(OSError) as caught:
+            files.open_directory(name, at)
+        assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_file_is_read_whole(tmp_path: Path, at: int, size: int) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    content, status = files.read_regular("file", at)
+    assert content == (tmp_path / "file").read_bytes()
+    assert status.st_ino == (tmp_path / "file").stat().st_ino
+
+
+def test_a_file_whose_size_is_not_told_is_read_whole() -> None:
+    process = files.open_directory("/proc/self")
+    content, status = files.read_regular("status", process)
+    os.close(process)
+    assert status.st_size == 0
+    assert content.startswith(b"Name:")
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path, at: int) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("directory", "fifo"):
+        with pytest.raises(StoreError):
+            files.read_regular(name, at)
+    with pytest.raises(OSError) as caught:
+        files.read_regular("link", at)
+    assert caught.value.errno == errno.ELOOP
+    kinds = {name: files.is_regular(name, at) for name in (*os.listdir(tmp_path), "absent")}
+    assert [name for name, regular in kinds.items() if regular] == ["file"]
+
+
+def test_exchange_swaps_two_names(tmp_path: Path, at: int) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"b")
+    files.exchange("a", "b", at)
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"b", b"a")
+    with pytest.raises(FileNotFoundError):
+        files.exchange("a", "absent", at)
+
+
+def test_rename_new_takes_only_a_free_name(tmp_path: Path, at: int) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FileExistsError):
+        files.rename_new("a", "b", at)
+    files.rename_new("a", "c", at)
+    assert sorted(os.listdir(tmp_path)) == ["b", "c"]
+
+
+def test_an_exclusive_file_replaces_nothing(tmp_path: Path, at: int) -> None:
+    files.create_complete("a", b"one", at, 0o604, None, exclusive=True, sync=True)
+    with pytest.raises(FileExistsError):
+        files.create_complete("a", b"two", at, 0o600, None, exclusive=True, sync=False)
+    assert (tmp_path / "a").read_bytes() == b"one"
+    assert (tmp_path / "a").stat().st_mode & 0o7777 == 0o604
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_another_file_is_replaced_in_one_step(tmp_path: Path, at: int) -> None:
+    (tmp_path / "outside").write_bytes(b"outside")
+    (tmp_path / "a").symlink_to("outside")
+    files.create_complete("a", b"new", at, 0o600, None, exclusive=False, sync=True)
+    assert not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "outside").read_bytes() == b"outside"
+    assert sorted(os.listdir(tmp_path)) == ["a", "outside"]
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, at: int) -> None:
+    (tmp_path / "a").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="directory"):
+        files.create_complete("a", b"x", at, 0o600, None, exclusive=False, sync=False)
+    assert os.listdir(tmp_path) == ["a"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_an_error_of_the_write() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OSError) as caught:
+        files.write_all(descriptor, b"x")
+    os.close(descriptor)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_listing_twice_lists_the_same(tmp_path: Path, at: int) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    assert files.listing(at) == files.listing(at) == ["a"]

@@ -1,0 +1,116 @@
+"""The commands as people run them, each in a process of its own with a time limit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fusefs import mounts as mountinfo
+
+PROJECT = Path(__file__).parents[2]
+SECONDS = 30
+STEPFS = (sys.executable, "-c", "import sys; from fusefs.cli.main import main; sys.exit(main())")
+HELPER = (
+    sys.executable,
+    "-c",
+    "import sys; from fusefs.cli.mount_helper import main; sys.exit(main())",
+)
+Answer = subprocess.CompletedProcess[str]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def stepfs(*arguments: str | Path) -> Answer:
+    return run([*STEPFS, *map(str, arguments)])
+
+
+def mount_stepfs(*arguments: str | Path) -> Answer:
+    return run([*HELPER, *map(str, arguments)])
+
+
+def run(command: Sequence[str], **changed: str) -> Answer:
+    """Run a command to its end, with `changed` in its environment."""
+    return subprocess.run(
+        command,
+        env=environment(**changed),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def foreground(*arguments: str | Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """`stepfs mount -f`, ended with everything that it mounted."""
+    server = subprocess.Popen(
+        [*STEPFS, "mount", "-f", *map(str, arguments)],
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.communicate(timeout=SECONDS)
+
+
+def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait until `true()`, looking often; an AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.01)
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    found = mountinfo.top(str(mountpoint))
+    return found is not None and found.is_stepfs
+
+
+def ended(pid: int) -> bool:
+    """Whether the process has ended, be it collected or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def clear(below: Path) -> None:
+    """Abort and unmount every stepfs mount below `below`, and end its server."""
+    for mount in reversed(mountinfo.mounts()):
+        if mount.is_stepfs and Path(mount.mountpoint).is_relative_to(below):
+            with contextlib.suppress(OSError):
+                Path(f"/sys/fs/fuse/connections/{mount.number}/abort").write_text("1")
+            for how in ("-f", "-l"):
+                umount = ["umount", how, mount.mountpoint]
+                subprocess.run(umount, check=False, timeout=SECONDS, stderr=subprocess.DEVNULL)
+    for pid in serving(below):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def serving(below: Path) -> list[int]:
+    """The processes that were started to mount something below `below`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and int(entry.name) != os.getpid():
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if any(word.startswith(bytes(below) + b"/") for word in words) and not ended(
+                    int(entry.name)
+                ):
+                    found.append(int(entry.name))
+    return found
