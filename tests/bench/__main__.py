@@ -1,8 +1,11 @@
 """`python -m tests.bench [--only NAME] [--quick] [--json FILE] [--directory DIR]`
 
-Measures on a store made for it, which is removed at the end, and prints a table: each figure beside
-what does the same without the mount, in the same run, done in turn. Medians, but where it says p99.
+Measures on a freshly made file system and prints a table: each figure beside what does the same
+without stepfs, in the same run, done in turn. Medians, of the ratio as well, but where it says p99.
 What another program does on the machine shows in both; `at best` compares the fastest rounds alone.
+
+The *floor* is a pyfuse3 server that does nothing but serve the same bytes (tests/bench/floor.py), the
+*bare loop* opens by descriptor, reads, closes and parses, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,24 +19,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench import listing, noticing, reading, resources, writing
+from tests.bench import catalogue, listing, noticing, reading, resources, startup, writing
+from tests.bench.image import fresh_filesystem
 from tests.bench.rows import Row, surroundings, table
 from tests.support.mounted import time_limit
 
 SECONDS: Final = 1800
 MEASUREMENTS: Final[dict[str, Callable[[Path, bool], Iterator[Row]]]] = {
-    "warm": reading.warm,
+    "looks": listing.looks,
+    "many": listing.many,
     "first": reading.first,
     "long": reading.long,
+    "million": reading.million,
     "bulk": writing.bulk,
+    "beside": writing.beside,
     "one": writing.one,
+    "catalogue": catalogue.catalogue,
+    "changes": catalogue.changes,
+    "startup": startup.startup,
+    "warm": reading.warm,
     "length": writing.length,
     "noticing": noticing.noticing,
-    "ls": listing.ls,
-    "catalogue": listing.catalogue,
-    "histories": resources.memory_of_histories,
-    "sessions": resources.memory_of_sessions,
     "undisturbed": noticing.undisturbed,
+    "histories": resources.memory_of_histories,
     "idle": resources.idle,
 }
 
@@ -55,14 +63,11 @@ def main() -> int:
 
 
 def _rows(only: list[str] | None, quick: bool, directory: str) -> Iterator[Row]:
-    """What is made for one measurement stays to the end: ext4 is slow to make files for seconds after
-    many were removed."""
+    """Each measurement on a file system of its own: on a used one the same work costs more."""
     run = Path(tempfile.mkdtemp(prefix="stepfs-bench-", dir=directory))
     try:
         for name in only or MEASUREMENTS:
-            place = run / name
-            place.mkdir()
-            with time_limit(place, SECONDS):
+            with fresh_filesystem(run / name) as place, time_limit(place, SECONDS):
                 for row in MEASUREMENTS[name](place, quick):
                     print(" | ".join(filter(None, row.cells())), flush=True)
                     yield row

@@ -19,6 +19,58 @@ LINE: Final = entry(TEXT * 3)
 """An entry of usual length."""
 
 
+TOOL_TURN: Final = (
+    entry("list the files"),
+    json.dumps(
+        {
+            "message": {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "bash", "arguments": json.dumps({"cmd": "ls -l"})},
+                    }
+                ],
+                "reasoning_content": "I need to see what is there.",
+            }
+        },
+        separators=(",", ":"),
+    ).encode(),
+    json.dumps(
+        {
+            "event": "tool_start",
+            "calls": [{"id": "call_1", "name": "bash", "arguments": '{"cmd":"ls -l"}'}],
+            "ts": "2026-04-28T00:00:00.2+00:00",
+        },
+        separators=(",", ":"),
+    ).encode(),
+    json.dumps(
+        {
+            "event": "tool_result",
+            "call_id": "call_1",
+            "duration_ms": 12,
+            "ts": "2026-04-28T00:00:00.2+00:00",
+        },
+        separators=(",", ":"),
+    ).encode(),
+    json.dumps(
+        {
+            "message": {
+                "role": "tool",
+                "content": TEXT * 4,
+                "tool_call_id": "call_1",
+                "name": "bash",
+            }
+        },
+        separators=(",", ":"),
+    ).encode(),
+)
+"""The steps of one turn with a tool, as the daemon writes them."""
+
+
 def entry_of(size: int) -> bytes:
     """An entry whose line in a view, newline included, has `size` bytes."""
     bare = len(entry("")) + 1
@@ -63,23 +115,24 @@ def compacted(store: StoreOnDisk, slug: str, steps: int, after: int = 100) -> Pa
     return directory
 
 
-def many_sessions(place: Path, count: int) -> StoreOnDisk:
-    """A store of sessions that hold their meta only, made once for all that is measured with it."""
-    path = place.parent / f"{count}-sessions"
-    if not path.exists():
-        _make_sessions(StoreOnDisk(path), count)
-    return StoreOnDisk(path)
+def turns(directory: Path, steps: int) -> None:
+    """Steps with tool calls and events."""
+    for number in range(1, steps + 1):
+        (directory / f"step-{number:06}").write_bytes(TOOL_TURN[(number - 1) % len(TOOL_TURN)])
 
 
-def _make_sessions(store: StoreOnDisk, count: int) -> None:
+def sessions(place: Path, count: int, steps: int) -> StoreOnDisk:
+    """A store of `count` sessions with `steps` entries each."""
+    store = StoreOnDisk(place / f"{count}-of-{steps}")
     meta = json.dumps(META, separators=(",", ":")).encode()
-    root = os.open(store.path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for number in range(1, count + 1):
-            slug = f"crab_tg-{number % 100}_{number}"
-            os.mkdir(slug, dir_fd=root)
-            fd = os.open(f"{slug}/meta", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=root)
-            os.write(fd, meta)
-            os.close(fd)
-    finally:
-        os.close(root)
+    for number in range(1, count + 1):
+        directory = store.path / slug_of(number)
+        directory.mkdir()
+        (directory / "meta").write_bytes(meta)
+        files(directory, 1, steps, LINE)
+    return store
+
+
+def slug_of(number: int) -> str:
+    """The name of session `number` of many."""
+    return f"crab_tg-{number % 100}_{number}"

@@ -1,64 +1,136 @@
-"""A pyfuse3 server that does nothing: one file of constant bytes, everything cached.
+"""The smallest useful pyfuse3 file system: a directory tree, copied into memory and served.
 
-`python -m tests.bench.floor MOUNTPOINT SIZE` serves `MOUNTPOINT/file` until it is unmounted.
+It is what the benchmark holds stepfs against (the *floor*: a server that does nothing but serve the
+same bytes), and the shortest way into FUSE with Python, for everything that every such file system
+has to do is here:
+
+- every name that `lookup` or `readdir` hands out is an inode with a number, which stays valid until
+  the kernel forgets it (here: for ever, since nothing is ever removed);
+- `readdir` is paged: the kernel comes back with the `next_id` of the last entry that it took, and an
+  entry that was not taken must not be counted;
+- attributes carry how long the kernel may keep them (`attr_timeout`) and the name
+  (`entry_timeout`), in seconds; pyfuse3's own default is 300;
+- `open` says whether the page cache survives it (`keep_cache`), without which each open reads anew;
+- errors are raised as `FUSEError(errno)`: any other exception ends the mount.
+
+`python -m tests.bench.floor SOURCE MOUNTPOINT [--ask]` serves the tree at SOURCE until it is
+unmounted. With `--ask` the kernel keeps no attributes, and so asks for those of each file. Files take
+what is written to them, and drop it.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyfuse3
 import trio
-from pyfuse3 import ROOT_INODE, EntryAttributes, FileInfo, FUSEError, InodeT, RequestContext
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FUSEError,
+    InodeT,
+    ReaddirToken,
+    RequestContext,
+)
 
 from tests.support.commands import PROJECT, environment, until
 
-FILE_INODE = 2
+KEPT_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class Inode:
+    """A directory with the names in it, or a file with its bytes."""
+
+    number: int
+    text: bytes | None = None
+    names: dict[bytes, Inode] = field(default_factory=dict)
 
 
 class Floor(pyfuse3.Operations):
-    """The least that serves a file from the kernel's page cache."""
+    """Serves a tree of files that never change."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, source: Path, attr_seconds: float) -> None:
         super().__init__()
-        self._text = b"x" * size
+        self._attr_seconds = attr_seconds
+        self._inodes: list[Inode] = [Inode(0)]  # the kernel counts from 1
+        self._load(source)
 
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        if name != b"file":
-            raise FUSEError(errno.ENOENT)
-        return await self.getattr(FILE_INODE, ctx)
+    def _load(self, path: Path) -> Inode:
+        inode = Inode(len(self._inodes))
+        self._inodes.append(inode)
+        if path.is_dir():
+            inode.names = {os.fsencode(name.name): self._load(name) for name in path.iterdir()}
+        else:
+            inode.text = path.read_bytes()
+        return inode
 
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    def _attributes(self, inode: Inode) -> EntryAttributes:
         entry = EntryAttributes()
-        entry.st_ino = InodeT(inode)
-        root = inode == ROOT_INODE
-        entry.st_mode = stat.S_IFDIR | 0o755 if root else stat.S_IFREG | 0o444
-        entry.st_size = 0 if root else len(self._text)
-        entry.entry_timeout = entry.attr_timeout = 3600
+        entry.st_ino = InodeT(inode.number)
+        is_file = inode.text is not None
+        entry.st_mode = stat.S_IFREG | 0o644 if is_file else stat.S_IFDIR | 0o755
+        entry.st_size = len(inode.text or b"")
+        entry.st_blocks = -(-entry.st_size // 512)
+        entry.entry_timeout = KEPT_SECONDS
+        entry.attr_timeout = self._attr_seconds
         return entry
 
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        inode = self._inodes[parent_inode].names.get(name)
+        if inode is None:
+            raise FUSEError(errno.ENOENT)
+        return self._attributes(inode)
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(self._inodes[inode])
+
+    async def opendir(self, inode: int, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(inode)
+
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        listed = list(self._inodes[fh].names.items())
+        for at in range(start_id, len(listed)):
+            name, inode = listed[at]
+            if not pyfuse3.readdir_reply(token, name, self._attributes(inode), at + 1):
+                return
+
+    async def releasedir(self, fh: int) -> None:
+        pass
+
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        return FileInfo(fh=FileHandleT(inode), keep_cache=not writes, direct_io=writes)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._text[off : off + size]
+        return (self._inodes[fh].text or b"")[off : off + size]
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return len(buf)
+
+    async def flush(self, fh: int) -> None:
+        pass
 
     async def release(self, fh: int) -> None:
         pass
 
 
-def serve(mountpoint: str, size: int) -> None:
+def serve(source: str, mountpoint: str, attr_seconds: float) -> None:
     """Serve until unmounted."""
-    pyfuse3.init(Floor(size), mountpoint, {"default_permissions", "fsname=floor", "subtype=stepfs"})
+    operations = Floor(Path(source), attr_seconds)
+    pyfuse3.init(operations, mountpoint, {"default_permissions", "fsname=floor", "subtype=stepfs"})
     try:
         trio.run(pyfuse3.main)
     finally:
@@ -66,19 +138,19 @@ def serve(mountpoint: str, size: int) -> None:
 
 
 @contextmanager
-def floor(directory: Path, size: int) -> Iterator[Path]:
-    """The path of a file of `size` bytes that such a server serves."""
-    mountpoint = directory / "floor"
+def floor(source: Path, mountpoint: Path, ask: bool = False) -> Iterator[Path]:
+    """A mount of a server that serves a copy of `source`."""
     mountpoint.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.bench.floor", str(mountpoint), str(size)]
+    command = [sys.executable, "-m", "tests.bench.floor", str(source), str(mountpoint)]
+    command += ["--ask"] if ask else []
     with subprocess.Popen(command, cwd=PROJECT, env=environment()) as server:
         try:
-            until((mountpoint / "file").exists)
-            yield mountpoint / "file"
+            until(lambda: os.path.ismount(mountpoint))
+            yield mountpoint
         finally:
             subprocess.run(["fusermount3", "-uz", str(mountpoint)], check=True)
             server.wait(30)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], sys.argv[2], 0.0 if "--ask" in sys.argv[3:] else KEPT_SECONDS)

@@ -1,81 +1,101 @@
-"""Listing many sessions: their names, and what is said of each."""
+"""Looking at many sessions: `ls`, `ls -l` and `grep -r`, beside a server that only serves the bytes.
+
+The first look at a mount just made is called cold, a second one again.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-
-import orjson
+from typing import Final
 
 from tests.bench import data
-from tests.bench.reading import read
+from tests.bench.floor import floor
+from tests.bench.resources import processor_seconds, resident
 from tests.bench.rows import Row, compared
-from tests.bench.timing import Measure, interleaved, timed
+from tests.bench.timing import shell, timed
 from tests.support.mounted import mounted
-from tests.support.stores import META, StoreOnDisk
+from tests.support.stores import StoreOnDisk
 
-CHANGES = 3
-
-
-def plain_loop(store: Path) -> None:
-    """What a script does that wants every meta."""
-    for name in sorted(os.listdir(store)):
-        with open(store / name / "meta", "rb") as file:
-            orjson.loads(file.read())
+LS_L: Final = 'ls -l "$1"/*'
+GREP: Final = 'grep -r "no such words" "$1" || [ $? -eq 1 ]'
+GREP_HISTORIES: Final = 'grep -r --include=history.jsonl "no such words" "$1" || [ $? -eq 1 ]'
+CAT_STEPS: Final = 'find "$1" -name "step-*" -exec cat {} +'
 
 
-def ls(place: Path, quick: bool) -> Iterator[Row]:
-    """`ls` of a mount just made, beside `ls -l` of the store."""
-    for count in (10_000,) if quick else (10_000, 100_000):
-        store = data.many_sessions(place, count)
-        cold = _cold(store, place, lambda mount: timed(partial(_ls, mount))())
-        plain = timed(partial(_ls, store.path, "-l"))
-        ours, theirs = interleaved(3 if quick else 5, cold, plain)
-        yield compared(f"ls of {count:,} sessions, cold / ls -l of the store", ours, theirs, 3)
+def looks(place: Path, quick: bool) -> Iterator[Row]:
+    """`ls -l` and `grep -r` of 1,000 sessions of 50 steps, cold and again."""
+    count = 200 if quick else 1000
+    store = data.sessions(place, count, 50)
+    copy = _copied(store, place)
+    rounds = 2 if quick else 7
+    yield from _cold_and_again(f"ls -l of {count:,} sessions", LS_L, store, copy, rounds, (4, 1.5))
+    name = f"grep -r over {count:,} sessions"
+    yield from _cold_and_again(name, GREP, store, copy, rounds, (4, 1.5))
+    yield from _histories(store, copy, place, rounds)
 
 
-def catalogue(place: Path, quick: bool) -> Iterator[Row]:
-    """`sessions.jsonl` of a mount just made, and again after one change."""
-    for count in (10_000,) if quick else (10_000, 100_000):
-        store = data.many_sessions(place, count)
-        again: list[float] = []
-        cold = _cold(store, place, partial(_read_catalogue, store=store, again=again))
-        plain = timed(partial(plain_loop, store.path))
-        ours, loops = interleaved(3 if quick else 5, cold, plain)
-        yield compared(f"sessions.jsonl of {count:,}, cold / plain loop", ours, loops, 2)
-        yield compared(f"sessions.jsonl of {count:,}, one changed / cold", again, ours, 0.1)
-
-
-def _read_catalogue(mount: Path, store: StoreOnDisk, again: list[float]) -> float:
-    """The time of the first read; those after a change go to `again`."""
-    path = mount / ".stepfs/sessions.jsonl"
-    first = timed(partial(read, path))()
-    for number in range(1, CHANGES + 1):
-        title = f"changed {len(again)}"
-        _rename_meta(store.path / f"crab_tg-{number}_{number}", title)
-        again.append(timed(partial(read, path))())
-        assert title in path.read_text()
-    return first
-
-
-def _rename_meta(session: Path, title: str) -> None:
-    (session / "meta.tmp").write_text(json.dumps({**META, "title": title}))
-    (session / "meta.tmp").rename(session / "meta")
-
-
-def _cold(store: StoreOnDisk, place: Path, work: Callable[[Path], float]) -> Measure:
-    """A measure on a mount just made; what `work` returns is the time."""
-
-    def measure() -> float:
+def many(place: Path, quick: bool) -> Iterator[Row]:
+    """The server's time for a session in a second pass over 3,000 of them, beside one over 900."""
+    small, large = (90, 300) if quick else (900, 3000)
+    seconds = []
+    for count in (small, large):
+        store = data.sessions(place, count, 50)
         with mounted(store.path, place) as mount:
-            return work(mount.path)
+            shell(GREP_HISTORIES, mount.path)
+            before = processor_seconds(mount)
+            for _ in range(3):
+                shell(GREP_HISTORIES, mount.path)
+            seconds.append((processor_seconds(mount) - before) / 3 / count)
+            memory = resident(mount)
+    name = f"second grep over {large:,} histories / {small:,}, server's time a session"
+    yield Row(name, seconds[1] * 1e3, seconds[0] * 1e3, 1.5)
+    yield Row("resident memory after it", memory, None, 200, unit="MiB", of_ratio=False)
 
-    return measure
+
+def _copied(store: StoreOnDisk, place: Path) -> Path:
+    """The files of the mount as plain files, for the floor to serve."""
+    copy = place / "copy"
+    with mounted(store.path, place) as mount:
+        shutil.copytree(mount.path, copy, ignore=shutil.ignore_patterns(".stepfs"))
+    return copy
 
 
-def _ls(directory: Path, *options: str) -> None:
-    subprocess.run(["ls", *options, directory], stdout=subprocess.DEVNULL, check=True)
+def _cold_and_again(
+    name: str,
+    command: str,
+    store: StoreOnDisk,
+    copy: Path,
+    rounds: int,
+    goals: tuple[float, float],
+) -> Iterator[Row]:
+    ours: list[list[float]] = [[], []]
+    floors: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        with mounted(store.path, copy.parent) as mount:
+            for times in ours:
+                times.append(timed(partial(shell, command, mount.path))())
+        # Cold the floor is asked for everything; again it is warm, and the kernel keeps what it knows.
+        with floor(copy, copy.parent / "floor", ask=True) as served:
+            floors[0].append(timed(partial(shell, command, served))())
+        with floor(copy, copy.parent / "floor") as served:
+            shell(command, served)
+            floors[1].append(timed(partial(shell, command, served))())
+    yield compared(f"{name}, cold / floor", ours[0], floors[0], goals[0])
+    yield compared(f"{name}, again / floor", ours[1], floors[1], goals[1])
+
+
+def _histories(store: StoreOnDisk, copy: Path, place: Path, rounds: int) -> Iterator[Row]:
+    cold, again, cats, floors = [], [], [], []
+    for _ in range(rounds):
+        with mounted(store.path, place) as mount:
+            cold.append(timed(partial(shell, GREP_HISTORIES, mount.path))())
+            again.append(timed(partial(shell, GREP_HISTORIES, mount.path))())
+        cats.append(timed(partial(shell, CAT_STEPS, store.path))())
+        with floor(copy, place / "floor") as served:
+            shell(GREP_HISTORIES, served)
+            floors.append(timed(partial(shell, GREP_HISTORIES, served))())
+    yield compared("grep of all histories, cold / cat of all steps", cold, cats, 1.5)
+    yield compared("grep of all histories, again / floor", again, floors, 1.5)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import data
-from tests.bench.reading import read
 from tests.bench.rows import Row
+from tests.bench.timing import read
 from tests.support.mounted import Mount, mounted
 from tests.support.stores import StoreOnDisk
 
@@ -32,21 +31,6 @@ def memory_of_histories(place: Path, quick: bool) -> Iterator[Row]:
         assert sum(read(mount.path / slug / "history.jsonl") for slug in slugs) == mib << 20
         title = f"memory after reading {mib:,} MiB of histories / before"
         yield _memory(title, resident(mount), before, CACHE_MIB + 100)
-
-
-def memory_of_sessions(place: Path, quick: bool) -> Iterator[Row]:
-    """Resident memory with many sessions listed."""
-    count = 10_000 if quick else 100_000
-    store = data.many_sessions(place, count)
-    with mounted(store.path, place) as mount:
-        before = resident(mount)
-        subprocess.run(["ls", mount.path], stdout=subprocess.DEVNULL, check=True)
-        yield _memory(
-            f"memory with {count:,} sessions listed / before", resident(mount), before, 250
-        )
-        read(mount.path / ".stepfs/sessions.jsonl")
-        title = "the same, sessions.jsonl read / before"
-        yield _memory(title, resident(mount), before, 250)
 
 
 def idle(place: Path, quick: bool) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-HEAD: Final = ("", "measured", "baseline", "ratio", "at best", "limit", "")
+HEAD: Final = ("", "measured", "baseline", "ratio", "at best", "goal", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,13 @@ class Row:
     """The ratio of the fastest rounds: what another program's load disturbs least."""
     unit: str = "ms"
     of_ratio: bool = True
+    paired: float | None = None
+    """The median of the ratios round by round, where both were measured in turn."""
 
     @property
     def ratio(self) -> float | None:
+        if self.paired is not None:
+            return self.paired
         return self.measured / self.baseline if self.baseline else None
 
     @property
@@ -71,13 +75,15 @@ class Row:
 def compared(
     name: str, measured: Sequence[float], baseline: Sequence[float], limit: float | None
 ) -> Row:
-    """The medians of two interleaved series of seconds, as a row in milliseconds."""
+    """Two interleaved series of seconds as a row in milliseconds: medians, of the ratio as well."""
+    pairs = [ours / theirs for ours, theirs in zip(measured, baseline, strict=False)]
     return Row(
         name,
         statistics.median(measured) * 1e3,
         statistics.median(baseline) * 1e3,
         limit,
         min(measured) / min(baseline),
+        paired=statistics.median(pairs),
     )
 
 

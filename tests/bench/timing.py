@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 Measure = Callable[[], float]
 """Does something once and returns the seconds that what counts of it took."""
+BUFFER = 1 << 17
+"""What `cat` reads at once."""
+
+
+def read(path: Path) -> int:
+    """Read a file to its end, keeping nothing; how many bytes it had."""
+    fd, total, buffer = os.open(path, os.O_RDONLY), 0, bytearray(BUFFER)
+    try:
+        while got := os.readv(fd, [buffer]):
+            total += got
+    finally:
+        os.close(fd)
+    return total
 
 
 def timed(work: Callable[[], object]) -> Measure:
@@ -18,6 +34,17 @@ def timed(work: Callable[[], object]) -> Measure:
         return time.perf_counter() - began
 
     return measure
+
+
+def shell(command: str, *directories: Path) -> None:
+    """Run a shell command with `$1`, `$2` … as given; what it prints is read and dropped."""
+    words = ["sh", "-c", command, "sh", *map(str, directories)]
+    # Through a pipe, since grep and tar look at what their output is.
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while process.stdout.read(1 << 20):
+            pass
+    assert process.returncode == 0, f"{command}: exit code {process.returncode}"
 
 
 def interleaved(rounds: int, *measures: Measure) -> list[list[float]]:

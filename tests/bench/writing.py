@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 from tests.bench import data
-from tests.bench.reading import read
-from tests.bench.rows import Row, compared
-from tests.bench.timing import Measure, interleaved, timed
+from tests.bench.floor import floor
+from tests.bench.image import can_mount, fresh_filesystem
+from tests.bench.rows import Row, compared, percentile
+from tests.bench.timing import Measure, interleaved, read, timed
 from tests.support.mounted import mounted
 from tests.support.stores import StoreOnDisk
 
 LINES = 10_000
+OTHERS = 50
 
 
 def claim_all(directory: Path, sync: bool) -> None:
-    """What a script does at best that stores 10,000 steps: unnamed files, linked, one sync."""
+    """What stores 10,000 steps at best: unnamed files, linked, one sync of the file system."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     for number in range(1, LINES + 1):
         step = os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o644)
@@ -33,14 +35,16 @@ def claim_all(directory: Path, sync: bool) -> None:
     os.close(fd)
 
 
-def rename_one(directory: Path, number: int, sync: bool) -> None:
-    """What a script does that stores one step: a temporary, renamed."""
+def rename_one(directory: Path, number: int) -> None:
+    """What stores one step durably without the mount: written, synced, renamed, synced."""
     fd = os.open(directory / "temporary", os.O_CREAT | os.O_WRONLY, 0o644)
     os.write(fd, data.LINE)
-    if sync:
-        os.fdatasync(fd)
+    os.fdatasync(fd)
     os.close(fd)
     os.rename(directory / "temporary", directory / f"step-{number:06}")
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def append_one(control: Path) -> None:
@@ -57,34 +61,65 @@ def bulk(place: Path, quick: bool) -> Iterator[Row]:
     for sync in ("never", "close"):
         store = StoreOnDisk(place / f"store-{sync}")
         with mounted(store.path, place, f"sync={sync}") as mount:
-            rounds = 2 if quick else 7
+            rounds = 2 if quick else 9
             cats = (_cat(lines, mount.path, store, n) for n in count(1))
             loops = (_claims(place / f"plain-{sync}-{n}", sync == "close") for n in count(1))
             ours, plain = interleaved(rounds, partial(next, cats), partial(next, loops))
-        name = f"cat of 10,000 lines into append, sync={sync} / plain loop"
-        yield compared(name, ours, plain, 1.5)
+        loop = "bare claim loop" + (" + syncfs" if sync == "close" else "")
+        yield compared(f"10,000 lines by cat, sync={sync} / {loop}", ours, plain, 1.6)
+
+
+def beside(place: Path, quick: bool) -> Iterator[Row]:
+    """Opens and reads of other sessions during a bulk append of 20,000 lines."""
+    yield _beside(place / "plain", quick, "", 10)
+    if can_mount():
+        with fresh_filesystem(place / "slow", "sync") as slow:
+            yield _beside(slow / "store", quick, " on a disk where each claim waits", 20)
+
+
+def _beside(place: Path, quick: bool, where: str, goal: float) -> Row:
+    place.mkdir()
+    lines = place / "lines"
+    lines.write_bytes((data.LINE + b"\n") * (2000 if quick else 20_000))
+    store = data.sessions(place, OTHERS, 10)
+    busy = data.session(store, "crab_busy_1")
+    times: list[float] = []
+    with mounted(store.path, place, "sync=never") as mount:
+        histories = [mount.path / data.slug_of(n) / "history.jsonl" for n in range(1, OTHERS + 1)]
+        for history in histories:
+            read(history)
+        with (mount.path / busy.name / "append").open("wb") as append:
+            with subprocess.Popen(["cat", str(lines)], stdout=append) as cat:
+                while cat.poll() is None:
+                    times += [timed(partial(read, history))() for history in histories[:10]]
+            assert cat.returncode == 0
+    title = f"open and read elsewhere during a bulk append{where}, p99"
+    return Row(title, percentile(times, 99) * 1e3, None, goal, of_ratio=False)
 
 
 def one(place: Path, quick: bool) -> Iterator[Row]:
     """One message: open, write, close."""
     rounds = 100 if quick else 1000
-    yield _one_message(place, rounds, "never", "temporary+write+rename", 3)
-    yield _one_message(place, rounds, "close", "temporary+write+fdatasync+rename", 2)
+    nothing = place / "nothing"
+    nothing.mkdir()
+    (nothing / "append").touch()
+    with floor(nothing, place / "floor") as served:
+        yield _one(place, rounds, "never", "floor", lambda: append_one(served / "append"), 1.6)
+    plain, numbers = place / "plain", count(1)
+    plain.mkdir()
+    script = "write, fdatasync, rename, fsync of the directory"
+    yield _one(place, rounds, "close", script, lambda: rename_one(plain, next(numbers)), 1.3)
 
 
-def _one_message(place: Path, rounds: int, sync: str, script: str, limit: float) -> Row:
+def _one(
+    place: Path, rounds: int, sync: str, beside: str, other: Callable[[], None], goal: float
+) -> Row:
     store = StoreOnDisk(place / f"store-{sync}")
     session = data.session(store, "crab_tg-42_1")
-    plain = place / f"plain-{sync}"
-    plain.mkdir()
     with mounted(store.path, place, f"sync={sync}") as mount:
-        control, numbers = mount.path / session.name / "append", count(1)
-        ours, scripts = interleaved(
-            rounds,
-            timed(lambda: append_one(control)),
-            timed(lambda: rename_one(plain, next(numbers), sync == "close")),
-        )
-    return compared(f"append of one message, sync={sync} / {script}", ours, scripts, limit)
+        control = mount.path / session.name / "append"
+        ours, others = interleaved(rounds, timed(lambda: append_one(control)), timed(other))
+    return compared(f"one append, sync={sync} / {beside}", ours, others, goal)
 
 
 def length(place: Path, quick: bool) -> Iterator[Row]:
