@@ -14,8 +14,8 @@ has to do is here:
 - errors are raised as `FUSEError(errno)`: any other exception ends the mount.
 
 `python -m tests.bench.floor SOURCE MOUNTPOINT [--ask]` serves the tree at SOURCE until it is
-unmounted. With `--ask` the kernel keeps no attributes, and so asks for those of each file. Files take
-what is written to them, and drop it.
+unmounted. With `--ask` a listing tells no attributes of files, so that the kernel asks for those of
+each, once. Files take what is written to them, and drop it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Floor(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, source: Path, attr_seconds: float) -> None:
+    def __init__(self, source: Path, ask: bool) -> None:
         super().__init__()
-        self._attr_seconds = attr_seconds
+        self._ask = ask
         self._inodes: list[Inode] = [Inode(0)]  # the kernel counts from 1
         self._load(source)
 
@@ -85,7 +85,7 @@ class Floor(pyfuse3.Operations):
         entry.st_size = len(inode.text or b"")
         entry.st_blocks = -(-entry.st_size // 512)
         entry.entry_timeout = KEPT_SECONDS
-        entry.attr_timeout = self._attr_seconds
+        entry.attr_timeout = KEPT_SECONDS
         return entry
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
@@ -104,7 +104,10 @@ class Floor(pyfuse3.Operations):
         listed = list(self._inodes[fh].names.items())
         for at in range(start_id, len(listed)):
             name, inode = listed[at]
-            if not pyfuse3.readdir_reply(token, name, self._attributes(inode), at + 1):
+            attributes = self._attributes(inode)
+            if self._ask and inode.text is not None:
+                attributes.attr_timeout = 0
+            if not pyfuse3.readdir_reply(token, name, attributes, at + 1):
                 return
 
     async def releasedir(self, fh: int) -> None:
@@ -127,9 +130,9 @@ class Floor(pyfuse3.Operations):
         pass
 
 
-def serve(source: str, mountpoint: str, attr_seconds: float) -> None:
+def serve(source: str, mountpoint: str, ask: bool) -> None:
     """Serve until unmounted."""
-    operations = Floor(Path(source), attr_seconds)
+    operations = Floor(Path(source), ask)
     pyfuse3.init(operations, mountpoint, {"default_permissions", "fsname=floor", "subtype=stepfs"})
     try:
         trio.run(pyfuse3.main)
@@ -153,4 +156,4 @@ def floor(source: Path, mountpoint: Path, ask: bool = False) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], 0.0 if "--ask" in sys.argv[3:] else KEPT_SECONDS)
+    serve(sys.argv[1], sys.argv[2], "--ask" in sys.argv[3:])
