@@ -2,4 +2,45 @@
 
 This package knows files and nothing of the kernel's file system interface. It is synchronous and
 imports neither trio nor pyfuse3; whoever calls it decides which thread may block.
+
+What is exported here is for programs that work with a store without a mount; `storage.library`
+explains it with an example. A refusal or failure is a `StoreError`, with an errno, a code word and
+one sentence; ERRORS in stepfs(5) has the codes.
 """
+
+from storage.errors import StoreError
+from storage.formats.kinds import Kind, Step
+from storage.library import (
+    SessionSummary,
+    append_compaction,
+    append_entries,
+    append_events,
+    create_session,
+    delete_session,
+    find_latest_session,
+    list_sessions,
+    load_session,
+    open_store,
+    update_meta,
+)
+from storage.session.replay import Snapshot
+from storage.store import Store
+
+__all__ = [
+    "Kind",
+    "SessionSummary",
+    "Snapshot",
+    "Step",
+    "Store",
+    "StoreError",
+    "append_compaction",
+    "append_entries",
+    "append_events",
+    "create_session",
+    "delete_session",
+    "find_latest_session",
+    "list_sessions",
+    "load_session",
+    "open_store",
+    "update_meta",
+]
