@@ -126,7 +126,11 @@ class Store:
             self._claim(hidden, slug)
 
     def delete(self, slug: str, *, sync: bool) -> None:
-        """Deletes a session and all that is in it (G11); it is gone in one step.
+        """Deletes a session and all that is in it (G11): `hide`, then `remove`. Raises as `hide`."""
+        self.remove(self.hide(slug, sync=sync))
+
+    def hide(self, slug: str, *, sync: bool) -> str:
+        """Deletes a session in one step (G11); returns the hidden name that `remove` is to clear.
 
         With `sync` that is on disk on return (G17). Raises StoreError: ENOENT if there is none,
         EACCES where its files could not be removed.
@@ -144,7 +148,24 @@ class Store:
                 os.unlink(meta.NAME, dir_fd=directory)
         finally:
             os.close(directory)
-        self._remove(hidden)
+        return hidden
+
+    def remove(self, hidden: str) -> None:
+        """Removes the tree under a hidden name, also while others still put files into it.
+
+        It takes as long as the tree is large. What cannot be removed is logged and left to `sweep`.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                shutil.rmtree(hidden, dir_fd=self.fd)
+            except FileNotFoundError:
+                if not files.exists(hidden, self.fd):
+                    return
+            except (OSError, RecursionError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    _log.warning("could not remove %s: %s", printable(hidden), error)
+            else:
+                return
 
     def latest(self, agent: str, created_by: str) -> str | None:
         """The session of this agent and sender with the greatest number, None if there is none."""
@@ -177,7 +198,7 @@ class Store:
             with suppress(OSError):
                 hidden = self._abandoned(name) if name.startswith(".new.") else name
                 if hidden:
-                    self._remove(hidden)
+                    self.remove(hidden)
                     cleared += 1
         for at, slug in enumerate(self.directories()):
             if at % _AT_ONCE == 0:
@@ -237,7 +258,7 @@ class Store:
             if sync:
                 os.fsync(self.fd)
         except BaseException:
-            self._remove(hidden)
+            self.remove(hidden)
             raise
         finally:
             os.close(directory)
@@ -287,20 +308,6 @@ class Store:
             meta.clear_leftover(directory)
         finally:
             os.close(directory)
-
-    def _remove(self, hidden: str) -> None:
-        """Removes the tree `hidden`, also while others still put files into it."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                shutil.rmtree(hidden, dir_fd=self.fd)
-            except FileNotFoundError:
-                if not files.exists(hidden, self.fd):
-                    return
-            except (OSError, RecursionError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    _log.warning("could not remove %s: %s", printable(hidden), error)
-            else:
-                return
 
 
 @contextmanager

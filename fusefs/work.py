@@ -1,0 +1,135 @@
+"""The rule of the loop: what may run on it, and where everything else runs.
+
+All work on a store goes through `Work`, which decides by what kind of work it is and how far away the
+store is. What runs on the loop is bounded by constants, whoever wrote the file that it reads:
+
+    kind       near store                         far store (every call may wait)
+    small      on the loop, no checkpoint         a thread, with a deadline
+    long       a thread: it waits (disk, lock)    a thread, with a deadline
+    replay     a thread: it computes, few at once a thread, with a deadline
+
+`small` is work of a few short system calls and some KiB. A key (a session's slug, as a rule) has a
+share of the threads only, so that one session never takes all of them. What is not the store's never
+comes here, and so never waits for a store that does not answer (G27).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Hashable
+from typing import Final, TypeVar, TypeVarTuple, cast
+
+import trio
+
+from storage.errors import StoreError
+
+THREADS: Final = 16
+"""Threads of one mount that may be at work on its store."""
+KEY_THREADS: Final = 4
+"""Of these at most so many for one key."""
+REPLAY_THREADS: Final = 2
+"""Replays at once of a near store: they hold the interpreter, and more would only slow the loop."""
+DEADLINE_SECONDS: Final = 60.0
+"""How long a far store may take for one piece of work."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Work:
+    """Does all work on one store. Loop-owned; the functions it is given may run in threads."""
+
+    def __init__(self, near: bool, deadline: float = DEADLINE_SECONDS) -> None:
+        """`near` says that the store is local; `deadline` is in seconds, for far stores."""
+        self.near = near
+        self._deadline = deadline
+        self._threads = trio.CapacityLimiter(THREADS)
+        self._replays = trio.CapacityLimiter(REPLAY_THREADS) if near else self._threads
+        self._shares: dict[Hashable, _Share] = {}
+
+    async def small(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Work of a few short system calls: done at once, without a checkpoint, on a near store.
+
+        Raises what `work` raises, and `StoreError` ETIMEDOUT where a far store does not answer.
+        """
+        if self.near:
+            return work(*args)
+        return await self._in_thread(self._threads, key, work, *args)
+
+    async def long(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Work that waits, for a disk or a lock or a large directory: never on the loop.
+
+        Raises as `small`.
+        """
+        return await self._in_thread(self._threads, key, work, *args)
+
+    async def replay(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Work that computes for long, as reading and judging many steps does. Raises as `small`."""
+        return await self._in_thread(self._replays, key, work, *args)
+
+    async def _in_thread(
+        self, threads: trio.CapacityLimiter, key: Hashable, work: Callable[[*Ts], T], *args: *Ts
+    ) -> T:
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = _Share(self._shares, key)
+        limiter = cast(trio.CapacityLimiter, _Both(share, threads))
+        if self.near:
+            return await trio.to_thread.run_sync(work, *args, limiter=limiter)
+        with trio.move_on_after(self._deadline):
+            return await trio.to_thread.run_sync(
+                work, *args, limiter=limiter, abandon_on_cancel=True
+            )
+        sentence = f"the store has not answered for {self._deadline:g} s"
+        raise StoreError(errno.ETIMEDOUT, "store-silent", sentence)
+
+
+class _Share:
+    """The threads of one key; it is forgotten when none is at work or waited for."""
+
+    def __init__(self, shares: dict[Hashable, _Share], key: Hashable) -> None:
+        self._shares = shares
+        self._key = key
+        self._limiter = trio.CapacityLimiter(KEY_THREADS)
+        self._users = 0
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        self._users += 1
+        try:
+            await self._limiter.acquire_on_behalf_of(borrower)
+        except BaseException:
+            self._leave()
+            raise
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self._limiter.release_on_behalf_of(borrower)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if self._users == 0 and self._shares.get(self._key) is self:
+            del self._shares[self._key]
+
+
+class _Both:
+    """A share of a key and one of all threads, as `trio.to_thread.run_sync` takes a limiter.
+
+    It is released when the thread ends, also one that was abandoned: a store that does not answer
+    never has more threads than it may.
+    """
+
+    def __init__(self, share: _Share, threads: trio.CapacityLimiter) -> None:
+        self._share = share
+        self._threads = threads
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        await self._share.acquire_on_behalf_of(borrower)
+        try:
+            await self._threads.acquire_on_behalf_of(borrower)
+        except BaseException:
+            self._share.release_on_behalf_of(borrower)
+            raise
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self._threads.release_on_behalf_of(borrower)
+        self._share.release_on_behalf_of(borrower)

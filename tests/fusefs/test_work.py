@@ -1,0 +1,149 @@
+"""The rule of the loop: each kind of work runs where it may, and nothing waits that need not."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from fusefs.work import KEY_THREADS, REPLAY_THREADS, THREADS, Work
+from storage.errors import StoreError
+
+PROBE_SECONDS = 0.1
+"""What another session may wait at most while one does whatever it does."""
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        with trio.fail_after(20):
+            await test()
+
+    trio.run(limited)
+
+
+def wait(end: threading.Event) -> None:
+    end.wait()
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_what_work_returns_and_raises_is_handed_on(near: bool) -> None:
+    def failing() -> None:
+        raise FileNotFoundError
+
+    async def test() -> None:
+        work = Work(near)
+        for kind in (work.small, work.long, work.replay):
+            assert await kind("key", divmod, 17, 5) == (3, 2)
+            with pytest.raises(FileNotFoundError):
+                await kind("key", failing)
+
+    run(test)
+
+
+def test_small_work_on_a_near_store_costs_no_turn_of_the_loop() -> None:
+    async def test() -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await trio.sleep(0)
+            before, work = turns, Work(near=True)
+            for _ in range(100):
+                assert await work.small("key", threading.get_ident) == threading.get_ident()
+            assert turns == before
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["small", "long", "replay"])
+def test_on_a_far_store_nothing_runs_on_the_loop(kind: str) -> None:
+    async def test() -> None:
+        assert await getattr(Work(near=False), kind)("key", threading.get_ident) != own
+
+    own = threading.get_ident()
+    run(test)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_a_probe_of_another_session_is_answered_while_one_waits_in_all_its_threads(
+    near: bool,
+) -> None:
+    async def test() -> None:
+        work, end, took = Work(near), threading.Event(), []
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * THREADS):
+                nursery.start_soon(work.long, "busy", wait, end)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):
+                began = time.monotonic()
+                await work.small("other", int)
+                await work.long("other", int)
+                took.append(time.monotonic() - began)
+            end.set()
+        assert sorted(took)[len(took) // 2] < PROBE_SECONDS
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "most"),
+    [
+        ("long", 1, KEY_THREADS),
+        ("long", 2 * THREADS, THREADS),
+        ("replay", 2 * THREADS, REPLAY_THREADS),
+    ],
+)
+def test_threads_are_bounded_for_one_key_and_for_all(kind: str, keys: int, most: int) -> None:
+    async def test() -> None:
+        work, at_once, greatest, lock = Work(near=True), 0, 0, threading.Lock()
+
+        def busy() -> None:
+            nonlocal at_once, greatest
+            with lock:
+                at_once += 1
+                greatest = max(greatest, at_once)
+            time.sleep(0.005)
+            with lock:
+                at_once -= 1
+
+        async with trio.open_nursery() as nursery:
+            for at in range(4 * THREADS):
+                nursery.start_soon(getattr(work, kind), at % keys, busy)
+        assert greatest == most
+
+    run(test)
+
+
+def test_a_far_store_that_does_not_answer_is_given_up_and_keeps_no_more_threads_than_it_may() -> (
+    None
+):
+    async def test() -> None:
+        work, end = Work(near=False, deadline=0.05), threading.Event()
+        began = threading.active_count()
+
+        async def ask(key: int) -> None:
+            with pytest.raises(StoreError) as refused:
+                await work.small(key, wait, end)
+            assert refused.value.errno == errno.ETIMEDOUT
+
+        async with trio.open_nursery() as nursery:
+            for key in range(4 * THREADS):
+                nursery.start_soon(ask, key)
+        assert threading.active_count() - began <= THREADS
+        end.set()
+        await trio.sleep(0.05)
+        assert await work.small("key", int) == 0
+
+    run(test)
