@@ -59,7 +59,7 @@ Let a program make JSON of text that you did not write yourself, so that quotes 
 escaped: `jq -nc --arg t "$TEXT" '{role:"user",content:$t}' >> SESSION/append`, or Python's
 `json.dumps`. If others may append to the same session, take turns:
 
-    flock SESSION/append sh -c 'echo "{\\"role\\":\\"user\\",\\"content\\":\\"mine\\"}" >> SESSION/append'
+    flock SESSION/append sh -c 'cat messages.jsonl >> SESSION/append'
 
 A daemon that has the session open does not see what you append until it resumes the session.
 
@@ -83,7 +83,7 @@ Writing a name ends the history here; it begins anew, empty, and the old one bec
 To keep the thread, store a summary with it, which then begins the new history's messages.jsonl
 (possible where the mount's memory is a directory; otherwise it fails and nothing is changed):
 
-    echo '{"archive_name":"crab-session-1","summary":"We chose plan B. Next: test it."}' > SESSION/compact
+    echo '{"archive_name":"crab-session-1","summary":"Plan B, to be tested."}' > SESSION/compact
 
 ## Fork
 
