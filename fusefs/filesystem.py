@@ -22,9 +22,9 @@ from typing import Final, NoReturn
 
 import trio
 
+from fusefs.catalogue.catalogue import Catalogue
 from fusefs.coherence.events import Changes
 from fusefs.config import MountOptions, Sync
-from fusefs.dotdir.catalogue import Catalogue
 from fusefs.dotdir.files import DIRECTORY, Hidden, Latest
 from fusefs.dotdir.report import Report
 from fusefs.failures import KERNEL, Caller, Failures
@@ -99,7 +99,9 @@ class Tree:
         )
         self._latest = Latest(store, lambda: self.changes.root_changed_at)
         self._stats = Stats(store, self._rules, self.live, self.changes, self._hidden)
-        self._listings = Listings(store, self.names, self._latest, self._hidden, self._stats)
+        self._listings = Listings(
+            store, self._catalogue, self.names, self._latest, self._hidden, self._stats
+        )
         self._opening = Opening(
             store,
             options,
@@ -120,6 +122,7 @@ class Tree:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_unending, self.changes.run)
             nursery.start_soon(_unending, self.counting.run)
+            nursery.start_soon(_unending, self._catalogue.arm)
 
     async def finish(self) -> None:
         """Before the end: open files are released, what is due is written and synced (G9, G17)."""

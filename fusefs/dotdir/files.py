@@ -9,7 +9,8 @@ from typing import Any, Final
 import orjson
 import trio
 
-from fusefs.dotdir.catalogue import Catalogue
+from fusefs.catalogue.catalogue import Catalogue
+from fusefs.catalogue.lines import Text
 from fusefs.dotdir.guide import GUIDE
 from fusefs.failures import Failures
 from fusefs.handles.base import OpenFile, OpenText
@@ -42,6 +43,16 @@ class OpenErrors(OpenFile):
             self._text += self._failures.since(self._count)
             self._count = self._failures.count
         return self._text[offset : offset + size]
+
+
+class OpenSessions(OpenFile):
+    """`sessions.jsonl`, as of its open."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._text.read(offset, size)
 
 
 class Hidden:
@@ -80,20 +91,22 @@ class Hidden:
             return STATUS_SIZE
         if name == "create":
             return 0
-        return len(await self._text(name))
+        if name == "sessions.jsonl":
+            return len(await self._catalogue.text())
+        return len(self._text(name))
 
     async def open(self, name: str) -> OpenFile:
         """An open file for reading."""
         if name == "errors.jsonl":
             return OpenErrors(self._failures)
-        return OpenText(await self._text(name))
+        if name == "sessions.jsonl":
+            return OpenSessions(await self._catalogue.text())
+        return OpenText(self._text(name))
 
-    async def _text(self, name: str) -> bytes:
+    def _text(self, name: str) -> bytes:
         match name:
             case "README":
                 return GUIDE
-            case "sessions.jsonl":
-                return await self._catalogue.text()
             case "status.json":
                 return _padded(self._report())
             case _:

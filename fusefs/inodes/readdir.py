@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import trio
-
+from fusefs.catalogue.catalogue import Catalogue
 from fusefs.dotdir.files import DIRECTORY, STEPS, Hidden, Latest
 from fusefs.inodes.attributes import Attributes
 from fusefs.inodes.inode import HiddenNode, Node, RootNode, SessionNode
@@ -46,9 +45,16 @@ class Listings:
     """Makes listings, without a look at what is in the files (G3). Loop-owned."""
 
     def __init__(
-        self, store: Store, names: Names, latest: Latest, hidden: Hidden, stats: Stats
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        names: Names,
+        latest: Latest,
+        hidden: Hidden,
+        stats: Stats,
     ) -> None:
         self._store = store
+        self._catalogue = catalogue
         self._names = names
         self._latest = latest
         self._hidden = hidden
@@ -59,7 +65,7 @@ class Listings:
         node = listing.node
         found: Sequence[str] = ()
         if isinstance(node, RootNode):
-            found = [DIRECTORY, *await trio.to_thread.run_sync(self._store.names)]
+            found = [DIRECTORY, *await self._catalogue.names()]
         elif isinstance(node, SessionNode):
             self._store.stat_session(node.slug)
             found = FILES

@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from fusefs.dotdir.catalogue import Catalogue
+from fusefs.catalogue.catalogue import Catalogue
 from storage.posix import exchange
 from storage.store import Store
 from tests.support.stores import StoreOnDisk
 
 
-@pytest.fixture(params=["watched", "not watched"])
+@pytest.fixture(params=["armed", "watched", "not watched"])
 def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     """Asks, twice, and compares with what the store holds."""
     opened = Store(str(store.path))
-    catalogue = Catalogue(opened, local=request.param == "watched")
+    catalogue = Catalogue(opened, near=request.param != "not watched")
 
     def compare() -> None:
         for _ in range(2):
-            assert catalogue._make() == expected(store.path)
+            slugs, text = expected(store.path)
+            assert list(catalogue._names()) == slugs
+            told = catalogue._text()
+            assert told.read(0, len(told) + 1) == text
+            while request.param == "armed" and catalogue._arm_some():
+                pass
 
     compare()
     yield compare
@@ -32,14 +37,15 @@ def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callabl
     opened.close()
 
 
-def expected(root: Path) -> bytes:
-    lines = []
+def expected(root: Path) -> tuple[list[str], bytes]:
+    slugs, lines = [], []
     for session in sorted(root.iterdir()):
         if not session.is_symlink() and (session / "meta").is_file():
             about = json.loads((session / "meta").read_text())
             line = {"session": session.name, **about}
+            slugs.append(session.name)
             lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-    return b"".join(lines)
+    return slugs, b"".join(lines)
 
 
 def write(session: Path, title: str) -> Path:

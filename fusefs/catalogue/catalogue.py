@@ -1,0 +1,219 @@
+"""All sessions of the store, as of whenever somebody asks: their names, and a line of each's meta.
+
+What was looked at once is looked at again only if it changed. Where inotify works that is told: of the
+names in the store's directory at once, of metas once they are *armed*, which is done in the
+background. A session that is not armed, and a directory that is not yet a session, are looked at
+whenever somebody asks (G12); so are all where no events tell of changes.
+
+Concurrency. One thread at a time works on the catalogue (`_lock`); nobody else touches its state.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from stat import S_ISREG
+from typing import Final, TypeVar
+
+import orjson
+import trio
+
+from fusefs.catalogue.lines import Lines, Text
+from fusefs.catalogue.meta_watches import MetaWatches
+from storage.errors import StoreError, printable
+from storage.formats import jsontext
+from storage.posix import read_regular
+from storage.store import Store
+
+Stamp = tuple[int, int, int]
+"""What tells a meta from what it was: inode number, ctime in nanoseconds, size."""
+NEVER: Final[Stamp] = (0, 0, 0)
+"""Of a meta that was not read."""
+ARM_SESSIONS: Final = 500
+"""So many are armed before others get a turn."""
+ARM_PAUSE_SECONDS: Final = 0.02
+_LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session as it was when it was looked at last."""
+
+    directory: int
+    """Inode number of its directory."""
+    stamp: Stamp
+
+
+class Catalogue:
+    """The sessions of a store."""
+
+    def __init__(self, store: Store, near: bool) -> None:
+        self.generation = 0
+        """Grows with every change of the list of sessions."""
+        self._store = store
+        self._watches = MetaWatches(store.fd) if near else None
+        self._lock = trio.Lock()
+        self._sessions: dict[str, _Session] = {}
+        self._slugs: list[str] = []
+        """Of all sessions, sorted."""
+        self._listed = False
+        """The store's directory was listed, and events tell what changed in it since."""
+        self._unsure: set[str] = set()
+        """What no event tells of: sessions that are not armed, directories that lack a meta."""
+        self._to_arm: dict[str, None] = {}
+        self._arming = trio.Event()
+        self._lines: Lines | None = None
+        """None until somebody wants them."""
+
+    async def names(self) -> Sequence[str]:
+        """The slugs of all sessions, sorted. Raises `StoreError`."""
+        return await self._work(self._names)
+
+    async def text(self) -> Text:
+        """`sessions.jsonl`: a line for each session, in the order of their slugs (G12)."""
+        return await self._work(self._text)
+
+    async def arm(self) -> None:
+        """Watch the metas of what was looked at, some at a time, until cancelled."""
+        while True:
+            await self._arming.wait()
+            while await self._work(self._arm_some):
+                await trio.sleep(ARM_PAUSE_SECONDS)
+            self._arming = trio.Event()
+
+    def close(self) -> None:
+        """Watch nothing any longer."""
+        if self._watches is not None:
+            self._watches.close()
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        async with self._lock:
+            done = await trio.to_thread.run_sync(work)
+        if self._to_arm:
+            self._arming.set()
+        return done
+
+    # --- in a thread, one at a time --------------------------------------------------------------
+
+    def _names(self) -> Sequence[str]:
+        self._refresh()
+        return tuple(self._slugs)
+
+    def _text(self) -> Text:
+        if self._lines is None:
+            self._lines = Lines()
+            for slug in self._slugs:  # known by name alone
+                self._sessions[slug].stamp = NEVER
+                self._unsure.add(slug)
+        self._refresh()
+        return self._lines.text()
+
+    def _refresh(self) -> None:
+        """Know the sessions as they are now."""
+        changed = self._drain()
+        if self._listed:
+            for slug in changed | self._unsure:
+                self._look(slug)
+        else:
+            self._list()
+
+    def _drain(self) -> set[str]:
+        """The names of which something changed, as far as events tell."""
+        if self._watches is None:
+            return set()
+        changed = self._watches.changed()
+        if changed.lost:
+            self._listed = False
+            self._unsure.update(self._slugs)
+        return changed.names | changed.metas
+
+    def _list(self) -> None:
+        """List the store's directory, and look at everything in it."""
+        self._listed = self._watches is not None and self._watches.watch_root()
+        found = self._store.directories()
+        for slug in self._sessions.keys() - found.keys():
+            self._look(slug)
+        for slug in sorted(found):
+            self._look(slug)
+
+    def _look(self, slug: str) -> None:
+        """Look at a name: a session, a directory that may become one, or neither."""
+        if slug.startswith("."):
+            return
+        self._unsure.discard(slug)
+        try:
+            fd = os.open(slug, _LOOK, dir_fd=self._store.fd)
+        except OSError:
+            self._drop(slug)
+            return
+        try:
+            self._look_into(slug, fd)
+        finally:
+            os.close(fd)
+
+    def _look_into(self, slug: str, fd: int) -> None:
+        self._unsure.add(slug)
+        seen = _seen(fd)
+        known = self._sessions.get(slug)
+        if seen is None:
+            self._drop(slug)
+            return
+        if known is None:
+            insort(self._slugs, slug)
+        if known is None or known.directory != seen.directory:
+            self.generation += 1
+        if known != seen:
+            self._sessions[slug] = seen
+            if self._lines is not None:
+                self._lines.put(slug, _line(slug, fd))
+        if self._watches is not None:
+            self._to_arm[slug] = None
+
+    def _drop(self, slug: str) -> None:
+        self._to_arm.pop(slug, None)
+        if self._sessions.pop(slug, None) is None:
+            return
+        del self._slugs[bisect_left(self._slugs, slug)]
+        self.generation += 1
+        if self._lines is not None:
+            self._lines.discard(slug)
+
+    def _arm_some(self) -> bool:
+        """Watch some metas, and then look whether they had changed; whether there are more."""
+        for slug in list(islice(self._to_arm, ARM_SESSIONS)):
+            del self._to_arm[slug]
+            if self._watches is not None and self._watches.watch(slug):
+                self._look(slug)
+                self._to_arm.pop(slug, None)
+                if slug in self._sessions:
+                    self._unsure.discard(slug)
+        return bool(self._to_arm)
+
+
+def _seen(session_fd: int) -> _Session | None:
+    """The session in that directory as it is now; None where it is none."""
+    try:
+        found = os.stat("meta", dir_fd=session_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    if not S_ISREG(found.st_mode):
+        return None
+    stamp = (found.st_ino, found.st_ctime_ns, found.st_size)
+    return _Session(os.fstat(session_fd).st_ino, stamp)
+
+
+def _line(slug: str, session_fd: int) -> bytes:
+    """`{"session": slug, …meta}`; of a broken meta only the session is told."""
+    start = b'{"session":' + orjson.dumps(printable(slug))
+    try:
+        data = jsontext.one_line(read_regular("meta", session_fd)[0])
+        value = jsontext.parse(data)
+    except (jsontext.NotJSON, StoreError, OSError):
+        value = None
+    if not isinstance(value, dict) or not value:
+        return start + b"}\n"
+    return start + b"," + data[1:].lstrip() + b"\n"

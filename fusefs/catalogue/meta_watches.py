@@ -1,0 +1,103 @@
+"""What changed in the list of sessions and in their metas, told by watches of their own.
+
+A watch on a meta itself tells once of anything that happens to it, whatever else is written beside it:
+it is written to, renamed, replaced or deleted. Nobody waits for these events; they are looked through
+when somebody asks. So a store of any size is asked what changed, not looked through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from inotify_simple import flags
+
+from fusefs.inotify import new_inotify
+
+_META: Final = flags.MODIFY | flags.ATTRIB | flags.MOVE_SELF | flags.DELETE_SELF
+_ONCE: Final = flags.DONT_FOLLOW | flags.ONESHOT
+_ROOT: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
+_LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
+_LEAST_WATCHES: Final = 4096
+_SHARE: Final = 0.75
+"""Of the watches that the user may have, so that live sessions and other programs find some."""
+
+
+@dataclass(slots=True)
+class Changed:
+    """What changed since it was last asked."""
+
+    names: set[str] = field(default_factory=set)
+    """Names that came into the store's directory, went or were replaced."""
+    metas: set[str] = field(default_factory=set)
+    """Sessions whose metas changed; these are watched no longer."""
+    lost: bool = False
+    """Events were lost: anything may have changed, and nothing is watched any more."""
+
+
+class MetaWatches:
+    """Watches on the store's directory and on metas. For one thread at a time; nothing in it waits."""
+
+    def __init__(self, store_fd: int) -> None:
+        self._store_fd = store_fd
+        self._inotify = new_inotify()
+        self._slugs: dict[int, str] = {}
+        self._root: int | None = None
+        self._most = _share()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further meta can be watched."""
+        return len(self._slugs) >= self._most
+
+    def watch_root(self) -> bool:
+        """Watch the list of sessions, to be read after; whether changes of it will be told."""
+        if self._root is None:
+            self._root = self._add(f"/proc/self/fd/{self._store_fd}/.", _ROOT)
+        return self._root is not None
+
+    def watch(self, slug: str) -> bool:
+        """Watch the meta of a session, to be looked at after; whether a change will be told."""
+        if self.full:
+            return False
+        watch = self._add(f"/proc/self/fd/{self._store_fd}/{slug}/meta", _META | _ONCE)
+        # Two sessions that share one file share the watch: the first of them has it.
+        return watch is not None and self._slugs.setdefault(watch, slug) == slug
+
+    def changed(self) -> Changed:
+        """What changed since the last call."""
+        found = Changed()
+        for event in self._inotify.read(timeout=0):
+            if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT):
+                self._start_again()
+                return Changed(lost=True)
+            if event.wd == self._root:
+                if event.mask & flags.IGNORED:
+                    self._start_again()
+                    return Changed(lost=True)
+                found.names.add(event.name)
+            elif (slug := self._slugs.pop(event.wd, None)) is not None:
+                found.metas.add(slug)
+        return found
+
+    def close(self) -> None:
+        """End all watches."""
+        self._inotify.close()
+
+    def _add(self, path: str, mask: int) -> int | None:
+        try:
+            return int(self._inotify.add_watch(path, mask))
+        except OSError:
+            return None
+
+    def _start_again(self) -> None:
+        self._inotify.close()
+        self._inotify, self._slugs, self._root = new_inotify(), {}, None
+
+
+def _share() -> int:
+    try:
+        return int(int(_LIMIT.read_text()) * _SHARE)
+    except (OSError, ValueError):
+        return _LEAST_WATCHES
