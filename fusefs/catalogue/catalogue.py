@@ -32,9 +32,9 @@ Stamp = tuple[int, int, int]
 """What tells a meta from what it was: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
 """Of a meta that was not read."""
-ARM_SESSIONS: Final = 500
+ARM_SESSIONS: Final = 200
 """So many are armed before others get a turn."""
-ARM_PAUSE_SECONDS: Final = 0.02
+ARM_PAUSE_SECONDS: Final = 0.002
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
 
@@ -116,7 +116,9 @@ class Catalogue:
         """Know the sessions as they are now."""
         changed = self._drain()
         if self._listed:
-            for slug in changed | self._unsure:
+            for slug in changed:
+                self._look(slug)
+            for slug in [slug for slug in self._unsure if not self._is_same(slug)]:
                 self._look(slug)
         else:
             self._list()
@@ -138,7 +140,19 @@ class Catalogue:
         for slug in self._sessions.keys() - found.keys():
             self._look(slug)
         for slug in sorted(found):
-            self._look(slug)
+            if not self._is_same(slug, found[slug]):
+                self._look(slug)
+
+    def _is_same(self, slug: str, directory: int | None = None) -> bool:
+        """Whether a session is as it was, as far as one system call tells."""
+        known = self._sessions.get(slug)
+        if known is None or directory not in (None, known.directory):
+            return False
+        try:
+            found = os.stat(f"{slug}/meta", dir_fd=self._store.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return _stamp(found) == known.stamp
 
     def _look(self, slug: str) -> None:
         """Look at a name: a session, a directory that may become one, or neither."""
@@ -202,13 +216,16 @@ def _seen(session_fd: int) -> _Session | None:
         return None
     if not S_ISREG(found.st_mode):
         return None
-    stamp = (found.st_ino, found.st_ctime_ns, found.st_size)
-    return _Session(os.fstat(session_fd).st_ino, stamp)
+    return _Session(os.fstat(session_fd).st_ino, _stamp(found))
+
+
+def _stamp(meta: os.stat_result) -> Stamp:
+    return meta.st_ino, meta.st_ctime_ns, meta.st_size
 
 
 def _line(slug: str, session_fd: int) -> bytes:
     """`{"session": slug, …meta}`; of a broken meta only the session is told."""
-    start = b'{"session":' + orjson.dumps(printable(slug))
+    start = b'{"session":' + orjson.dumps(slug if slug.isascii() else printable(slug))
     try:
         data = jsontext.one_line(read_regular("meta", session_fd)[0])
         value = jsontext.parse(data)

@@ -60,6 +60,8 @@ class Lines:
         return Text([chunk.text() for chunk in self._chunks])
 
     def _chunk_of(self, slug: str) -> int:
+        if slug >= self._firsts[-1]:
+            return len(self._firsts) - 1
         return max(0, bisect_right(self._firsts, slug) - 1)
 
 
@@ -97,7 +99,8 @@ class _Chunk:
         self._lengths: array[int] = array("I")
 
     def put(self, slug: str, line: bytes) -> None:
-        lines, at = self._apart(), bisect_left(self.slugs, slug)
+        lines = self._apart()
+        at = len(self.slugs) if slug > self.slugs[-1] else bisect_left(self.slugs, slug)
         if at < len(self.slugs) and self.slugs[at] == slug:
             lines[at] = line
         else:
