@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -35,6 +36,11 @@ class CommandError(Exception):
         super().__init__(sentence)
         self.code = code
         self.sentence = sentence
+
+
+def command_line(*words: str) -> str:
+    """A command of stepfs as it can be pasted into a shell."""
+    return shlex.join(["stepfs", *map(printable, words)])
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:
@@ -70,5 +76,5 @@ def guarded(program: str, run: Callable[[], int]) -> int:
 
 def _complain(program: str, sentence: str) -> None:
     priority = "<3>" if is_journal() else ""
-    text = " ".join(printable(sentence).split())
+    text = printable(sentence).replace("\n", " ").replace("\r", " ")
     print(f"{priority}{program}: {text}", file=sys.stderr)

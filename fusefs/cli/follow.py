@@ -8,12 +8,14 @@ behind the lines from line LINE on are told by the link `.stepfs/steps/INODE.LIN
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
 import select
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +28,10 @@ from storage.errors import printable
 from storage.formats.kinds import Kind, NotAStep, classify
 from storage.render.markdown import visible
 
+DESCRIPTION = """\
+Print every step of a session once, as it comes, and go on across compactions. PATH is a session's
+directory in a mount, or its history.jsonl. Ends with Ctrl-C."""
+
 STEPS: Final = "../.stepfs/steps"
 HISTORY: Final = "history.jsonl"
 LOG: Final = "log.jsonl"
@@ -35,6 +41,17 @@ _TICK_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 0.01
 _CHUNK: Final = 1 << 20
 _GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """PATH, and where to begin."""
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("--from-start", action="store_true", help="print the history first")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Follow on standard output, what happens beside on standard error."""
+    return follow(asked.path, asked.from_start, sys.stdout.buffer, sys.stderr)
 
 
 def follow(path: str, from_start: bool, out: BinaryIO, err: TextIO) -> int:

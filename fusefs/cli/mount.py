@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from fusefs import config as options
 from fusefs.cli import preflight
 from fusefs.cli.preflight import Places
 from fusefs.config import MountOptions
@@ -16,6 +18,62 @@ from fusefs.daemon.logs import LogSettings
 from fusefs.exits import CommandError, Exit
 
 log = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Show STORE at MOUNTPOINT, an empty directory outside of the store. Returns when the mount is live;
+the server then goes on in the background and logs to syslog. What a server that was killed has
+left at MOUNTPOINT is cleared first."""
+
+OPTIONS = """\
+options for -o (comma separated; the last of a repeated one counts):
+  ro                     refuse every write (EROFS)
+  allow_other            let other users in, as far as the store's own modes let them
+  uid=USER, gid=GROUP    show this owner or group instead of the store's
+  umask=MASK             take these bits (octal) from the modes shown
+  memory=PATH|none       the daemon's memory, for the text of archives; a memory.db or an
+                         exported tree (default: memory.db beside the store, if it is there)
+  cache=SIZE             bound of the text kept in memory (default 64M)
+  line_limit=SIZE        longest line taken by append (default 16M)
+  sync=close|always|never  on disk when close or fsync returns (the default), when write
+                         returns, or when the kernel likes
+  nofail, x-..., noatime and other options of mount(8) are accepted and change nothing
+
+signals: TERM, INT end the mount in order; HUP reloads; USR1 logs what the server is doing.
+
+examples:
+  stepfs mount ~/.crabtalk/sessions ~/sessions
+  stepfs mount -o ro,allow_other /srv/sessions /mnt/sessions
+  stepfs mount -f --log-level debug /tmp/store /tmp/sessions"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """STORE, MOUNTPOINT, the options of mount(8), and where to log."""
+    parser.epilog = OPTIONS
+    parser.add_argument("store", metavar="STORE")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay, and log to stderr")
+    parser.add_argument(
+        "-o", "--options", metavar="OPT,...", action="append", default=[], help="as below"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=logs.LEVELS,
+        default="info",
+        help="the least that is logged (default info)",
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="how (default text)"
+    )
+    parser.add_argument("--log-file", metavar="FILE", help="log to FILE instead")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Mount as asked; returns when the mount is live, or in the foreground when it has ended."""
+    wanted = options.parse(asked.options)
+    file = os.path.abspath(asked.log_file) if asked.log_file else None
+    settings = LogSettings(asked.log_level, asked.log_format == "json", file)
+    mount(Mounting(asked.store, asked.mountpoint, wanted, asked.foreground, settings))
+    return Exit.OK
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -13,7 +14,22 @@ from fusefs.exits import CommandError, Exit
 from fusefs.mounts import Health
 from storage.errors import printable
 
+DESCRIPTION = """\
+What the mount at MOUNTPOINT tells of itself: uptime, caches, counters, operations in flight."""
+
 INDENT = "  "
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """MOUNTPOINT, and the form of the answer."""
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("--json", action="store_true", help="as one JSON document")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print what the mount tells of itself."""
+    print(command(asked.mountpoint, as_json=asked.json))
+    return Exit.OK
 
 
 def command(path: str, *, as_json: bool) -> str:

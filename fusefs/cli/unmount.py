@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import errno
 import os
@@ -16,6 +17,10 @@ from fusefs.exits import CommandError, Exit
 from fusefs.mounts import stepfs_mountpoint
 from storage.errors import printable
 
+DESCRIPTION = """\
+Unmount MOUNTPOINT and wait until its server has finished its work. A mount in use is refused, with
+who uses it; --lazy takes it out of sight at once and ends the server when the last user leaves."""
+
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 CAP_SYS_ADMIN = 21
@@ -23,6 +28,18 @@ PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 FUSERMOUNT_SECONDS = 30
 SERVER_SECONDS = 60
 NAMED_USERS = 3
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """MOUNTPOINT, and whether to wait for its users."""
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("-l", "--lazy", action="store_true", help="though it is in use")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Take the mount away and wait for its server."""
+    command(asked.mountpoint, lazy=asked.lazy)
+    return Exit.OK
 
 
 def privileged() -> bool:

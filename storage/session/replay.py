@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -231,16 +231,24 @@ def load(session_fd: int) -> Snapshot | None:
         about = meta.read(session_fd)[0]
     except FileNotFoundError:
         return None
+    archive, entries = history(session_fd)
+    return Snapshot({**meta.ABSENT, **meta.parsed(about)}, [step for _, step in entries], archive)
+
+
+def history(session_fd: int) -> tuple[str | None, Iterator[tuple[int, Step]]]:
+    """The archive that a session's history begins after, and its entries with their numbers.
+
+    The entries are read as they are asked for. Raises `OSError` as the listing and the reading do.
+    """
     reader = Reader(session_fd)
     index = scan(session_fd)
     boundary = find_boundary(reader, index)
-    history = list(_entries(reader, index, boundary))
-    return Snapshot({**meta.ABSENT, **meta.parsed(about)}, history, boundary.archive)
+    return boundary.archive, _entries(reader, index, boundary)
 
 
-def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterable[Step]:
+def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterator[tuple[int, Step]]:
     for number in index.between(boundary.number + 1, index.greatest, len(index.numbers)):
         for name in index.names(number):
             step = _read(reader, name, Pass())
             if step is not None and step.kind is Kind.ENTRY:
-                yield step
+                yield number, step

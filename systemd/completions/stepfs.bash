@@ -10,6 +10,7 @@ _stepfs_mountpoints() {
 _stepfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local command='' flags='' word
+    local commands='mount umount status ls show new append follow errors check demo'
     local options='ro allow_other uid= gid= umask= memory= cache= line_limit= sync=close
         sync=always sync=never'
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -36,6 +37,19 @@ _stepfs() {
             mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
             return
             ;;
+        --sort)
+            mapfile -t COMPREPLY < <(
+                compgen -W 'changed created session agent title messages' -- "$cur"
+            )
+            return
+            ;;
+        --role)
+            mapfile -t COMPREPLY < <(compgen -W 'system user assistant tool' -- "$cur")
+            return
+            ;;
+        --agent | --created-by | --match | --since | --until | --title | -n | --first | --last)
+            return
+            ;;
         --log-level)
             mapfile -t COMPREPLY < <(compgen -W 'debug info notice warning error' -- "$cur")
             return
@@ -46,6 +60,14 @@ _stepfs() {
         mount) flags='-f --foreground -o --options --log-format --log-level --log-file --help' ;;
         umount) flags='-l --lazy --help' ;;
         status) flags='--json --help' ;;
+        ls)
+            flags='--agent --created-by --match --since --until --sort -r --reverse -n --first
+                --json --help'
+            ;;
+        show) flags='--markdown --json --help' ;;
+        new) flags='--agent --created-by --title --json --help' ;;
+        append) flags='--role --json --help' ;;
+        errors) flags='-f --follow -n --last --json --help' ;;
         follow) flags='--from-start --help' ;;
         check) flags='--repair --help' ;;
         demo) flags='--help' ;;
@@ -54,8 +76,8 @@ _stepfs() {
     if [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur")
     elif [[ -z $command ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'mount umount status follow check demo' -- "$cur")
-    elif [[ $command == umount || $command == status ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
+    elif [[ $command == umount || $command == status || $command == errors ]]; then
         local IFS=$'\n'
         mapfile -t COMPREPLY < <(compgen -W "$(_stepfs_mountpoints)" -- "$cur")
         compopt -o filenames

@@ -35,7 +35,12 @@ _stepfs() {
                 'mount:show a store at a mountpoint'
                 'umount:take a mount away'
                 'status:what a mount tells of itself'
-                'follow:print the steps of a session as they come'
+                'ls:list the sessions of a store'
+                'show:read the history of a session on the terminal'
+                'new:make a session'
+                'append:append messages to a session'
+                'follow:print steps as they come'
+                'errors:what a mount has refused, and why'
                 'check:look for what is wrong in a store'
                 'demo:write a sample store'
             )
@@ -58,6 +63,37 @@ _stepfs() {
                     ;;
                 status)
                     _arguments '--json[as one JSON document]' '1:mountpoint:_stepfs_mountpoints'
+                    ;;
+                ls)
+                    _arguments \
+                        '--agent[of this agent alone]:agent:' \
+                        '--created-by[begun by this sender alone]:sender:' \
+                        '--match[whose name or title fits]:pattern:' \
+                        '--since[changed since]:time:' \
+                        '--until[not changed after]:time:' \
+                        '--sort[by what]:order:(changed created session agent title messages)' \
+                        {-r,--reverse}'[the other way round]' \
+                        {-n,--first}'[at most so many]:number:' \
+                        '--json[a JSON object a line]' \
+                        '1:store, mount or session:_files -/'
+                    ;;
+                show)
+                    _arguments '--markdown[as Markdown, not drawn]' \
+                        '--json[the lines of history.jsonl]' '1:session:_files -/'
+                    ;;
+                new)
+                    _arguments '--agent[its agent]:agent:' '--created-by[its sender]:sender:' \
+                        '--title[its title]:title:' '--json[as a JSON object]' \
+                        '1:store or mount:_files -/'
+                    ;;
+                append)
+                    _arguments '--role[who speaks]:role:(system user assistant tool)' \
+                        '--json[say as JSON what was stored]' '1:session:_files -/' '*:text:'
+                    ;;
+                errors)
+                    _arguments {-f,--follow}'[go on with what comes]' \
+                        {-n,--last}'[only the last so many]:number:' \
+                        '--json[the lines of errors.jsonl]' '1:mountpoint:_stepfs_mountpoints'
                     ;;
                 follow) _arguments '--from-start[print the history first]' '1:session:_files' ;;
                 check) _arguments '--repair[move aside what is wrong]' '1:store:_files -/' ;;

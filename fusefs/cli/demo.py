@@ -1,0 +1,30 @@
+"""`stepfs demo`: a sample store."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from fusefs.exits import CommandError, Exit
+from storage.demo import demo
+from storage.errors import StoreError, printable
+
+DESCRIPTION = """\
+Write a sample store of a dozen sessions to DIR, to try things on."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """DIR alone."""
+    parser.add_argument("directory", metavar="DIR")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Write the sample store, and say what to do next."""
+    try:
+        slugs = demo.write(asked.directory)
+    except StoreError as error:
+        raise CommandError(Exit.STORE, error.sentence) from None
+    directory = printable(asked.directory)
+    following = f"stepfs mount {shlex.quote(directory)} MOUNTPOINT"
+    print(f"{len(slugs)} sessions are in {directory}; now: {following}")
+    return Exit.OK

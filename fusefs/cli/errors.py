@@ -1,0 +1,132 @@
+"""`stepfs errors`: what a mount has refused or could not do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+
+from fusefs.cli import places, terminal
+from fusefs.cli.places import HIDDEN
+from fusefs.cli.terminal import Column
+from fusefs.cli.times import local, seconds_of
+from fusefs.exits import CommandError, Exit
+from fusefs.mounts import DEAD_ERRORS
+from storage.errors import printable
+
+DESCRIPTION = """\
+What the mount has refused or could not do lately, oldest first: when, which session and file, what
+was wrong and who asked. Editors and shells show no more than "Invalid argument"; here is the rest."""
+
+FILE: Final = "errors.jsonl"
+COLUMNS: Final = (
+    Column("time", "green"),
+    Column("where", "cyan"),
+    Column("errno", "yellow"),
+    Column("times", number=True),
+    Column("why", wraps=True),
+)
+LOOK_SECONDS: Final = 0.5
+
+Line = dict[str, Any]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which mount, and whether to go on."""
+    parser.add_argument("path", metavar="MOUNTPOINT", nargs="?", help="or a session in it")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    parser.add_argument("-n", "--last", metavar="N", type=int, help="only the last so many")
+    parser.add_argument("--json", action="store_true", help="the lines of errors.jsonl")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print the lines there are, then those that come if asked to."""
+    place = places.find(asked.path)
+    if not place.is_mount:
+        sentence = f"{printable(place.root)} is a store: only a mount keeps errors"
+        raise CommandError(Exit.NOT_STEPFS, sentence)
+    lines = [line for line in _read(place.root) if place.session in (None, line.get("session"))]
+    _print(lines[-asked.last :] if asked.last else lines, asked.json)
+    if not asked.follow:
+        return Exit.OK
+    try:
+        for line in _coming(place.root):
+            if place.session in (None, line.get("session")):
+                _print([line], asked.json)
+    except OSError as error:
+        if error.errno not in DEAD_ERRORS and os.path.ismount(place.root):
+            raise
+        print("stepfs: the mount has ended", file=sys.stderr)
+        return Exit.NOT_STEPFS
+    return Exit.OK
+
+
+def last_sentence(mountpoint: str) -> str | None:
+    """Why the last operation of this process was refused, None where this user may not know."""
+    try:
+        lines = _read(mountpoint)
+    except CommandError:
+        return None
+    mine = [line for line in lines if line.get("pid") == os.getpid()]
+    return str(mine[-1].get("error")) if mine else None
+
+
+def _read(mountpoint: str) -> list[Line]:
+    path = os.path.join(mountpoint, HIDDEN, FILE)
+    try:
+        with open(path, "rb") as file:
+            return [orjson.loads(line) for line in file]
+    except PermissionError:
+        sentence = f"the errors of {printable(mountpoint)} are for the user who mounted it"
+        raise CommandError(Exit.PERMISSION, sentence) from None
+    except FileNotFoundError:
+        raise CommandError(Exit.NOT_STEPFS, "the mount has ended") from None
+
+
+def _coming(mountpoint: str) -> Iterator[Line]:
+    """The lines that were not there before, and those whose count has grown."""
+    known = {_key(line): _times(line) for line in _read(mountpoint)}
+    while True:
+        time.sleep(LOOK_SECONDS)
+        present = _read(mountpoint)
+        for line in present:
+            if known.get(_key(line), 0) < _times(line):
+                yield line
+        known = {_key(line): _times(line) for line in present}
+
+
+def _key(line: Line) -> bytes:
+    changing = ("count", "last")
+    return orjson.dumps({key: value for key, value in line.items() if key not in changing})
+
+
+def _times(line: Line) -> int:
+    count = line.get("count", 1)
+    return count if isinstance(count, int) else 1
+
+
+def _print(lines: list[Line], as_json: bool) -> None:
+    if as_json:
+        terminal.print_json_lines(lines)
+    else:
+        terminal.print_table(COLUMNS, map(_row, lines))
+        sys.stdout.flush()
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    when = seconds_of(str(line.get("last") or line.get("time")))
+    words = (line.get("operation"), "/".join(filter(None, (line.get("session"), line.get("file")))))
+    times = _times(line)
+    asker = f" ({line['command']}, pid {line.get('pid')})" if line.get("command") else ""
+    return (
+        local(when) if when is not None else "",
+        " ".join(str(word) for word in words if word),
+        str(line.get("errno") or ""),
+        str(times) if times > 1 else "",
+        str(line.get("error") or "") + asker,
+    )

@@ -1,0 +1,102 @@
+"""`stepfs ls`: the sessions of a store or a mount."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from fusefs.cli import places, terminal
+from fusefs.cli.sources import Summary, source_of, told_if_unreadable
+from fusefs.cli.terminal import Column
+from fusefs.cli.times import TIME_HELP, local, moment
+from fusefs.exits import Exit
+
+DESCRIPTION = """\
+List the sessions of a store or of a mount, the last changed first: name, agent, sender, messages
+since the last compaction as the daemon counts them, last change, title. On a terminal as a table,
+else a line per session with tabs between."""
+
+COLUMNS: Final = (
+    Column("session", "cyan"),
+    Column("agent"),
+    Column("from"),
+    Column("messages", number=True),
+    Column("changed", "green"),
+    Column("title", wraps=True),
+)
+SORTED: Final[dict[str, tuple[Callable[[Summary], Any], bool]]] = {
+    "changed": (lambda session: session.changed, True),
+    "created": (lambda session: session.text("created_at"), True),
+    "session": (lambda session: session.slug, False),
+    "agent": (lambda session: session.text("agent"), False),
+    "title": (lambda session: session.text("title").lower(), False),
+    "messages": (lambda session: session.messages, True),
+}
+"""Per order what is compared, and whether the greatest comes first."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which sessions, and in which order."""
+    parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
+    parser.add_argument("--agent", metavar="NAME", help="of this agent alone")
+    parser.add_argument("--created-by", metavar="NAME", help="begun by this sender alone")
+    parser.add_argument(
+        "--match", metavar="PATTERN", help="whose name or title fits, as in the shell (*deploy*)"
+    )
+    parser.add_argument("--since", metavar="TIME", type=moment, help=f"changed since: {TIME_HELP}")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="not changed after")
+    parser.add_argument("--sort", choices=SORTED, default="changed", help="(default changed)")
+    parser.add_argument("-r", "--reverse", action="store_true", help="the other way round")
+    parser.add_argument("-n", "--first", metavar="N", type=int, help="at most so many")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print the sessions that were asked for."""
+    place = places.find(asked.path)
+    with told_if_unreadable(place):
+        source = source_of(place)
+        found = [source.summary(place.session)] if place.session else source.summaries()
+        sessions = _sorted(filter(_filter(asked), found), asked.sort, asked.reverse)[: asked.first]
+    if asked.json:
+        terminal.print_json_lines(session.document() for session in sessions)
+    else:
+        terminal.print_table(COLUMNS, map(_row, sessions))
+    return Exit.OK
+
+
+def _filter(asked: argparse.Namespace) -> Callable[[Summary], bool]:
+    def fits(session: Summary) -> bool:
+        return (
+            (asked.agent is None or session.text("agent").lower() == asked.agent.lower())
+            and (asked.created_by is None or session.text("created_by") == asked.created_by)
+            and (asked.since is None or session.changed >= asked.since)
+            and (asked.until is None or session.changed <= asked.until)
+            and (asked.match is None or _matches(session, asked.match.lower()))
+        )
+
+    return fits
+
+
+def _matches(session: Summary, pattern: str) -> bool:
+    names = session.slug.lower(), session.text("title").lower()
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _sorted(sessions: Iterable[Summary], order: str, reverse: bool) -> list[Summary]:
+    key, greatest_first = SORTED[order]
+    by_name = sorted(sessions, key=lambda session: session.slug)
+    return sorted(by_name, key=key, reverse=greatest_first != reverse)
+
+
+def _row(session: Summary) -> tuple[str, ...]:
+    return (
+        session.slug,
+        session.text("agent"),
+        session.text("created_by"),
+        str(session.messages),
+        local(session.changed),
+        session.text("title"),
+    )

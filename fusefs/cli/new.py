@@ -1,0 +1,95 @@
+"""`stepfs new`: make a session."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+
+import orjson
+
+from fusefs.cli import places, terminal
+from fusefs.cli.places import HIDDEN, META_SHOWN, Place
+from fusefs.exits import CommandError, Exit
+from storage.errors import StoreError, printable
+from storage.session import meta
+from storage.store import Store
+
+DESCRIPTION = """\
+Make a session in a store or in a mount, and print its name: the next of this agent and sender."""
+
+DEFAULT_AGENT = "crab"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Where, and what its meta says."""
+    parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
+    parser.add_argument(
+        "--agent", metavar="NAME", default=DEFAULT_AGENT, help=f"(default {DEFAULT_AGENT})"
+    )
+    parser.add_argument(
+        "--created-by", metavar="NAME", help="the sender (default cli:USER, with your user name)"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="its title")
+    parser.add_argument("--json", action="store_true", help="as a JSON object")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Make it and print its slug."""
+    place = places.find_root(asked.path)
+    sender = asked.created_by if asked.created_by is not None else _sender()
+    made = _through_mount if place.is_mount else _in_store
+    slug = made(place, asked.agent, sender, {"title": asked.title} if asked.title else {})
+    if asked.json:
+        terminal.print_json_lines([{"session": slug}])
+    else:
+        print(slug)
+    return Exit.OK
+
+
+def _sender() -> str:
+    import pwd
+
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.getuid()}"
+
+
+def _in_store(place: Place, agent: str, sender: str, more: dict[str, str]) -> str:
+    store = Store(place.root)
+    slug = store.create(agent, sender, sync=True)
+    if more:
+        directory = store.open_session(slug)
+        try:
+            meta.update(directory, lambda now: meta.merged(now, more), sync=True)
+        finally:
+            os.close(directory)
+    return slug
+
+
+def _through_mount(place: Place, agent: str, sender: str, more: dict[str, str]) -> str:
+    asked = orjson.dumps({"agent": agent, "created_by": sender})
+    try:
+        with open(os.path.join(place.root, HIDDEN, "create"), "r+b", buffering=0) as create:
+            create.write(asked + b"\n")
+            slug = create.read().decode().strip()
+        if more:
+            with open(os.path.join(place.root, slug, META_SHOWN), "wb", buffering=0) as about:
+                about.write(orjson.dumps(more) + b"\n")
+    except OSError as error:
+        raise refused(place, error) from None
+    return slug
+
+
+def refused(place: Place, error: OSError) -> CommandError | StoreError:
+    """What a mount's errno means, with its own sentence where this user may read it."""
+    from fusefs.cli.errors import last_sentence
+
+    if error.errno == errno.EROFS:
+        sentence = f"{printable(place.root)} is mounted read-only"
+        return CommandError(Exit.PERMISSION, sentence)
+    if error.errno == errno.EACCES:
+        return CommandError(Exit.PERMISSION, f"you may not write to {printable(place.directory)}")
+    said = last_sentence(place.root) or f"{printable(place.directory)}: {error.strerror}"
+    return CommandError(Exit.FAILED, said)

@@ -1,0 +1,126 @@
+"""What a PATH on the command line names: a store or a mount of one, or a session in either."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NoReturn
+
+from fusefs import mounts as mountinfo
+from fusefs.exits import CommandError, Exit, command_line
+from fusefs.mounts import Health
+from storage.errors import printable
+
+META = "meta"
+META_SHOWN = "meta.json"
+HIDDEN = ".stepfs"
+PATH_HELP = "a store, a mount, or a session in one (default: where you are, else the only mount)"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A store or mount at the absolute `root`, and the session in it that was meant, if one was."""
+
+    root: str
+    session: str | None
+    is_mount: bool
+
+    @property
+    def directory(self) -> str:
+        """The session's directory, or the root."""
+        return os.path.join(self.root, self.session) if self.session else self.root
+
+
+def find(path: str | None) -> Place:
+    """What `path` names; without one, where the caller is or the only mount. Raises `CommandError`.
+
+    A file in a session stands for the session.
+    """
+    if path is not None:
+        return _named(path)
+    with_mounts = mountinfo.mounts()
+    here = os.getcwd()
+    if mountinfo.around(here, with_mounts) or _is_session(here) or _holds_sessions(here):
+        return _named(here)
+    live = [mount.mountpoint for mount in with_mounts if mount.is_stepfs]
+    if len(live) == 1:
+        return _named(live[0])
+    reason = "there are several mounts" if live else "here is no store, and nothing is mounted"
+    raise CommandError(Exit.USAGE, f"which store? {reason}: give its path, or that of a mount")
+
+
+def find_session(path: str) -> Place:
+    """The session that `path` names. Raises `CommandError`."""
+    place = find(path)
+    if place.session is None:
+        kind = "mount" if place.is_mount else "store"
+        sentence = f"{printable(path)} is a {kind}: give a session in it; stepfs ls lists them"
+        raise CommandError(Exit.NOT_STEPFS, sentence)
+    return place
+
+
+def find_root(path: str | None) -> Place:
+    """The store or mount that `path` names as a whole. Raises `CommandError`."""
+    place = find(path)
+    if place.session is not None:
+        sentence = f"{printable(place.directory)} is a session: give the store {place.root}"
+        raise CommandError(Exit.NOT_STEPFS, sentence)
+    return place
+
+
+def _named(path: str) -> Place:
+    absolute = mountinfo.located(path)
+    mount = mountinfo.around(absolute, mountinfo.mounts())
+    if mount is None:
+        return _in_a_store(path, os.path.realpath(path))
+    _check_alive(mount.mountpoint)
+    first = os.path.relpath(absolute, mount.mountpoint).partition("/")[0]
+    if first in (".", HIDDEN):
+        return Place(mount.mountpoint, None, is_mount=True)
+    if not os.path.exists(os.path.join(mount.mountpoint, first, META_SHOWN)):
+        _refuse(Exit.NOT_STEPFS, f"there is no session {printable(first)} in {mount.mountpoint}")
+    return Place(mount.mountpoint, first, is_mount=True)
+
+
+def _check_alive(mountpoint: str) -> None:
+    health = mountinfo.health(mountpoint)
+    if health is Health.DEAD:
+        _refuse(
+            Exit.NOT_STEPFS,
+            f"the server of {printable(mountpoint)} has died; "
+            f"clear the mount: {command_line('umount', mountpoint)}",
+        )
+    if health is Health.HUNG:
+        _refuse(Exit.FAILED, f"the server of {printable(mountpoint)} does not answer")
+
+
+def _in_a_store(given: str, path: str) -> Place:
+    shown = printable(given)
+    if not os.path.lexists(path):
+        _refuse(Exit.STORE, f"{shown} does not exist")
+    if not os.path.isdir(path):
+        path = os.path.dirname(path)
+        if not _is_session(path):
+            _refuse(Exit.STORE, f"{shown} is no store and no session: both are directories")
+    if _is_session(path):
+        root, slug = os.path.split(path)
+        return Place(root, slug, is_mount=False)
+    if not os.access(path, os.R_OK | os.X_OK):
+        _refuse(Exit.STORE, f"the store {shown} cannot be read: permission denied")
+    return Place(path, None, is_mount=False)
+
+
+def _is_session(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, META))
+
+
+def _holds_sessions(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return any(_is_session(entry.path) for entry in entries if entry.name[0] != ".")
+    except OSError:
+        return False
+
+
+def _refuse(code: Exit, sentence: str) -> NoReturn:
+    raise CommandError(code, sentence)

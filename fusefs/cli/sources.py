@@ -1,0 +1,173 @@
+"""Sessions as commands read them, from a store's files or through a mount of it.
+
+Both answer the same questions, so that no command asks which it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from fusefs.cli.places import META, META_SHOWN, Place
+from fusefs.exits import CommandError, Exit
+from storage.archives import Memory, default_path
+from storage.errors import StoreError, printable
+from storage.formats.jsontext import NotJSON, parse
+from storage.render import markdown
+from storage.render.jsonl import log_line
+from storage.session import replay
+from storage.store import Store
+
+HISTORY: Final = "history.jsonl"
+MARKDOWN: Final = "history.md"
+
+Meta = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A session and what its meta says; `changed` is when it last did, in seconds since 1970."""
+
+    slug: str
+    meta: Meta
+    changed: float
+
+    def text(self, key: str) -> str:
+        """A text of the meta, `""` where there is none."""
+        value = self.meta.get(key, "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def messages(self) -> int:
+        """How many messages the meta counts."""
+        count = self.meta.get("message_count", 0)
+        return count if isinstance(count, int) else 0
+
+    def document(self) -> dict[str, object]:
+        """The line of `--json`: as in `sessions.jsonl`, and when it changed."""
+        from fusefs.cli.times import rfc3339
+
+        return {"session": self.slug, "changed_at": rfc3339(self.changed), **self.meta}
+
+
+class Source(ABC):
+    """The sessions below `root`, a store or a mount."""
+
+    meta_name: str
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    @abstractmethod
+    def slugs(self) -> list[str]:
+        """The sessions there are, in no order."""
+
+    @abstractmethod
+    def history_lines(self, slug: str) -> Iterator[bytes]:
+        """The lines of `history.jsonl`, each with its newline."""
+
+    @abstractmethod
+    def history_markdown(self, slug: str) -> Iterator[str]:
+        """The text of `history.md`, in pieces that end between two entries."""
+
+    def summaries(self) -> Iterator[Summary]:
+        """Every session; one that is deleted meanwhile is left out, a broken meta reads as empty."""
+        for slug in self.slugs():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                yield self.summary(slug)
+
+    def summary(self, slug: str) -> Summary:
+        """One session. Raises OSError."""
+        directory = os.path.join(self.root, slug)
+        changed = os.stat(directory).st_mtime
+        with open(os.path.join(directory, self.meta_name), "rb") as file:
+            return Summary(slug, _object(file.read()), changed)
+
+
+class Mounted(Source):
+    """Sessions read through a mount."""
+
+    meta_name = META_SHOWN
+
+    def slugs(self) -> list[str]:
+        return [name for name in os.listdir(self.root) if name[0] != "."]
+
+    def history_lines(self, slug: str) -> Iterator[bytes]:
+        with open(os.path.join(self.root, slug, HISTORY), "rb") as file:
+            yield from file
+
+    def history_markdown(self, slug: str) -> Iterator[str]:
+        with open(os.path.join(self.root, slug, MARKDOWN), encoding="utf-8", newline="\n") as file:
+            yield file.read()
+
+
+class Stored(Source):
+    """Sessions read from the files of a store."""
+
+    meta_name = META
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.store = Store(root)
+
+    def slugs(self) -> list[str]:
+        return self.store.names()
+
+    def history_lines(self, slug: str) -> Iterator[bytes]:
+        with self._opened(slug) as directory:
+            _, entries = replay.history(directory)
+            for _number, step in entries:
+                yield log_line(step.data)
+
+    def history_markdown(self, slug: str) -> Iterator[str]:
+        with self._opened(slug) as directory:
+            archive, entries = replay.history(directory)
+            if archive is not None:
+                text = Memory(default_path(self.root)).text(archive)
+                yield markdown.archive(archive, text).decode()
+            for _number, step in entries:
+                yield markdown.entry(step).decode()
+
+    @contextlib.contextmanager
+    def _opened(self, slug: str) -> Iterator[int]:
+        directory = self.store.open_session(slug)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+
+
+def source_of(place: Place) -> Source:
+    """The sessions of `place`. Raises `CommandError`."""
+    try:
+        return Mounted(place.root) if place.is_mount else Stored(place.root)
+    except StoreError as error:
+        raise CommandError(Exit.STORE, error.sentence) from None
+
+
+@contextlib.contextmanager
+def told_if_unreadable(place: Place) -> Iterator[None]:
+    """Within, what cannot be read ends the command with a sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CommandError(
+            Exit.NOT_STEPFS, f"there is no session {printable(place.session or place.root)}"
+        ) from None
+    except PermissionError as error:
+        where = printable(str(error.filename or place.directory))
+        raise CommandError(Exit.STORE, f"you may not read {where}") from None
+
+
+def _object(data: bytes) -> Meta:
+    try:
+        value = parse(data)
+    except (NotJSON, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
