@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import orjson
+
+from storage.formats.nesting import Nesting
 
 DEPTH_MAX = 127
 WHITE_SPACE = b" \t\n\r"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_STRINGS_OR_BRACKETS = re.compile(_STRING + rb"|[][{}]", re.DOTALL)
-_STRINGS_OR_SPACE = re.compile(rb"(" + _STRING + rb")|[ \t\n\r]++", re.DOTALL)
-_SPACE = re.compile(r"[ \t\n\r]*")
-_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+# The rest of the text counts as a string where none ends: looking at each quote in it for one that
+# does would take quadratic time.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_STRINGS_OR_NUMBERS = re.compile(_STRING + rb"|([-+.0-9Ee]++)", re.DOTALL)
+_TOKENS_OR_SPACE = re.compile(
+    rb"((?:" + _STRING + rb'|[^" \t\n\r]++)++)|[ \t\n\r]++', re.DOTALL
+)
+_STRING_OR_WORD = re.compile(_STRING + rb"|[^][{},:\" \t\n\r]++", re.DOTALL)
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_GREATEST = Decimal(sys.float_info.max)
+_HALVES_OF_GREATEST = rb"17976931", rb"34862315"
+"""Wherever its point stands, one of these is in a number that rounds to the greatest double."""
 
 
 class NotJSON(ValueError):  # noqa: N818 - it says what the bytes are
@@ -57,8 +69,12 @@ def parse(data: bytes) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise _diagnosis(data, error) from None
-    if len(data) > 2 * DEPTH_MAX and _too_deep(data):
-        raise _nested_too_deep(_offset_too_deep(data))
+    if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
+        too_deep = _offset_too_deep(data, len(data))
+        if too_deep is not None:
+            raise _nested_too_deep(too_deep)
+    if _HALVES_OF_GREATEST[0] in data or _HALVES_OF_GREATEST[1] in data:
+        _refuse_rounded(data)
     return value
 
 
@@ -88,19 +104,26 @@ def member(data: bytes, key: str) -> tuple[int, int] | None:
     `data` is a document that `parse` accepted, `key` is ASCII. Of a repeated key it is the last;
     None when there is no such member.
     """
-    text = data.decode("latin-1")  # one character a byte; nothing outside strings is above ASCII
-    found = None
-    position = _skip_space(text, text.index("{") + 1)
-    while text[position] != "}":
-        name, position = _PLAIN.raw_decode(text, position)
-        start = _skip_space(text, _skip_space(text, position) + 1)
-        _, end = _PLAIN.raw_decode(text, start)
-        if name == key:
-            found = start, end
-        position = _skip_space(text, end)
-        if text[position] == ",":
-            position = _skip_space(text, position + 1)
-    return found
+    nesting, at, found = Nesting(), 0, None
+    for match in _key(key).finditer(data):
+        nesting.follow(data, at, match.start())
+        at = match.start()
+        if nesting.depth == 1 and not nesting.in_string:
+            found = match.end()
+    return None if found is None else (found, _end_of_value(data, found))
+
+
+def members(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of the object `data`, which `parse` accepted, as their bytes, in order."""
+    at = _after_space(data, data.index(b"{") + 1)
+    while data[at] != ord("}"):
+        end = _end_of_value(data, at)
+        start = _after_space(data, _after_space(data, end) + 1)
+        stop = _end_of_value(data, start)
+        yield data[at:end], data[start:stop]
+        at = _after_space(data, stop)
+        if data[at] == ord(","):
+            at = _after_space(data, at + 1)
 
 
 def one_line(data: bytes) -> bytes:
@@ -111,7 +134,7 @@ def one_line(data: bytes) -> bytes:
     stripped = data.strip(WHITE_SPACE)
     if b"\n" not in stripped and b"\r" not in stripped:
         return stripped
-    return _STRINGS_OR_SPACE.sub(rb"\1", stripped)
+    return _TOKENS_OR_SPACE.sub(rb"\1", stripped)
 
 
 def _integer(literal: str) -> int | float:
@@ -124,37 +147,40 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _EXACT = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
-_PLAIN = json.JSONDecoder()
 
 
-def _skip_space(text: str, position: int) -> int:
-    match = _SPACE.match(text, position)
-    return match.end() if match else position
+@cache
+def _key(key: str) -> re.Pattern[bytes]:
+    """Finds `key`, however its characters are escaped, and the white space to its value."""
+    characters = (rb"(?:%c|\\u00(?i:%02x))" % (ord(c), ord(c)) for c in key)
+    return re.compile(rb'"' + b"".join(characters) + rb'"[ \t\n\r]*+:[ \t\n\r]*+')
 
 
-def _too_deep(data: bytes) -> bool:
-    if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
-        return False
-    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    outside_strings = b"".join(unescaped.split(b'"')[::2])
-    brackets = outside_strings.translate(_BRACES_TO_BRACKETS, _ALL_BUT_BRACKETS)
-    for _ in range(DEPTH_MAX):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")  # takes away the innermost level
-    return bool(brackets)
+def _after_space(data: bytes, at: int) -> int:
+    space = _SPACE.match(data, at)
+    return space.end() if space else at
 
 
-def _offset_too_deep(data: bytes) -> int:
-    depth = 0
-    for match in _STRINGS_OR_BRACKETS.finditer(data):
-        if match[0] in b"[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                return match.start()
-        elif match[0] in b"]}":
-            depth -= 1
-    return len(data)
+def _end_of_value(data: bytes, start: int) -> int:
+    if data[start] in b"[{":
+        closing = Nesting().follow(data, start, least=1)
+        return len(data) if closing is None else closing + 1
+    scalar = _STRING_OR_WORD.match(data, start)
+    return scalar.end() if scalar else start
+
+
+def _offset_too_deep(data: bytes, end: int) -> int | None:
+    return Nesting().follow(data, end=end, most=DEPTH_MAX)
+
+
+def _refuse_rounded(data: bytes) -> None:
+    """The daemon takes no number that is beyond the greatest double and only rounds to it."""
+    for token in _STRINGS_OR_NUMBERS.finditer(data):
+        number = token[1]
+        if number and any(half in number for half in _HALVES_OF_GREATEST):
+            exactly = Decimal(number.decode())
+            if exactly.copy_abs() > _GREATEST:
+                raise NotJSON("number out of range", token.start())
 
 
 def _diagnosis(data: bytes, error: orjson.JSONDecodeError) -> NotJSON:
@@ -167,8 +193,8 @@ def _diagnosis(data: bytes, error: orjson.JSONDecodeError) -> NotJSON:
     if data.startswith(_BYTE_ORDER_MARK):
         return NotJSON("begins with a byte order mark", 0)
     offset = len(text[: error.pos].encode())
-    too_deep = _offset_too_deep(data)
-    return _nested_too_deep(too_deep) if too_deep < offset else NotJSON(error.msg, offset)
+    too_deep = _offset_too_deep(data, offset)
+    return NotJSON(error.msg, offset) if too_deep is None else _nested_too_deep(too_deep)
 
 
 def _nested_too_deep(offset: int) -> NotJSON:
