@@ -21,6 +21,9 @@ from storage.errors import StoreError, printable
 
 _log = logging.getLogger(__name__)
 
+TEXT_BYTES_MAX = 64 << 20
+"""A longer text of an exported tree is not known."""
+
 _MAGIC = b"CRMEM\0"
 _VERSION = 1
 _KINDS = range(3)
@@ -187,7 +190,7 @@ def _tree_text(path: str, name: str) -> str | None:
         try:
             if not files.is_regular(file_name, archives):
                 return None
-            content, _ = files.read_regular(file_name, archives)
+            content, _ = files.read_regular(file_name, archives, TEXT_BYTES_MAX)
         finally:
             os.close(archives)
     finally:

@@ -83,12 +83,13 @@ def exists(name: str, at: int) -> bool:
     return True
 
 
-def read_regular(name: str, at: int) -> tuple[bytes, os.stat_result]:
-    """The whole content of the regular file `name` and its status when opened.
+def read_regular(name: str, at: int, most: int) -> tuple[bytes, os.stat_result]:
+    """The whole content of the regular file `name`, and its status when opened.
 
     Never follows a symlink and never blocks on a FIFO; whoever does not know the type asks
     `is_regular` first, since opening a FIFO or a device may be felt at its other end. Raises
-    OSError, and StoreError EINVAL for anything but a regular file.
+    OSError, and StoreError EINVAL for anything but a regular file and for one of more than `most`
+    bytes, of which nothing is read.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = open_unnoticed(name, flags, at)
@@ -96,18 +97,29 @@ def read_regular(name: str, at: int) -> tuple[bytes, os.stat_result]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(errno.EINVAL, "not-a-file", f"{printable(name)} is no regular file")
+        if status.st_size > most:
+            raise _too_long(name, most)
         content = os.read(descriptor, status.st_size + 1)
-        if len(content) != status.st_size:
-            content = _read_on(descriptor, content)
+        if len(content) != status.st_size:  # it grows or shrinks just now
+            content = read_on(descriptor, content, most)
+            if len(content) > most:
+                raise _too_long(name, most)
         return content, status
     finally:
         os.close(descriptor)
 
 
-def _read_on(descriptor: int, beginning: bytes) -> bytes:
-    pieces = [beginning]
-    while pieces[-1]:
+def _too_long(name: str, most: int) -> StoreError:
+    sentence = f"{printable(name)} is longer than {most} bytes"
+    return StoreError(errno.EINVAL, "file-too-long", sentence)
+
+
+def read_on(descriptor: int, beginning: bytes, most: int) -> bytes:
+    """`beginning` and what follows it in an open file, up to a little over `most` bytes."""
+    pieces, length = [beginning], len(beginning)
+    while pieces[-1] and length <= most:
         pieces.append(os.read(descriptor, 1 << 20))
+        length += len(pieces[-1])
     return b"".join(pieces)
 
 

@@ -25,7 +25,7 @@ from fusefs.catalogue.lines import Lines, Text
 from fusefs.catalogue.meta_watches import MetaWatches
 from storage.errors import StoreError, printable
 from storage.formats import jsontext
-from storage.posix import read_regular
+from storage.session.meta import read as read_meta
 from storage.store import Store
 
 Stamp = tuple[int, int, int]
@@ -227,10 +227,10 @@ def _line(slug: str, session_fd: int) -> bytes:
     """`{"session": slug, …meta}`; of a broken meta only the session is told."""
     start = b'{"session":' + orjson.dumps(slug if slug.isascii() else printable(slug))
     try:
-        data = jsontext.one_line(read_regular("meta", session_fd)[0])
+        data = read_meta(session_fd)[0]
         value = jsontext.parse(data)
     except (jsontext.NotJSON, StoreError, OSError):
         value = None
     if not isinstance(value, dict) or not value:
         return start + b"}\n"
-    return start + b"," + data[1:].lstrip() + b"\n"
+    return start + b"," + jsontext.one_line(data)[1:].lstrip() + b"\n"

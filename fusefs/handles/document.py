@@ -15,6 +15,7 @@ from fusefs.session.known import session_deleted
 from fusefs.session.lock import Turn
 from fusefs.session.session import LiveSession
 from storage.errors import StoreError, from_os_error
+from storage.formats.unfinished import UnfinishedObject
 from storage.session import meta
 from storage.store import Store
 
@@ -25,8 +26,8 @@ class Document(OpenFile):
     def __init__(self, failures: Failures, caller: Caller, limit: int) -> None:
         self.caller = caller
         self._failures = failures
-        self._limit = limit
-        self._pending = b""
+        self._limit = min(limit, meta.META_BYTES_MAX)
+        self._object = UnfinishedObject()
         self._turn = Turn()
 
     @abstractmethod
@@ -36,32 +37,30 @@ class Document(OpenFile):
     async def write(self, data: bytes) -> int:
         """Take text; once it is one object, apply it. A refusal discards what was pending."""
         async with self._turn:
-            if not self._pending and not data.strip():
-                return len(data)
-            text, self._pending = self._pending + data, b""
-            if len(text) > self._limit:
+            taken, self._object = self._object, UnfinishedObject()
+            if len(taken) + len(data) > self._limit:
                 sentence = f"the object is longer than {self._limit} bytes"
                 raise StoreError(errno.EFBIG, "line-too-long", sentence)
-            found = meta.first_object(text)
-            if found is None:
-                self._pending = text
+            text = taken.take(data)
+            if text is None:
+                self._object = taken
             else:
-                await self.apply(found[0])
+                await self.apply(meta.patch(text))
             return len(data)
 
     async def flush(self) -> None:
-        if self._pending:
+        if self._object:
             raise self._incomplete()
 
     async def release(self) -> None:
-        if self._pending:
+        if self._object:
             self._failures.record(
                 self.session, self.name, "release", self._incomplete(), self.caller
             )
 
     def _incomplete(self) -> StoreError:
         sentence = (
-            f"what was written, {len(self._pending)} bytes, is only the beginning of a JSON object:"
+            f"what was written, {len(self._object)} bytes, is only the beginning of a JSON object:"
             " nothing was changed"
         )
         return StoreError(errno.EINVAL, "incomplete-object", sentence)

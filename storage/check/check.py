@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -208,8 +208,8 @@ class _Check:
     def _rebuild(self, finding: Finding, directory: int, examined: Examined) -> str:
         old, mode, done = None, examined.mode, "rebuilt"
         if finding.what == "broken-meta":
-            if files.is_regular(meta.NAME, directory):
-                old, status = files.read_regular(meta.NAME, directory)
+            with suppress(StoreError):  # of one that is no file or far too long nothing is kept
+                old, status = meta.read(directory)
                 mode = status.st_mode
             done += (
                 f", the old one moved to {self._lost.take(directory, meta.NAME, finding.session)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from storage import posix as files
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Kind, NotAStep, classify
 from storage.session import meta
-from storage.session.replay import Reader
+from storage.session.replay import TOO_LONG, Reader
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
 _LEFT_OVER: Final = re.compile(
@@ -127,7 +128,7 @@ class _Examination:
         if _LEFT_OVER.fullmatch(name):
             self._add(name, "left-over", "a temporary that its writer has left")
         elif name.startswith("step-"):
-            self._add(name, "misnamed", "a step's name is step- and digits, and nothing else")
+            self._add(name, "misnamed", "a step's name is step- and a number from 1, in digits")
 
     def _step(self, number: int, name: str, shown: dict[int, str]) -> None:
         found = self._found
@@ -140,7 +141,10 @@ class _Examination:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._add(name, "unreadable", f"cannot be read: {error.strerror}")
+            if error.errno == errno.EFBIG:
+                self._add(name, "not-a-step", f"no step: {TOO_LONG}")
+            else:
+                self._add(name, "unreadable", f"cannot be read: {error.strerror}")
             return
         found.steps += 1
         if (first := shown.setdefault(number, name)) != name:

@@ -26,9 +26,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # does would take quadratic time.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS_OR_NUMBERS = re.compile(_STRING + rb"|([-+.0-9Ee]++)", re.DOTALL)
-_TOKENS_OR_SPACE = re.compile(
-    rb"((?:" + _STRING + rb'|[^" \t\n\r]++)++)|[ \t\n\r]++', re.DOTALL
-)
+_TOKENS_OR_SPACE = re.compile(rb"((?:" + _STRING + rb'|[^" \t\n\r]++)++)|[ \t\n\r]++', re.DOTALL)
 _STRING_OR_WORD = re.compile(_STRING + rb"|[^][{},:\" \t\n\r]++", re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _GREATEST = Decimal(sys.float_info.max)

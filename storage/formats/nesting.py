@@ -19,7 +19,7 @@ _FIRST_WINDOW_BYTES: Final = 1 << 8
 _OPENING, _CLOSING = b"\x01", b"\xff"
 _SIGNS: Final = bytes.maketrans(b"[{]}", 2 * _OPENING + 2 * _CLOSING)
 _ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|\\.|[][{}]', re.DOTALL)
+_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|\\["\\]|[][{}]', re.DOTALL)
 
 
 class Nesting:
@@ -57,9 +57,8 @@ class Nesting:
         return None
 
     def _take(self, window: bytes, least: int, most: int) -> int | None:
-        skipped = 1 if self._escaped else 0
-        if skipped:
-            window, self._escaped = window[1:], False
+        skipped = 1 if self._escaped and window[0] in b'"\\' else 0
+        window, self._escaped = window[skipped:], False
         began_in_string = self.in_string
         brackets = self._brackets(window)
         opened = brackets.count(_OPENING)

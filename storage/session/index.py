@@ -105,6 +105,8 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
                 continue
             number = step_number(name)
             if number is None:
+                if name[5:].isdecimal() and name.isascii():
+                    index.strange.append((name, "numbers begin at 1"))
                 continue
             if number > NUMBER_MAX:
                 index.strange.append((name, f"its number is over {NUMBER_MAX}"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import stat
 import time
 from collections.abc import Callable
@@ -29,6 +28,8 @@ KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
 LOCK_SECONDS = 10.0
 U64_MAX = 2**64 - 1
+META_BYTES_MAX = 1 << 20
+"""A longer one counts as broken, and is never read."""
 
 Meta = dict[str, Any]
 Change = Callable[[Meta], Meta | None]
@@ -79,27 +80,12 @@ def _patched(target: object, patch: Meta) -> Meta:
     return result
 
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}"]', re.DOTALL)
-
-
-def first_object(text: bytes) -> tuple[Meta, int] | None:
-    """The JSON object that `text` is and the offset of its end; None while it may become one.
-
-    White space around it is allowed (G10). Raises StoreError EINVAL as soon as the text begins with
-    anything else, goes on after the object, or closes an object that is no JSON.
-    """
-    start = len(text) - len(text.lstrip(b" \t\n\r"))
-    if start == len(text):
-        return None
-    if text[start] != ord("{"):
-        raise _invalid("a JSON object is needed, it begins with {")
-    end = _end_of_object(text, start)
-    if end is None:
-        return None
-    if text[end:].strip(b" \t\n\r"):
-        raise _invalid(f"nothing may follow the JSON object that ends at byte {end}")
-    value: Meta = _value(text[:end])
-    return value, end
+def patch(text: bytes) -> Meta:
+    """The merge patch that an object's text is. Raises StoreError EINVAL if it is no JSON object."""
+    value = _value(text)
+    if not isinstance(value, dict):
+        raise _invalid("a JSON object is needed")
+    return value
 
 
 def _value(data: bytes) -> Any:
@@ -110,26 +96,14 @@ def _value(data: bytes) -> Any:
         raise StoreError(errno.EINVAL, error.code, error.sentence) from None
 
 
-def _end_of_object(text: bytes, start: int) -> int | None:
-    depth = 0
-    for token in _TOKEN.finditer(text, start):
-        match token.group()[0]:
-            case 0x7B | 0x5B:
-                depth += 1
-            case 0x7D | 0x5D:
-                depth -= 1
-                if depth == 0:
-                    return token.end()
-            case _ if len(token.group()) == 1:
-                return None
-    return None
-
-
 def read(session_fd: int, name: str = NAME) -> Seen:
-    """The bytes of the session's meta and its status. Raises OSError; StoreError if no file."""
+    """The bytes of the session's meta and its status.
+
+    Raises OSError, and StoreError EINVAL if it is no file or longer than `META_BYTES_MAX`.
+    """
     if not stat.S_ISREG(os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mode):
         raise _invalid("the meta is no regular file")
-    return files.read_regular(name, session_fd)
+    return files.read_regular(name, session_fd, META_BYTES_MAX)
 
 
 def parsed(data: bytes) -> Meta:
@@ -214,7 +188,7 @@ def _exchanged(directory: int, change: Change, sync: bool) -> Meta:
         while True:
             before = parsed(base[0])
             after = change(before) or before
-            data = spliced(base[0], before, after)
+            data = _written(base[0], before, after)
             if base is seen and data == base[0]:
                 return before
             mine = data, _write_aside(directory, data, base[1], sync)
@@ -228,6 +202,13 @@ def _exchanged(directory: int, change: Change, sync: bool) -> Meta:
         raise
     finally:
         _clear(directory)
+
+
+def _written(raw: bytes, before: Meta, after: Meta) -> bytes:
+    data = spliced(raw, before, after)
+    if len(data) > META_BYTES_MAX:
+        raise _invalid(f"the meta would be longer than {META_BYTES_MAX} bytes")
+    return data
 
 
 def _write_aside(directory: int, data: bytes, like: os.stat_result, sync: bool) -> os.stat_result:

@@ -17,11 +17,12 @@ from typing import Any, Final
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.session import meta
 from storage.session.index import Index, scan
-from storage.session.steps import read_step, step_name
+from storage.session.steps import STEP_BYTES_MAX, read_step, step_name
 
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
 TEXT_BYTES: Final = 128 << 10
+TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
 
 Show = Callable[[Step], bytes | None]
 """The line that a view shows for a step, or None if it shows none."""
@@ -196,9 +197,12 @@ def _read(reader: Reader, name: str, found: Pass) -> Step | None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        if error.errno not in _NOT_REGULAR:
+        if error.errno == errno.EFBIG:
+            found.skipped.append((name, TOO_LONG))
+        elif error.errno in _NOT_REGULAR:
+            found.skipped.append((name, "it is no regular file"))
+        else:
             raise
-        found.skipped.append((name, "it is no regular file"))
     return None
 
 

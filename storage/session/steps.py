@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.errors import StoreError, from_os_error
-from storage.posix import is_regular, rename_new, sync_filesystem
+from storage.posix import is_regular, read_on, rename_new, sync_filesystem
 
 NUMBER_MAX: Final = 2**64 - 1
+STEP_BYTES_MAX: Final = 64 << 20
+"""A longer file counts as broken, and is never read."""
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP: Final = re.compile(r"step-([0-9]+)", re.ASCII)
 _CHUNK: Final = 1 << 16
@@ -29,9 +31,12 @@ _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, er
 
 
 def step_number(name: str) -> int | None:
-    """The number in a step's name, or None if it is no step's: only `step-` and ASCII digits are."""
+    """The number in a step's name, or None if it is no step's: only `step-` and ASCII digits are.
+
+    Numbers begin at 1.
+    """
     match = _STEP.fullmatch(name)
-    return int(match[1]) if match else None
+    return int(match[1]) or None if match else None
 
 
 def step_name(number: int) -> str:
@@ -42,17 +47,19 @@ def step_name(number: int) -> str:
 def read_step(name: str, session_fd: int, extra_flags: int = 0) -> bytes:
     """The bytes of a regular step file; `extra_flags` may hold `O_NOATIME`.
 
-    Raises `OSError` as open(2) and read(2) do. The caller knows from the listing that it is regular.
+    Raises `OSError` as open(2) and read(2) do, and EFBIG for a file over `STEP_BYTES_MAX`, of which
+    nothing but its beginning is read. The caller knows from the listing that it is regular.
     """
     fd = os.open(name, READ_FLAGS | extra_flags, dir_fd=session_fd)
     try:
         data = os.read(fd, _CHUNK)
         if len(data) < _CHUNK:
             return data
-        parts = [data]
-        while part := os.read(fd, 1 << 20):
-            parts.append(part)
-        return b"".join(parts)
+        if os.fstat(fd).st_size <= STEP_BYTES_MAX:
+            data = read_on(fd, data, STEP_BYTES_MAX)
+            if len(data) <= STEP_BYTES_MAX:
+                return data
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
     finally:
         os.close(fd)
 

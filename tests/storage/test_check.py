@@ -100,6 +100,10 @@ def make_own_temporary(session: Path) -> None:
     (session / ".stepfs-0123456789abcdef.tmp").write_bytes(HELLO)
 
 
+def make_zero(session: Path) -> None:
+    (session / "step-000000").write_bytes(HELLO)
+
+
 def make_misnamed(session: Path) -> None:
     (session / "step-000002x").write_bytes(HELLO)
 
@@ -123,6 +127,7 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (make_meta_temporary, "meta.tmp.4711", "left-over"),
     (make_own_temporary, ".stepfs-0123456789abcdef.tmp", "left-over"),
     (make_misnamed, "step-000002x", "misnamed"),
+    (make_zero, "step-000000", "misnamed"),
     (make_duplicate, "step-1", "duplicate-number"),
     (make_out_of_range, HUGE, "out-of-range"),
 ]
@@ -152,6 +157,23 @@ def test_each_fault_is_found_then_moved_aside_whole_and_then_the_store_is_health
 
 def _steps(what: str) -> str:
     return "2 steps" if what == "duplicate-number" else "1 step"
+
+
+@pytest.mark.guarantee("S5")
+def test_what_is_far_too_long_is_moved_aside_unread(session: Path) -> None:
+    (session / "step-000002").touch()
+    os.truncate(session / "step-000002", 3 << 29)
+    os.truncate(session / "meta", 1 << 30)
+    before = time.process_time()
+    assert sorted(f.what for f in look(session).faults) == ["broken-meta", "not-a-step"]
+    assert mend(session).exit_code == 8
+    assert look(session).exit_code == 0
+    assert time.process_time() - before < 1
+    lost = session.parent / ".stepfs-lost" / SLUG
+    assert {path.name: path.stat().st_size for path in lost.iterdir()} == {
+        "step-000002": 3 << 29,
+        "meta": 1 << 30,
+    }
 
 
 def test_what_was_put_aside_before_is_never_replaced(session: Path) -> None:

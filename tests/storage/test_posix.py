@@ -32,20 +32,31 @@ def test_a_directory_below_another_is_opened_only_if_it_is_one(tmp_path: Path, a
         assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
 
 
+LIMIT = 4 << 20
+
+
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
 def test_a_file_is_read_whole(tmp_path: Path, at: int, size: int) -> None:
     (tmp_path / "file").write_bytes(os.urandom(size))
-    content, status = files.read_regular("file", at)
+    content, status = files.read_regular("file", at, LIMIT)
     assert content == (tmp_path / "file").read_bytes()
     assert status.st_ino == (tmp_path / "file").stat().st_ino
 
 
 def test_a_file_whose_size_is_not_told_is_read_whole() -> None:
     process = files.open_directory("/proc/self")
-    content, status = files.read_regular("status", process)
+    content, status = files.read_regular("status", process, LIMIT)
     os.close(process)
     assert status.st_size == 0
     assert content.startswith(b"Name:")
+
+
+def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path, at: int) -> None:
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 1 << 40)
+    with pytest.raises(StoreError) as refused:
+        files.read_regular("file", at, LIMIT)
+    assert refused.value.code == "file-too-long"
 
 
 def test_only_a_regular_file_is_read(tmp_path: Path, at: int) -> None:
@@ -55,9 +66,9 @@ def test_only_a_regular_file_is_read(tmp_path: Path, at: int) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("directory", "fifo"):
         with pytest.raises(StoreError):
-            files.read_regular(name, at)
+            files.read_regular(name, at, LIMIT)
     with pytest.raises(OSError) as caught:
-        files.read_regular("link", at)
+        files.read_regular("link", at, LIMIT)
     assert caught.value.errno == errno.ELOOP
     kinds = {name: files.is_regular(name, at) for name in (*os.listdir(tmp_path), "absent")}
     assert [name for name, regular in kinds.items() if regular] == ["file"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,10 @@ _members: st.SearchStrategy[bytes] = st.recursive(
         (b"[1e400]", 1, "not-json"),
         (b"[" + b"9" * 400 + b"]", 1, "not-json"),
         (b"[NaN]", 1, "not-json"),
+        (b"[1.7976931348623158e308]", 1, "not-json"),
+        (b'["1",-17976931348623.158e295]', 5, "not-json"),
+        (b"[1797693134862315" + b"8" * 293 + b"]", 1, "not-json"),
+        (b"[0.00017976931348623157081452742373171e+312]", 1, "not-json"),
         (b"[01]", 1, "not-json"),
         (NESTED_128, 127, "too-deep"),
         (b'{"["' + b":" + NESTED_127 + b"}", 131, "too-deep"),
@@ -85,7 +90,8 @@ def test_what_is_no_document_is_refused_at_its_place(data: bytes, offset: int, c
         b"[" + b"[]," * 500 + b"{}]",
         rb'"\ud83e\udd80"',
         b'"\x7f"',
-        b"[1e-400, 0e400, 1.7976931348623157e308]",
+        b"[1e-400, 0e400, 1.7976931348623157e308, 1.7976931348623158e307]",
+        b'["1.7976931348623158e308", 17976931, 34862315]',
         b'{"a":1,"a":2}',
     ],
 )
@@ -165,3 +171,34 @@ def test_a_string_of_megabytes_of_escapes_is_cut_in_bounded_memory() -> None:
     data = b'{\n"a":"' + rb"\"" * 2_000_000 + b'"\n}'
     assert one_line(data) == data.replace(b"\n", b"")
     assert member(data, "a") == (6, len(data) - 2)
+
+
+CUT = b'{"message":{"role":"user","content":"'
+HOSTILE = {
+    "cut after escapes": CUT + rb"{\"a\":\"b\\n\"}" * (1 << 16),
+    "cut in escapes": CUT + b"\\" * (1 << 20),
+    "quotes": b'"' * (1 << 20),
+    "brackets": b"[" * (1 << 20),
+    "cut after many values": CUT[:-1] + b"[" + b"[]," * (1 << 18),
+    "cut after deep values": CUT[:-1] + b"[" + (b"[" * 100 + b"]" * 100 + b",") * 5000,
+    "no UTF-8 at its end": CUT + b"a" * (1 << 20) + b"\xff",
+}
+
+
+@pytest.mark.guarantee("G19c")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_wrong_with_a_mebibyte_is_known_in_milliseconds(name: str) -> None:
+    before = time.process_time()
+    with pytest.raises(NotJSON):
+        parse(HOSTILE[name])
+    assert time.process_time() - before < 0.5
+
+
+@pytest.mark.parametrize("unit", [b'"a":{},', b'"message":1,', b'"a":[[[]]],', rb'"a\"":"\\",'])
+def test_a_member_is_cut_out_of_a_mebibyte_in_linear_time(unit: bytes) -> None:
+    data = b"{" + unit * ((1 << 20) // len(unit)) + b'"message":"found"}'
+    before = time.process_time()
+    span = member(data, "message")
+    assert time.process_time() - before < 1
+    assert span is not None
+    assert data[slice(*span)] == b'"found"'
