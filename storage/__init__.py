@@ -5,7 +5,7 @@ imports neither trio nor pyfuse3; whoever calls it decides which thread may bloc
 
 What is exported here is for programs that work with a store without a mount; `storage.library`
 explains it with an example. A refusal or failure is a `StoreError`, with an errno, a code word and
-one sentence; ERRORS in stepfs(5) has the codes.
+one sentence; ERROR CODES in stepfs(5) has the codes.
 """
 
 from storage.errors import StoreError
