@@ -49,8 +49,10 @@ def guarded(program: str, run: Callable[[], int]) -> int:
     Of an error that nobody foresaw the traceback is shown in Python's development mode alone.
     """
     try:
-        code = run()
-        sys.stdout.flush()
+        try:
+            code = run()
+        finally:
+            sys.stdout.flush()  # also before an exit that run() asks for, as --help does
     except CommandError as error:
         _complain(program, error.sentence)
         return error.code

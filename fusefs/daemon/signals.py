@@ -25,6 +25,8 @@ class Signals:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         for number in TAKEN:
             signal.signal(number, self._came)
+            # libfuse gives the mount up where its wait for fusermount3 is interrupted.
+            signal.siginterrupt(number, False)
 
     def attach(self) -> None:
         """To be called on the loop: act on what came before, then on each as it comes."""

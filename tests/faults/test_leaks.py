@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -53,8 +54,11 @@ def _held(mount: Mount) -> Held:
 
 def _watches(pid: int) -> int:
     """The watches that the kernel counts."""
-    texts = (path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
-    return sum(len(re.findall(r"^inotify wd:", text, re.MULTILINE)) for text in texts)
+    count = 0
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since the listing
+            count += len(re.findall(r"^inotify wd:", path.read_text(), re.MULTILINE))
+    return count
 
 
 def _threads(mount: Mount) -> int:
