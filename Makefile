@@ -13,9 +13,13 @@ help:
 	@echo 'make test           everything that is checked: style, types, all tests, a real systemd'
 	@echo 'make check          style, types and the tests that need neither a mount nor a systemd'
 	@echo 'make test-systemd   the service under a real systemd, in a container'
+	@echo 'make test-releases  the packages and README on every release of Debian that is supported'
+	@echo 'make coverage       what the tests reach, as a table and in build/coverage/html'
 	@echo 'make soak           the long tests: model, crashes, fuzzing (SOAK_MINUTES, default 30)'
 	@echo 'make bench          the table of speeds, also written to build/bench.json'
 	@echo 'make dist           a wheel and an sdist in dist/'
+	@echo 'make wheelhouse     wheels of stepfs and all that it needs, for machines without a compiler'
+	@echo 'make deb            a Debian package for this release, in dist/'
 	@echo 'make man            the manual pages in build/man/'
 	@echo 'make install        PREFIX=/usr/local DESTDIR= (see systemd/install.sh)'
 	@echo 'make uninstall      removes what make install with the same PREFIX and DESTDIR put there'
@@ -70,6 +74,18 @@ test: lint
 test-systemd: packages-test $(READY)
 	$(PYTEST) -v tests/container
 
+.PHONY: test-releases
+test-releases: packages-test $(READY)
+	$(PYTEST) -v -m releases --timeout 0 tests
+
+.PHONY: coverage
+coverage: packages-test $(READY)
+	rm -rf build/coverage
+	$(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile --ignore tests/container
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage html --quiet --directory build/coverage/html
+	$(VENV)/bin/coverage report
+
 .PHONY: soak
 soak: packages-test $(READY)
 	SOAK_MINUTES=$${SOAK_MINUTES:-30} $(PYTEST) -v -m soak --timeout 0 tests
@@ -84,6 +100,14 @@ bench: packages-test $(READY)
 .PHONY: dist
 dist: venv
 	$(VENV)/bin/python -m build --outdir dist .
+
+.PHONY: wheelhouse deb
+wheelhouse: packages
+	packaging/wheelhouse.sh dist/wheelhouse
+
+deb:
+	@systemd/packages.sh deb
+	packaging/deb.sh
 
 .PHONY: man
 man: venv

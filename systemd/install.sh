@@ -66,6 +66,7 @@ environment() {
         esac
     done
     find "$DESTDIR$home" -name direct_url.json -delete
+    rm -f "$DESTDIR$home/.gitignore" # of newer Pythons
     "$DESTDIR$home/bin/python" -m compileall -q -s "$DESTDIR" "$DESTDIR$home/lib"
 }
 

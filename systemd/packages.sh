@@ -1,7 +1,8 @@
 #!/bin/sh
-# packages.sh run|test: see to it that the programs and headers are there that stepfs needs to be
-# built and run, or also those its tests use. On Debian and its kin what is missing is installed
-# with apt-get; elsewhere it is named and this script ends with 1. PYTHON names the interpreter.
+# packages.sh run|test|deb: see to it that the programs and headers are there that stepfs needs to be
+# built and run, or also those that its tests or its Debian package need. On Debian and its kin what
+# is missing is installed with apt-get; elsewhere it is named and this script ends with 1. PYTHON
+# names the interpreter.
 set -eu
 PYTHON=${PYTHON:-python3}
 
@@ -45,6 +46,11 @@ vim              command -v vim
 zsh              command -v zsh
 '
 
+deb="$run"'
+build-essential  test -e /usr/share/build-essential/essential-packages-list
+debhelper        command -v dh
+'
+
 has_python_header() {
     header=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
     test -e "$header"
@@ -65,7 +71,8 @@ as_root() {
 case ${1:-} in
     run) wanted=$run ;;
     test) wanted=$test ;;
-    *) echo "usage: packages.sh run|test" >&2; exit 1 ;;
+    deb) wanted=$deb ;;
+    *) echo "usage: packages.sh run|test|deb" >&2; exit 1 ;;
 esac
 
 lacking=$(printf '%s' "$wanted" | missing)

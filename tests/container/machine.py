@@ -20,16 +20,20 @@ class NoMachineError(Exception):
     """Such a container cannot be made here; the text says why."""
 
 
-def base() -> Path:
-    """A root directory that holds the distribution, made once and kept in the user's cache."""
-    suite = _suite()
-    key = hashlib.sha256(f"{suite} {PACKAGES}".encode()).hexdigest()[:12]
+def base(suite: str | None = None, packages: str = PACKAGES) -> Path:
+    """A root directory that holds the distribution, made once and kept in the user's cache.
+
+    `suite` is the code name of a release of Debian; this system's own by default, so that its
+    Python fits what is installed from here.
+    """
+    suite = suite or own_suite()
+    key = hashlib.sha256(f"{suite} {packages}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stepfs-test"
     root = cache / f"{suite}-{key}"
     if not root.exists():
         cache.mkdir(parents=True, exist_ok=True)
         making = root.with_suffix(f".{os.getpid()}")
-        command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(making)]
+        command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, str(making)]
         made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if made.returncode != 0:
             shutil.rmtree(making, ignore_errors=True)
@@ -38,8 +42,8 @@ def base() -> Path:
     return root
 
 
-def _suite() -> str:
-    """This system's own release, so that its Python fits what is installed from here."""
+def own_suite() -> str:
+    """The code name of this system's release of Debian."""
     if os.geteuid() != 0:
         raise NoMachineError("a container with systemd needs root")
     for tool in ("mmdebstrap", "systemd-nspawn", "nsenter"):

@@ -53,3 +53,11 @@ def test_the_sdist_holds_what_install_and_the_tests_need(distributions: Path) ->
         ["git", "ls-files"], cwd=PROJECT, check=True, text=True, capture_output=True
     ).stdout.split()
     assert {name for name in tracked if not name.startswith(".")} <= held
+
+
+def test_a_package_index_would_take_both(distributions: Path) -> None:
+    made = sorted(map(str, distributions.iterdir()))
+    assert len(made) == 2
+    check = [sys.executable, "-m", "twine", "check", "--strict", *made]
+    done = subprocess.run(check, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
