@@ -36,13 +36,16 @@ import orjson
 
 from storage.errors import StoreError, from_os_error, printable
 from storage.filesystems import is_local
+from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Step
 from storage.session import meta, replay
+from storage.session.epochs import scan_epochs
 from storage.session.index import scan
 from storage.session.replay import Snapshot
-from storage.session.steps import Claimer, Ownership, sync_steps
+from storage.session.steps import NUMBER_MAX, Claimer, Ownership, sync_steps
 from storage.store import Store, now
+from storage.times import nanoseconds
 
 SYNCED_STEPS: Final = 16
 """More new steps than these are synced with all of their file system, which costs less."""
@@ -95,19 +98,62 @@ def list_sessions(store: Store) -> list[SessionSummary]:
     return summaries
 
 
-def load_session(store: Store, slug: str) -> Snapshot | None:
+def load_session(store: Store, slug: str, *, at: int | str | None = None) -> Snapshot | None:
     """The session as the daemon would resume it, None if there is no such session.
 
-    Its `history` is the entries after the last compaction, whose archive is `archive`. Raises
-    StoreError for a broken meta, as the daemon does, and where a file cannot be read.
+    Its `history` is the entries after the last compaction, whose archive is `archive`. With `at`, a
+    step's number or a time (RFC 3339), as if the steps up to that number, or those stored by that
+    time, were all there is (G30). Raises StoreError for a broken meta, as the daemon does, where a
+    file cannot be read, and EINVAL for what is no time.
     """
+    last, time_ns = (NUMBER_MAX, _time(at)) if isinstance(at, str) else (at, None)
     try:
-        with _opened(store, slug) as directory:
-            return replay.load(directory)
+        with _opened(store, slug) as directory, _doing(f"load {printable(slug)}"):
+            return replay.load(directory, NUMBER_MAX if last is None else last, time_ns)
     except StoreError as error:
         if error.code == "no-session":
             return None
         raise
+
+
+def count_epochs(store: Store, slug: str) -> int:
+    """How many histories the session has had: one more than it has compactions (G29).
+
+    Raises StoreError: ENOENT; where a file cannot be read.
+    """
+    with _opened(store, slug) as directory, _doing(f"read {printable(slug)}"):
+        return len(scan_epochs(replay.Reader(directory), scan(directory)))
+
+
+def load_epoch(store: Store, slug: str, epoch: int) -> Snapshot | None:
+    """The session as the daemon would have resumed it just before a compaction, the `epoch`-th (G29).
+
+    They are counted from 1, and the last epoch is the present history. None if there is no such
+    session or epoch. Raises StoreError as `load_session` does.
+    """
+    try:
+        with _opened(store, slug) as directory, _doing(f"load {printable(slug)}"):
+            last = scan_epochs(replay.Reader(directory), scan(directory)).last_step(epoch)
+    except LookupError:
+        return None
+    return load_session(store, slug, at=last)
+
+
+def fork_session(
+    store: Store,
+    slug: str,
+    *,
+    at: int | None = None,
+    agent: str | None = None,
+    created_by: str | None = None,
+    sync: bool = True,
+) -> str:
+    """Make a session with copies of the steps of `slug`, up to the number `at` if given; its slug.
+
+    It loads as `load_session` does at that step (G30), and is its origin's agent's and sender's if no
+    others are given. It is there completely or not at all. Raises StoreError: ENOENT, ENOSPC, …
+    """
+    return finish(fork(store, slug, at=at, agent=agent, created_by=created_by, sync=sync))
 
 
 def append_entries(
@@ -157,6 +203,14 @@ def delete_session(store: Store, slug: str, *, sync: bool = True) -> bool:
             return False
         raise
     return True
+
+
+def _time(text: str) -> int:
+    time_ns = nanoseconds(text)
+    if time_ns is None:
+        sentence = f"{printable(text)} is no time: RFC 3339 is needed, such as {now()}"
+        raise StoreError(errno.EINVAL, "not-a-time", sentence)
+    return time_ns
 
 
 def _stored_form(document: Document) -> Step:

@@ -23,6 +23,7 @@ from storage import posix as files
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.slug import SEQ_MAX, parse_session, session_prefix
 from storage.session import meta
+from storage.session.steps import Ownership
 
 _log = logging.getLogger(__name__)
 
@@ -103,13 +104,9 @@ class Store:
         creators of the same number one gets it and the others the next. With `sync` it is on disk
         on return (G17). Raises StoreError.
         """
-        prefix = session_prefix(agent, created_by)
-        with _doing("make a session"), self._new(agent, created_by, sync) as hidden:
-            while True:
-                slug = f"{prefix}{self._next_seq(prefix)}"
-                with suppress(FileExistsError):
-                    self._claim(hidden, slug)
-                    return slug
+        with self.making(sync) as new:
+            new.write_meta(meta.fresh(agent, created_by, now()))
+            return new.claim_next(agent, created_by)
 
     def make(self, slug: str, *, sync: bool) -> None:
         """Makes exactly the session `slug`, whose meta names the parts of the slug (G11).
@@ -122,8 +119,9 @@ class Store:
             sentence = f"{printable(slug)} is no session name: AGENT_SENDER_NUMBER is needed"
             raise StoreError(errno.EINVAL, "bad-slug", sentence)
         agent, sender, _ = parts
-        with _doing(f"make session {slug}"), self._new(agent, sender, sync) as hidden:
-            self._claim(hidden, slug)
+        with self.making(sync) as new:
+            new.write_meta(meta.fresh(agent, sender, now()))
+            new.claim(slug)
 
     def delete(self, slug: str, *, sync: bool) -> None:
         """Deletes a session and all that is in it (G11): `hide`, then `remove`. Raises as `hide`."""
@@ -225,43 +223,25 @@ class Store:
             if name.startswith(prefix) and _holds_meta(name, self.fd):
                 yield name
 
-    def _next_seq(self, prefix: str) -> int:
-        """The greatest number of any entry with this prefix, plus one.
-
-        The store is listed each time: no stamp of a directory tells whether only we changed it.
-        """
-        names = [name for name in files.listing(self.fd) if name.startswith(prefix)]
-        seq = 1 + max((_seq(name[len(prefix) :]) or 0 for name in names), default=0)
-        if seq > SEQ_MAX:
-            raise StoreError(
-                errno.ENOSPC, "no-number", f"{printable(prefix)}{SEQ_MAX} exists: no number is left"
-            )
-        return seq
-
     @contextmanager
-    def _new(self, agent: str, created_by: str, sync: bool) -> Iterator[str]:
-        """The hidden name of a complete session; the block claims its real name.
+    def making(self, sync: bool) -> Iterator[NewSession]:
+        """A session that is being made: the block fills it, writes its meta and claims its name.
 
-        Until then its lock keeps `sweep` away, who may still win in the moment before it is taken.
+        It appears complete or, if the block fails or the process ends, not at all; what is left is
+        cleared by `sweep`, which its lock keeps away until then. With `sync` it is on disk at the end
+        of the block (G17). Raises StoreError for a system call that failed in the block.
         """
-        hidden, directory = self._locked_directory()
-        try:
-            created = meta.fresh(agent, created_by, now())
-            mode = os.fstat(directory).st_mode & 0o666
-            root = os.stat(self.fd)
-            owner = root.st_uid, root.st_gid
-            files.write_new(meta.NAME, created, directory, mode, owner, sync)
-            files.give(directory, owner)
-            if sync:
-                os.fsync(directory)
-            yield hidden
-            if sync:
-                os.fsync(self.fd)
-        except BaseException:
-            self.remove(hidden)
-            raise
-        finally:
-            os.close(directory)
+        with _doing("make a session"):
+            hidden, directory = self._locked_directory()
+            try:
+                yield NewSession(self, hidden, directory, sync)
+                if sync:
+                    os.fsync(self.fd)
+            except BaseException:
+                self.remove(hidden)
+                raise
+            finally:
+                os.close(directory)
 
     def _locked_directory(self) -> tuple[str, int]:
         for _ in range(_ATTEMPTS):
@@ -274,19 +254,6 @@ class Store:
                     failing.pop_all()
                     return hidden, directory
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-
-    def _claim(self, hidden: str, slug: str) -> None:
-        try:
-            files.rename_new(hidden, slug, self.fd)
-        except OSError as error:
-            if error.errno not in files.UNSUPPORTED:
-                raise
-            self._claim_in_steps(hidden, slug)
-
-    def _claim_in_steps(self, hidden: str, slug: str) -> None:
-        """Where no rename is exclusive, mkdir is; a rename may replace an empty directory."""
-        os.mkdir(slug, dir_fd=self.fd)
-        os.rename(hidden, slug, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def _abandoned(self, hidden: str) -> str | None:
         """The name for removal of a new session that nobody is making any more; None if one is."""
@@ -308,6 +275,68 @@ class Store:
             meta.clear_leftover(directory)
         finally:
             os.close(directory)
+
+
+class NewSession:
+    """A session that is being made, under a hidden name that nobody looks at.
+
+    The files go into `directory`, the meta last of them, and then the name is claimed.
+    """
+
+    def __init__(self, store: Store, hidden: str, directory: int, sync: bool) -> None:
+        self.directory = directory
+        self._store = store
+        self._hidden = hidden
+        self._sync = sync
+
+    def write_meta(self, about: bytes, rights: Ownership | None = None) -> None:
+        """Completes the session by its meta. It has the rights of a new directory if none are given."""
+        if rights is None:
+            root = os.stat(self._store.fd)
+            mode = os.fstat(self.directory).st_mode & 0o666
+            rights = Ownership(mode, (root.st_uid, root.st_gid))
+        files.write_new(meta.NAME, about, self.directory, rights.mode, rights.owner, self._sync)
+        files.give(self.directory, rights.owner)
+        if self._sync:
+            os.fsync(self.directory)
+
+    def claim_next(self, agent: str, created_by: str) -> str:
+        """Claims the next name of this agent and sender: the slug."""
+        prefix = session_prefix(agent, created_by)
+        while True:
+            slug = f"{prefix}{self._next_seq(prefix)}"
+            with suppress(FileExistsError):
+                self.claim(slug)
+                return slug
+
+    def claim(self, slug: str) -> None:
+        """Claims exactly this name. Raises OSError, EEXIST if it is taken."""
+        root = self._store.fd
+        try:
+            files.rename_new(self._hidden, slug, root)
+        except OSError as error:
+            if error.errno not in files.UNSUPPORTED:
+                raise
+            claim_in_steps(self._hidden, slug, root)
+
+    def _next_seq(self, prefix: str) -> int:
+        """The greatest number of any entry with this prefix, plus one.
+
+        The store is listed each time: no stamp of a directory tells whether only we changed it.
+        """
+        names = [name for name in files.listing(self._store.fd) if name.startswith(prefix)]
+        seq = 1 + max((_seq(name[len(prefix) :]) or 0 for name in names), default=0)
+        if seq > SEQ_MAX:
+            raise StoreError(
+                errno.ENOSPC, "no-number", f"{printable(prefix)}{SEQ_MAX} exists: no number is left"
+            )
+        return seq
+
+
+def claim_in_steps(hidden: str, slug: str, root: int) -> None:
+    """Where no rename is exclusive, mkdir is; a rename may replace an empty directory."""
+    os.mkdir(slug, dir_fd=root)
+    os.rename(hidden, slug, src_dir_fd=root, dst_dir_fd=root)
 
 
 @contextmanager

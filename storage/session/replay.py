@@ -17,7 +17,7 @@ from typing import Any, Final
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.session import meta
 from storage.session.index import Index, scan
-from storage.session.steps import STEP_BYTES_MAX, read_step, step_name
+from storage.session.steps import NUMBER_MAX, STEP_BYTES_MAX, read_step, step_name
 
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
@@ -82,7 +82,29 @@ class Reader:
             return read_step(name, self.fd)
 
 
-_NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+class ReaderAsOf(Reader):
+    """Reads the steps that were stored by a time; for it, later ones are not there (G30).
+
+    A step's time is its file's mtime, the only time that every step has: the daemon, mounts and forks
+    leave it at the moment of storing, and copies made by `cp -p`, `tar` and `rsync -a` keep it. The
+    times in events and compactions are their writers' words, and entries have none.
+    """
+
+    def __init__(self, session_fd: int, time_ns: int) -> None:
+        """`time_ns` is in nanoseconds since 1970."""
+        super().__init__(session_fd)
+        self._time_ns = time_ns
+
+    def read(self, name: str) -> bytes:
+        """As `Reader.read`. Raises `FileNotFoundError` for a step that was stored later."""
+        if os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns > self._time_ns:
+            raise FileNotFoundError(errno.ENOENT, "stored later", name)
+        return super().read(name)
+
+
+NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
+"""Errors of reading a file that is no step whatever it holds."""
 
 
 class _Gathering:
@@ -199,7 +221,7 @@ def _read(reader: Reader, name: str, found: Pass) -> Step | None:
     except OSError as error:
         if error.errno == errno.EFBIG:
             found.skipped.append((name, TOO_LONG))
-        elif error.errno in _NOT_REGULAR:
+        elif error.errno in NOT_REGULAR:
             found.skipped.append((name, "it is no regular file"))
         else:
             raise
@@ -226,32 +248,39 @@ class Snapshot:
     archive: str | None
 
 
-def load(session_fd: int) -> Snapshot | None:
+def load(session_fd: int, last: int = NUMBER_MAX, time_ns: int | None = None) -> Snapshot | None:
     """A whole session in memory: its meta, its history and its archive; None without a meta.
 
-    Raises `StoreError` for a broken meta, as the reference does; a mount shows the history then too.
+    With `last` as if the steps up to that number were all there is, with `time_ns` as if those stored
+    by that time were (nanoseconds since 1970, G30). Raises `StoreError` for a broken meta, as the
+    reference does; a mount shows the history then too.
     """
     try:
         about = meta.read(session_fd)[0]
     except FileNotFoundError:
         return None
-    archive, entries = history(session_fd)
+    archive, entries = history(session_fd, last, time_ns)
     return Snapshot({**meta.ABSENT, **meta.parsed(about)}, [step for _, step in entries], archive)
 
 
-def history(session_fd: int) -> tuple[str | None, Iterator[tuple[int, Step]]]:
+def history(
+    session_fd: int, last: int = NUMBER_MAX, time_ns: int | None = None
+) -> tuple[str | None, Iterator[tuple[int, Step]]]:
     """The archive that a session's history begins after, and its entries with their numbers.
 
-    The entries are read as they are asked for. Raises `OSError` as the listing and the reading do.
+    `last` and `time_ns` are as for `load`. The entries are read as they are asked for. Raises
+    `OSError` as the listing and the reading do.
     """
-    reader = Reader(session_fd)
+    reader = Reader(session_fd) if time_ns is None else ReaderAsOf(session_fd, time_ns)
     index = scan(session_fd)
-    boundary = find_boundary(reader, index)
-    return boundary.archive, _entries(reader, index, boundary)
+    boundary = find_boundary(reader, index, last + 1)
+    return boundary.archive, _entries(reader, index, boundary, last)
 
 
-def _entries(reader: Reader, index: Index, boundary: Boundary) -> Iterator[tuple[int, Step]]:
-    for number in index.between(boundary.number + 1, index.greatest, len(index.numbers)):
+def _entries(
+    reader: Reader, index: Index, boundary: Boundary, last: int
+) -> Iterator[tuple[int, Step]]:
+    for number in index.between(boundary.number + 1, last, len(index.numbers)):
         for name in index.names(number):
             step = _read(reader, name, Pass())
             if step is not None and step.kind is Kind.ENTRY:

@@ -120,3 +120,37 @@ def test_two_programs_that_append_at_once_lose_nothing(
     said = [step.value["message"]["content"] for step in found.history]
     assert [line for line in said if line[0] == "a"] == [f"a {n}" for n in range(100)]
     assert [line for line in said if line[0] == "b"] == [f"b {n}" for n in range(100)]
+
+
+def said(found: storage.Snapshot | None) -> list[str]:
+    """What the entries of a history say."""
+    assert found is not None
+    return [step.value["message"]["content"] for step in found.history]
+
+
+@pytest.mark.guarantee("G29a", "G30a")
+def test_what_a_compaction_hid_is_loaded_by_its_epoch_and_by_its_step(
+    store: storage.Store,
+) -> None:
+    slug = storage.create_session(store, "Crab", "tg:42")
+    storage.append_entries(store, slug, [USER])
+    storage.append_compaction(store, slug, "one")
+    storage.append_entries(store, slug, [{**USER, "content": "again"}])
+    assert storage.count_epochs(store, slug) == 2
+    assert said(storage.load_epoch(store, slug, 1)) == ["hello"]
+    assert said(storage.load_epoch(store, slug, 2)) == ["again"]
+    assert storage.load_epoch(store, slug, 3) is None
+    assert said(storage.load_session(store, slug, at=1)) == ["hello"]
+    assert said(storage.load_session(store, slug, at="2000-01-01T00:00:00Z")) == []
+    assert said(storage.load_session(store, slug, at="2200-01-01T00:00:00Z")) == ["again"]
+    with pytest.raises(storage.StoreError) as refused:
+        storage.load_session(store, slug, at="yesterday")
+    assert (refused.value.errno, refused.value.code) == (errno.EINVAL, "not-a-time")
+
+
+@pytest.mark.guarantee("G30c")
+def test_a_fork_loads_as_its_origin_did_at_that_step(store: storage.Store) -> None:
+    slug = storage.create_session(store, "Crab", "tg:42")
+    storage.append_entries(store, slug, [USER, {**USER, "content": "on"}])
+    assert said(storage.load_session(store, storage.fork_session(store, slug, at=1))) == ["hello"]
+    assert said(storage.load_session(store, storage.fork_session(store, slug))) == ["hello", "on"]

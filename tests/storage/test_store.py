@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from storage import store as sessions
 from storage.errors import StoreError
 from storage.session import meta
-from storage.store import Store
+from storage.store import Store, claim_in_steps
 
 U32_MAX = 2**32 - 1
 
@@ -246,11 +246,11 @@ def test_where_no_rename_is_exclusive_a_session_is_claimed_all_the_same(
     store: Store, root: Path
 ) -> None:
     put_session(root, ".new.0123456789abcdef")
-    store._claim_in_steps(".new.0123456789abcdef", "a_b_1")
+    claim_in_steps(".new.0123456789abcdef", "a_b_1", store.fd)
     assert store.names() == ["a_b_1"]
     put_session(root, ".new.0123456789abcdef")
     with pytest.raises(FileExistsError):
-        store._claim_in_steps(".new.0123456789abcdef", "a_b_1")
+        claim_in_steps(".new.0123456789abcdef", "a_b_1", store.fd)
 
 
 def test_delete_removes_all_below_and_follows_no_symlink(store: Store, root: Path) -> None:
