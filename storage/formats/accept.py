@@ -13,6 +13,9 @@ from storage.formats.kinds import NotAStep, Step, classify, classify_value
 
 ARCHIVE_NAME_BYTES_MAX = 255
 
+WRAPPED = b'{"message":%b}'
+"""How a bare message is stored."""
+
 _KEYS_OF_STEPS = frozenset({"message", "event", "archive_name", "compact"})
 _RIGHT = (
     'a line is an entry {"message":{"role":"user","content":"…"}}, its message alone, or an event'
@@ -34,10 +37,8 @@ def stored_form(line: bytes) -> Step:
     except NotJSON as error:
         raise StoreError(EINVAL, error.code, f"{error.sentence}; {_RIGHT}") from None
     try:
-        if _is_bare_message(value):
-            step = classify(b'{"message":' + line + b"}")
-        else:
-            step = classify_value(value, line)
+        bare = _is_bare_message(value)
+        step = classify(WRAPPED % line) if bare else classify_value(value, line)
     except NotAStep as error:
         raise StoreError(EINVAL, "not-a-step", f"{error.sentence}; {_RIGHT}") from None
     if step.kind.is_compaction:

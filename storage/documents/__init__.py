@@ -1,0 +1,1 @@
+"""Long documents, judged and rendered in processes of their own."""

@@ -1,0 +1,126 @@
+"""What a worker process does with one long document; see `storage.documents.pool`.
+
+A document comes and a text goes through files, which the server names by its own descriptors, so that
+neither is pickled. What is returned is short whatever the document holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import threading
+from collections.abc import Callable
+from itertools import islice
+from multiprocessing import connection, parent_process
+from typing import Any, Final
+
+from storage.errors import StoreError
+from storage.formats.accept import stored_form
+from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.posix import read_on, write_all
+from storage.session.steps import STEP_BYTES_MAX, read_step
+
+DIGEST_ITEMS: Final = 16
+DIGEST_CHARACTERS: Final = 512
+DIGEST_DEPTH: Final = 5
+_TELLING: Final = ("message", "role", "content", "type", "agent")
+"""What is looked at of a step's value once it was judged, and so is never cut away."""
+NICENESS: Final = 5
+
+Refused = tuple[int, str, str]
+"""A `StoreError`: its errno, code and sentence."""
+Judged = tuple[Kind, dict[str, Any], bool]
+"""Of an appended line its kind, its value cut short, and whether it is stored wrapped."""
+Met = tuple[Kind, dict[str, Any], int]
+"""Of a step its kind, its value cut short, and the length of its text, -1 where it has none."""
+
+
+def begin(memory_bytes: int) -> None:
+    """Be a worker: bounded in memory, the first to go when memory is short, gone with the server."""
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
+    os.nice(NICENESS)
+    gc.disable()  # values are trees, and going through millions of them would take most of the time
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+
+
+def judge(source: str) -> Judged | Refused:
+    """Judge the line in the file `source`, as `stored_form` does."""
+    line = _content(source)
+    try:
+        step = stored_form(line)
+    except StoreError as error:
+        return error.errno, error.code, error.sentence
+    return step.kind, _short(step), step.data is not line
+
+
+def meet(
+    directory: str, name: str, flags: int, show: Callable[[Step], bytes | None], target: str
+) -> Met | str:
+    """Judge the step `name` in `directory`, and write its text to the file `target`.
+
+    A sentence where it is no step. Raises `OSError` as `read_step`.
+    """
+    session = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        step = classify(read_step(name, session, flags))
+    except NotAStep as error:
+        return error.sentence
+    finally:
+        os.close(session)
+    text = show(step)
+    if text is not None:
+        _put(target, text)
+    return step.kind, _short(step), -1 if text is None else len(text)
+
+
+def _short(step: Step) -> dict[str, Any]:
+    value: dict[str, Any] = digest(step.value)
+    if step.kind is Kind.COMPACTION:
+        value["archive_name"] = step.archive
+    return value
+
+
+def digest(value: Any, depth: int = 0) -> Any:
+    """A value cut short: its first members, items and characters tell what kind of thing it is."""
+    if isinstance(value, str):
+        return value[:DIGEST_CHARACTERS]
+    if isinstance(value, dict):
+        known = {key: value[key] for key in _TELLING if key in value}
+        first = {**known, **dict(islice(value.items(), DIGEST_ITEMS))}
+        deeper = first if depth < DIGEST_DEPTH else {}
+        return {k[:DIGEST_CHARACTERS]: digest(item, depth + 1) for k, item in deeper.items()}
+    if isinstance(value, list):
+        first_items = value[:DIGEST_ITEMS] if depth < DIGEST_DEPTH else []
+        return [digest(item, depth + 1) for item in first_items]
+    return value
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return read_on(file.fileno(), file.read(1 << 20), STEP_BYTES_MAX)
+
+
+def _put(path: str, text: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        write_all(fd, text)
+    finally:
+        os.close(fd)
+
+
+def _limit(what: int, most: int) -> None:
+    _, hard = resource.getrlimit(what)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, hard))
+
+
+def _end_with_the_server() -> None:
+    server = parent_process()
+    if server is not None:
+        connection.wait([server.sentinel])
+        os._exit(1)
