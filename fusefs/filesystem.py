@@ -51,8 +51,8 @@ from fusefs.session.meta_counter import Counting
 from fusefs.session.pool import LiveSessions
 from fusefs.views.text_cache import TextCache
 from storage.archives import Memory, default_path
+from storage.capabilities import probe
 from storage.errors import StoreError, printable
-from storage.filesystems import is_local
 from storage.store import Store
 
 log: Final = logging.getLogger(__name__)
@@ -79,7 +79,10 @@ class Tree:
         self.cache = TextCache(options.cache)
         self.counting = Counting(self.failures)
         self.report = Report()
-        self.local = is_local(store.fd)
+        self.capabilities = probe(store.fd, write=not options.read_only)
+        if not options.read_only:
+            self.capabilities.require_writable(printable(store.path))
+        self.local = self.capabilities.near
         self.watcher = Watcher()
         self._memory = Memory(_memory_path(store, options))
         self._rules = Rules(options, (os.geteuid(), os.getegid()))

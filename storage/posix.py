@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,6 +19,11 @@ RENAME_EXCHANGE = 2
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """What a file system answers to a flag of renameat2(2) that it does not know."""
 
+NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
+"""What a file system answers to a lock that it does not know."""
+
+_F_OFD_SETLK = 37
+_WHOLE_FILE = struct.pack("hhlllhh", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,6 +151,39 @@ def _renameat2(old: str, new: str, at: int, flags: int) -> None:
     if done != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), old, None, new)
+
+
+def lock(descriptor: int) -> bool | None:
+    """Locks an open file against other descriptors of it, on other hosts too, until it is closed.
+
+    The file must be open for writing. True if it is locked now, False if somebody else has, None where
+    the file system knows no locks; it never waits. Raises OSError.
+    """
+    try:
+        fcntl.fcntl(descriptor, _F_OFD_SETLK, _WHOLE_FILE)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, says fcntl(2)
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    return True
+
+
+def refresh(name: str, at: int) -> None:
+    """Makes the next look at `name` show what another host has put there.
+
+    Clients of shared file systems believe for a second or longer what a name was. Three calls that have
+    no effect make them ask again, each where others do not: an attribute that no file has
+    (Gluster), a link of a directory, refused after its target was looked up (JuiceFS, NFS), and the
+    beginning of a listing (NFS, for a name that was looked for in vain).
+    """
+    with suppress(OSError):
+        os.getxattr(f"/proc/self/fd/{at}/{name}", "user.stepfs", follow_symlinks=False)
+    with suppress(OSError):
+        os.link(".", name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+    with suppress(OSError), reopened(at) as own, os.scandir(own) as entries:
+        next(entries, None)
 
 
 def write_new(

@@ -20,14 +20,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from storage import posix as files
+from storage.capabilities import known
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.slug import SEQ_MAX, parse_session, session_prefix
 from storage.session import meta
-from storage.session.steps import Ownership
+from storage.session.steps import TOMBSTONE, Ownership
 
 _log = logging.getLogger(__name__)
 
-_LEFT_OVER = re.compile(r"\.(new|del)\.[0-9a-f]{16}", re.ASCII)
+BURIED_SECONDS = 2.5
+"""How long a far store keeps a tombstone: longer than its clients believe what a name was."""
+ABANDONED_SECONDS = 600.0
+"""What nobody has added to for so long nobody on another host is making any more."""
+_LEFT_OVER = re.compile(r"\.(new|del|probe)\.[0-9a-f]{16}", re.ASCII)
 _ATTEMPTS = 10
 _AT_ONCE = 500
 
@@ -49,6 +54,7 @@ class Store:
         self.path = path
         with _doing(f"open the store {printable(path)}"):
             self.fd = files.open_directory(path)
+        self._near = known(self.fd).near
 
     def close(self) -> None:
         """Closes `fd`; the store is of no use afterwards."""
@@ -140,10 +146,9 @@ class Store:
                 if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 os.rename(slug, hidden, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                _bury(directory)
                 if sync:
                     os.fsync(self.fd)
-            with suppress(OSError):  # first of all: by its meta others would know a session
-                os.unlink(meta.NAME, dir_fd=directory)
         finally:
             os.close(directory)
         return hidden
@@ -155,6 +160,7 @@ class Store:
         """
         for attempt in range(_ATTEMPTS):
             try:
+                self._rest_in_peace(hidden)
                 shutil.rmtree(hidden, dir_fd=self.fd)
             except FileNotFoundError:
                 if not files.exists(hidden, self.fd):
@@ -164,6 +170,21 @@ class Store:
                     _log.warning("could not remove %s: %s", printable(hidden), error)
             else:
                 return
+
+    def _rest_in_peace(self, hidden: str) -> None:
+        """Clears all but the tombstone, until no other host can still believe that the meta is there."""
+        if self._near:
+            return
+        directory = files.open_directory(hidden, self.fd)
+        try:
+            buried = os.stat(TOMBSTONE, dir_fd=directory, follow_symlinks=False).st_mtime
+            for name in files.listing(directory):
+                if name != TOMBSTONE:
+                    with suppress(OSError):  # a directory is left to what follows
+                        os.unlink(name, dir_fd=directory)
+            time.sleep(max(0.0, min(buried + BURIED_SECONDS - time.time(), BURIED_SECONDS)))
+        finally:
+            os.close(directory)
 
     def latest(self, agent: str, created_by: str) -> str | None:
         """The session of this agent and sender with the greatest number, None if there is none."""
@@ -194,7 +215,7 @@ class Store:
             left_over = [name for name in files.listing(self.fd) if _LEFT_OVER.fullmatch(name)]
         for name in left_over:
             with suppress(OSError):
-                hidden = self._abandoned(name) if name.startswith(".new.") else name
+                hidden = name if name.startswith(".del.") else self._abandoned(name)
                 if hidden:
                     self.remove(hidden)
                     cleared += 1
@@ -259,13 +280,17 @@ class Store:
         """The name for removal of a new session that nobody is making any more; None if one is."""
         directory = files.open_directory(hidden, self.fd)
         try:
-            if not _lock(directory):
+            if not _lock(directory) or self._may_be_in_use(directory):
                 return None
             removed = f".del.{secrets.token_hex(8)}"
             os.rename(hidden, removed, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             return removed
         finally:
             os.close(directory)
+
+    def _may_be_in_use(self, directory: int) -> bool:
+        """Whether another host, which no lock of a directory tells of, may be at work in it."""
+        return not self._near and time.time() - os.fstat(directory).st_mtime < ABANDONED_SECONDS
 
     def _clear_meta(self, slug: str) -> None:
         if not any(files.is_regular(f"{slug}/{name}", self.fd) for name in meta.TEMPORARIES):
@@ -334,9 +359,28 @@ class NewSession:
 
 
 def claim_in_steps(hidden: str, slug: str, root: int) -> None:
-    """Where no rename is exclusive, mkdir is; a rename may replace an empty directory."""
-    os.mkdir(slug, dir_fd=root)
-    os.rename(hidden, slug, src_dir_fd=root, dst_dir_fd=root)
+    """Where no rename is exclusive, mkdir is. Raises OSError, EEXIST if the name is taken.
+
+    It makes no session until the meta is linked in, last of all; a crash before that leaves the
+    number taken.
+    """
+    with ExitStack() as opened:
+        made = files.open_directory(hidden, root)
+        opened.callback(os.close, made)
+        status = os.fstat(made)
+        os.mkdir(slug, stat.S_IMODE(status.st_mode), dir_fd=root)
+        own = files.open_directory(slug, root)
+        opened.callback(os.close, own)
+        os.fchmod(own, stat.S_IMODE(status.st_mode))
+        files.give(own, (status.st_uid, status.st_gid))
+        for name in files.listing(made):
+            if name != meta.NAME:
+                os.rename(name, name, src_dir_fd=made, dst_dir_fd=own)
+        os.link(meta.NAME, meta.NAME, src_dir_fd=made, dst_dir_fd=own)
+        os.fsync(own)
+        with suppress(OSError):  # left to `sweep`
+            os.unlink(meta.NAME, dir_fd=made)
+            os.rmdir(hidden, dir_fd=root)
 
 
 @contextmanager
@@ -345,6 +389,15 @@ def _doing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_os_error(error, what) from error
+
+
+def _bury(directory: int) -> None:
+    """Makes a directory that lost its name a session no more, for those on other hosts who have it."""
+    with suppress(OSError):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(TOMBSTONE, flags, 0o644, dir_fd=directory))
+    with suppress(OSError):
+        os.unlink(meta.NAME, dir_fd=directory)
 
 
 def _no_session(slug: str) -> StoreError:

@@ -65,6 +65,7 @@ class Report:
                 "misses": tree.cache.misses,
             },
             "sessions": {"live": len(tree.live), "watches": watcher.watches},
+            "file_system": tree.capabilities.document(),
             "inotify": "works" if tree.local and not watcher.exhausted else "not relied on",
             "inodes": len(tree.nodes),
             "open_files": len(tree.handles),

@@ -193,7 +193,7 @@ def relocate(
             elif relocation.displaced:
                 target = claimer.claim(target, step.data, ownership, sync=sync).number
                 done.stored.append((relocation, target))
-            elif (moved := claimer.move(relocation.number, target, step.data)) is not None:
+            elif (moved := claimer.relink(relocation.number, target, step.data)) is not None:
                 target = moved
                 done.stored.append((relocation, target))
         except StoreError as error:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from storage.capabilities import known
 from storage.errors import from_os_error, printable
-from storage.filesystems import is_local
 from storage.formats.kinds import Kind, Step
 from storage.session import meta
 from storage.session.index import scan
@@ -45,7 +45,7 @@ def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:
 
 
 def _claim(directory: int, steps: Sequence[Step], numbers: list[int]) -> None:
-    claimer = Claimer(directory, unnamed=is_local(directory))
+    claimer = Claimer(directory, unnamed=known(directory).near)
     ownership = Ownership.of_session(directory)
     following = scan(directory).greatest + 1
     many = len(steps) > SYNCED_ONE_BY_ONE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import random
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from storage import posix as files
@@ -18,15 +18,20 @@ from storage.formats.splice import encoded, spliced
 
 NAME = "meta"
 REQUIRED = ("agent", "created_by", "created_at")
+LOCK = ".meta.lock"
+"""Whoever changes the meta has this file, which only those can open who may, and its lock."""
 ASIDE = f".meta.{os.uname().nodename.replace('/', '-')}.tmp"
 """Where an update is written aside: one name a host, so that whoever has the lock may clear it."""
 NEXT = f"{ASIDE}.next"
-TEMPORARIES = (ASIDE, NEXT)
+TEMPORARIES = (LOCK, ASIDE, NEXT)
 ABSENT = {"title": "", "updated_at": "", "message_count": 0}
 """What the daemon takes keys to be that are not there."""
 KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
 LOCK_SECONDS = 10.0
+_LOCK_PAUSE_SECONDS = 0.001
+_LOCK_PAUSE_MAX_SECONDS = 0.05
+_ATTEMPTS = 20
 U64_MAX = 2**64 - 1
 META_BYTES_MAX = 1 << 20
 """A longer one counts as broken, and is never read."""
@@ -130,21 +135,37 @@ def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
     return change
 
 
-def update(session_fd: int, change: Change, *, sync: bool) -> Meta:
+def read_fresh(session_fd: int, name: str = NAME) -> Seen:
+    """As `read`, and never what another host has replaced already, which a client may still believe."""
+    for left in reversed(range(_ATTEMPTS)):
+        files.refresh(name, session_fd)
+        try:
+            return read(session_fd, name)
+        except OSError as error:
+            if error.errno != errno.ESTALE or left == 0:
+                raise
+    raise AssertionError("unreachable")
+
+
+def update(
+    session_fd: int, change: Change, *, sync: bool, patience_seconds: float = LOCK_SECONDS
+) -> Meta:
     """Applies `change` to the meta as it is, and returns what the meta is now (G9, G10).
 
     `change` gets the meta and returns the new one, or None for nothing to do; it is called again on
-    what an outside writer put there meanwhile, so that no side's change is lost. Mounts take turns
-    through a lock on the session's directory. What did not change keeps its bytes, the file its
-    mode and, where the process may, its owner. With `sync` it is on disk on return.
+    what an outside writer put there meanwhile, so that no side's change is lost. Mounts take turns, on
+    several hosts too, by the lock of a hidden file that only those can open who may write the session.
+    What did not change keeps its bytes, the file its mode and, where the process may, its owner. With
+    `sync` it is on disk on return.
 
     Raises StoreError, also what `change` raises, with the meta left as it was: EINVAL for a broken
-    one, EBUSY if somebody holds the lock for long. Raises OSError.
+    one, EBUSY if somebody holds the lock for `patience_seconds` (0: it is tried once). Raises OSError.
     """
-    with files.reopened(session_fd) as directory:
-        _lock(directory, LOCK_SECONDS)
-        _clear(directory)
-        result = _exchanged(directory, change, sync)
+    with files.reopened(session_fd) as directory, _locked(directory, patience_seconds):
+        try:
+            result = _changed(directory, change, sync)
+        finally:
+            _clear(directory)
         if sync:
             os.fsync(directory)
         return result
@@ -152,38 +173,88 @@ def update(session_fd: int, change: Change, *, sync: bool) -> Meta:
 
 def clear_leftover(session_fd: int) -> None:
     """Removes what an update left aside when a crash ended it. Raises OSError."""
-    with files.reopened(session_fd) as directory, suppress(StoreError):  # one may be at work
-        _lock(directory, 0)
+    with (
+        suppress(StoreError),  # one may be at work
+        files.reopened(session_fd) as directory,
+        _locked(directory, 0),
+    ):
         _clear(directory)
 
 
-def _lock(directory: int, seconds: float) -> None:
+@contextmanager
+def _locked(directory: int, seconds: float) -> Iterator[None]:
+    """Holds the lock of the meta; the file that carries it is there only while somebody holds it."""
+    lock = _lock(directory, seconds)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(LOCK, dir_fd=directory)
+        os.close(lock)
+
+
+def _lock(directory: int, seconds: float) -> int:
     deadline = time.monotonic() + seconds
+    pause = _LOCK_PAUSE_SECONDS
     while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                sentence = "another program has kept the session locked for too long"
-                raise StoreError(errno.EBUSY, "busy", sentence) from None
-            time.sleep(0.001)
-        except OSError as error:
-            if error.errno not in files.UNSUPPORTED | {errno.ENOLCK, errno.EBADF}:
-                raise
-            return
-        else:
-            return
+        lock = _lock_once(directory)
+        if lock is not None:
+            return lock
+        if time.monotonic() >= deadline:
+            sentence = "another program has kept the session locked for too long"
+            raise StoreError(errno.EBUSY, "busy", sentence)
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, _LOCK_PAUSE_MAX_SECONDS)
+
+
+def _lock_once(directory: int) -> int | None:
+    """The locked file, open, if nobody has it; it is the one of its name."""
+    lock = _lock_file(directory)
+    if lock is None:
+        return None
+    try:
+        if files.lock(lock) is not False:
+            files.refresh(LOCK, directory)
+            if files.is_same(LOCK, directory, lock):
+                lock, mine = -1, lock
+                return mine
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # whoever had it has unlinked it
+            raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    return None
+
+
+def _lock_file(directory: int) -> int | None:
+    """The lock's file, made if it is not there, for whoever may make files in the directory."""
+    status = os.fstat(directory)
+    writers = status.st_mode & 0o222
+    mode, owner = 0o600 | writers | writers << 1, (status.st_uid, status.st_gid)
+    with suppress(FileExistsError):
+        files.write_new(LOCK, b"", directory, mode, owner, False)
+    try:
+        return os.open(LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except PermissionError:
+        if not os.access(".", os.W_OK, dir_fd=directory, effective_ids=True):
+            raise
+        return None  # it has not been given its mode yet
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        return None
 
 
 def _clear(directory: int) -> None:
-    for name in TEMPORARIES:
+    for name in (ASIDE, NEXT):
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
 
 
-def _exchanged(directory: int, change: Change, sync: bool) -> Meta:
-    """Puts the changed meta in place until what comes out is what had been seen there."""
-    base = seen = read(directory)
+def _changed(directory: int, change: Change, sync: bool) -> Meta:
+    """Puts the changed meta in place until what it replaces is what had been changed."""
+    base = seen = read_fresh(directory)
     try:
         while True:
             before = parsed(base[0])
@@ -192,16 +263,14 @@ def _exchanged(directory: int, change: Change, sync: bool) -> Meta:
             if base is seen and data == base[0]:
                 return before
             mine = data, _write_aside(directory, data, base[1], sync)
-            out = _swap(directory)
+            out, placed = _swap(directory, seen)
             if _same(out, seen):
                 return after
-            base, seen = out, mine
+            base, seen = out, mine if placed else out
     except BaseException:
         if base is not seen:
             _put_back(directory, seen)
         raise
-    finally:
-        _clear(directory)
 
 
 def _written(raw: bytes, before: Meta, after: Meta) -> bytes:
@@ -212,34 +281,41 @@ def _written(raw: bytes, before: Meta, after: Meta) -> bytes:
 
 
 def _write_aside(directory: int, data: bytes, like: os.stat_result, sync: bool) -> os.stat_result:
-    owner = like.st_uid, like.st_gid
-    status = files.write_new(NEXT, data, directory, stat.S_IMODE(like.st_mode), owner, sync)
+    owner, mode = (like.st_uid, like.st_gid), stat.S_IMODE(like.st_mode)
+    try:
+        status = files.write_new(NEXT, data, directory, mode, owner, sync)
+    except FileExistsError:  # a crash has left it
+        os.unlink(NEXT, dir_fd=directory)
+        status = files.write_new(NEXT, data, directory, mode, owner, sync)
     os.rename(NEXT, ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
     return status
 
 
-def _swap(directory: int) -> Seen:
-    """Puts the file written aside in place; what came out is then aside, and returned."""
+def _swap(directory: int, seen: Seen) -> tuple[Seen, bool]:
+    """Puts the file written aside in place: what was there, and whether it is in place now.
+
+    What was there is aside then. A file system without an exchange cannot tell what a rename
+    replaces; there the meta is looked at just before, and left if it is not what was `seen`. What
+    the daemon writes between these two calls is lost.
+    """
     try:
         files.exchange(ASIDE, NAME, directory)
     except OSError as error:
         if error.errno not in files.UNSUPPORTED:
             raise
-        _swap_in_steps(directory)
-    return read(directory, ASIDE)
-
-
-def _swap_in_steps(directory: int) -> None:
-    """The exchange where a file system has none: a change between the first two calls is lost."""
-    os.link(NAME, NEXT, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    else:
+        return read_fresh(directory, ASIDE), True
+    found = read_fresh(directory)
+    if not _same(found, seen):
+        return found, False
     os.rename(ASIDE, NAME, src_dir_fd=directory, dst_dir_fd=directory)
-    os.rename(NEXT, ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
+    return found, True
 
 
 def _put_back(directory: int, mine: Seen) -> None:
     """Puts back the outside change that is aside, or a later one that came out meanwhile."""
     theirs = read(directory, ASIDE)
-    while not _same(out := _swap(directory), mine):
+    while not _same(out := _swap(directory, mine)[0], mine):
         mine, theirs = theirs, out
 
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from storage.errors import StoreError, from_os_error
-from storage.posix import is_regular, read_on, rename_new, sync_filesystem
+from storage.posix import exists, listing, read_on, refresh, sync_filesystem, write_all
 
 NUMBER_MAX: Final = 2**64 - 1
 STEP_BYTES_MAX: Final = 64 << 20
@@ -27,6 +30,16 @@ STEP_BYTES_MAX: Final = 64 << 20
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP: Final = re.compile(r"step-([0-9]+)", re.ASCII)
 _CHUNK: Final = 1 << 16
+_COLLISIONS: Final = 4
+"""After so many taken numbers the directory is listed: another host may have stored many steps."""
+_ATTEMPTS: Final = 5
+_RETRY_SECONDS: Final = 0.2
+_UNCLEAR: Final = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EINTR, errno.EREMOTEIO}
+)
+"""Errors after which a link may have been made all the same."""
+TOMBSTONE: Final = ".deleted"
+"""In a session's directory: it was deleted and is being removed."""
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
@@ -100,6 +113,7 @@ class Claimer:
     """
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
+        """`unnamed` says that the store's `Capabilities.unnamed_files` hold, and that it is near."""
         self._fd = session_fd
         self._unnamed = unnamed
 
@@ -114,120 +128,181 @@ class Claimer:
     ) -> Claim:
         """Store `data` as the first free number from `first` on (G15).
 
-        With `sync` the contents are on disk before the name exists (G17). With `keep` the claim
-        holds an open descriptor, for a later fdatasync. Raises `StoreError` with the errno of the
-        system call that failed; nothing of the step is left then.
+        After several taken numbers it goes on behind the greatest there is. With `sync` the contents
+        are on disk before the name exists (G17). With `keep` the claim holds an open descriptor, for a
+        later fdatasync, or they are on disk where a step is linked only after it is closed. Raises
+        `StoreError` with the errno of the system call that failed; nothing of the step is left then, and
+        no name of it while the file system answers (G25).
         """
         try:
-            fd, temporary = self._complete_file(data, ownership, sync)
-            try:
-                number = self._link(fd, temporary, first)
-            except BaseException:
-                os.close(fd)
-                raise
-            finally:
-                if temporary is not None:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(temporary, dir_fd=self._fd)
+            if self._unnamed:
+                fd = self._unnamed_file(data, ownership, sync)
+                if fd is not None:
+                    return self._claim_unnamed(fd, first, keep)
+            return Claim(self._claim_named(data, ownership, first, sync or keep), None)
         except OSError as error:
+            if error.errno == errno.ESTALE:  # of a directory that another host has removed
+                error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             raise from_os_error(error, "store a step") from error
-        if keep:
-            return Claim(number, fd)
-        os.close(fd)
-        return Claim(number, None)
 
-    def _complete_file(
-        self, data: bytes, ownership: Ownership, sync: bool
-    ) -> tuple[int, str | None]:
-        fd, temporary = self._new_file(ownership.mode)
+    def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
+        number = None
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            if ownership.owner is not None:
-                os.fchown(fd, *ownership.owner)
-            if sync:
-                os.fdatasync(fd)
+            number = self._first_free(first, partial(self._link_unnamed, fd))
+            return Claim(number, fd if keep else None)
+        finally:
+            if number is None or not keep:
+                os.close(fd)
+
+    def _unnamed_file(self, data: bytes, ownership: Ownership, sync: bool) -> int | None:
+        flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+        try:
+            fd = os.open(".", flags, ownership.mode, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED or _is_gone(self._fd):
+                raise
+            self._unnamed = False
+            return None
+        try:
+            _fill(fd, data, ownership, sync)
         except BaseException:
             os.close(fd)
-            if temporary is not None:
-                os.unlink(temporary, dir_fd=self._fd)
             raise
-        return fd, temporary
+        return fd
 
-    def _new_file(self, mode: int) -> tuple[int, str | None]:
-        if self._unnamed:
-            try:
-                return os.open(
-                    ".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=self._fd
-                ), None
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED or _is_gone(self._fd):
-                    raise
-                self._unnamed = False
+    def _claim_named(self, data: bytes, ownership: Ownership, first: int, sync: bool) -> int:
+        """A hidden temporary, closed before it is linked: a name may show what was closed only."""
         temporary = f".stepfs-{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(temporary, flags, mode, dir_fd=self._fd), temporary
-
-    def _link(self, fd: int, temporary: str | None, first: int) -> int:
-        number = first
-        while number <= NUMBER_MAX:
-            name = step_name(number)
+        fd = os.open(temporary, flags, ownership.mode, dir_fd=self._fd)
+        try:
             try:
-                if temporary is None:
-                    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
-                else:
-                    os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            except FileExistsError:
-                # The reply to a link over a network can be lost: the name may be this very file.
-                if temporary is not None and self._is_same(fd, name):
-                    return number
-                number += 1
-            except PermissionError:
-                # sshfs answers EPERM where the name exists.
-                if temporary is None or not is_regular(name, self._fd):
-                    raise
-                number += 1
-            else:
+                _fill(fd, data, ownership, sync)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+            number = self._first_free(first, partial(self._link_named, temporary, status))
+        finally:
+            with contextlib.suppress(OSError):  # a sweep clears it
+                os.unlink(temporary, dir_fd=self._fd)
+        if is_deleted(self._fd):
+            with contextlib.suppress(OSError):
+                os.unlink(step_name(number), dir_fd=self._fd)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return number
+
+    def _first_free(self, first: int, link: Callable[[str], bool]) -> int:
+        number = first
+        for taken in itertools.count(1):
+            if number > NUMBER_MAX:
+                break
+            if link(step_name(number)):
                 return number
+            number += 1
+            if taken % _COLLISIONS == 0:
+                number = max(number, self._greatest() + 1)
         raise StoreError(
             errno.EOVERFLOW, "numbers-used-up", "the session has no free step number left"
         )
 
-    def move(self, number: int, first: int, data: bytes) -> int | None:
+    def _greatest(self) -> int:
+        numbers = (step_number(name) for name in listing(self._fd) if name.startswith("step-"))
+        return max((number for number in numbers if number and number <= NUMBER_MAX), default=0)
+
+    def _link_unnamed(self, fd: int, name: str) -> bool:
+        """Whether the file has that name now; False if another has."""
+        try:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def _link_named(self, temporary: str, status: os.stat_result, name: str) -> bool:
+        """As `_link_unnamed`. The reply to a link over a network can be lost or unclear, so after any
+        error the name is looked at; where it is free the link is tried again (G25)."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError as error:
+                found = self._found(name)
+                if found is not None:  # sshfs answers EPERM where the name exists
+                    return os.path.samestat(found, status)
+                if left == 0 or error.errno not in _UNCLEAR or is_deleted(self._fd):
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return True
+        raise AssertionError("unreachable")
+
+    def _found(self, name: str) -> os.stat_result | None:
+        """What has that name now; None where nothing has, or nothing says."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _UNCLEAR:
+                    return None
+            refresh(name, self._fd)
+        return None
+
+    def relink(self, number: int, first: int, data: bytes) -> int | None:
         """Move step `number` to the first free one from `first` on, if it still holds `data` (G16).
 
-        The new number, or None if the step is another's by now; it is left where it was then.
-        Raises `StoreError` where the file system cannot move without replacing.
+        It is looked at before anything is done. The new number, or None if the step is another's by now,
+        which keeps its name. No rename that replaces nothing is needed. Raises `StoreError`.
         """
         old = step_name(number)
         try:
-            target = self._rename(old, first)
-            if read_step(step_name(target), self._fd) == data:
-                return target
-            rename_new(step_name(target), old, self._fd)
+            if read_step(old, self._fd) != data:
+                return None
+            status = os.stat(old, dir_fd=self._fd, follow_symlinks=False)
+            target = self._first_free(first, partial(self._link_named, old, status))
+            moved = os.stat(step_name(target), dir_fd=self._fd, follow_symlinks=False)
+            if (
+                not os.path.samestat(moved, status)
+                or read_step(step_name(target), self._fd) != data
+            ):
+                os.unlink(step_name(target), dir_fd=self._fd)
+                return None
+            self._drop_name(old, status)
         except FileNotFoundError:
-            pass
+            return None
         except OSError as error:
             raise from_os_error(error, f"move {old}") from error
-        return None
+        return target
 
-    def _rename(self, old: str, first: int) -> int:
-        number = first
-        while True:
-            try:
-                rename_new(old, step_name(number), self._fd)
-            except FileExistsError:
-                number += 1
-            else:
-                return number
+    def _drop_name(self, name: str, status: os.stat_result) -> None:
+        """Take a name away from the file of that status: another's, met in its place, gets it back."""
+        aside = f".stepfs-{secrets.token_hex(8)}.tmp"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            found = os.stat(aside, dir_fd=self._fd, follow_symlinks=False)
+            if not os.path.samestat(found, status):
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.unlink(aside, dir_fd=self._fd)
 
-    def _is_same(self, fd: int, name: str) -> bool:
-        try:
-            there = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(fd))
+
+def is_deleted(session_fd: int) -> bool:
+    """Whether a session that is held open was deleted, on another host too (G20, G25).
+
+    Its tombstone says so while it is being removed, and the missing meta after that: whatever of
+    the two a client may still believe, it does not believe both.
+    """
+    try:
+        return exists(TOMBSTONE, session_fd) or not exists("meta", session_fd)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return True
+
+
+def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
+    write_all(fd, data)
+    if ownership.owner is not None:
+        os.fchown(fd, *ownership.owner)
+    if sync:
+        os.fdatasync(fd)
 
 
 def _is_gone(directory_fd: int) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage import posix as files
 from storage import store as sessions
 from storage.errors import StoreError
 from storage.session import meta
@@ -246,8 +247,10 @@ def test_where_no_rename_is_exclusive_a_session_is_claimed_all_the_same(
     store: Store, root: Path
 ) -> None:
     put_session(root, ".new.0123456789abcdef")
+    (root / ".new.0123456789abcdef" / "step-000001").write_bytes(b"{}")
     claim_in_steps(".new.0123456789abcdef", "a_b_1", store.fd)
-    assert store.names() == ["a_b_1"]
+    assert store.names() == os.listdir(root) == ["a_b_1"]
+    assert sorted(os.listdir(root / "a_b_1")) == ["meta", "step-000001"]
     put_session(root, ".new.0123456789abcdef")
     with pytest.raises(FileExistsError):
         claim_in_steps(".new.0123456789abcdef", "a_b_1", store.fd)
@@ -344,9 +347,9 @@ def test_sweep_leaves_what_is_still_being_made(store: Store, root: Path) -> None
     making = put_session(root, ".new.0123456789abcdef")
     session = put_session(root, "a_b_1")
     (session / meta.ASIDE).write_bytes(b"{")
-    locks = [os.open(path, os.O_RDONLY) for path in (making, session)]
-    for lock in locks:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    locks = [os.open(making, os.O_RDONLY), os.open(session / meta.LOCK, os.O_RDWR | os.O_CREAT)]
+    fcntl.flock(locks[0], fcntl.LOCK_EX)
+    assert files.lock(locks[1])
     assert store.sweep() == 0
     assert sorted(os.listdir(root)) == [".new.0123456789abcdef", "a_b_1"]
     assert (session / meta.ASIDE).exists()

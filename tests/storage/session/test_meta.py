@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage import posix as files
 from storage.errors import StoreError
 from storage.session import meta
 
@@ -333,14 +334,44 @@ def test_what_a_crash_left_aside_is_cleared_by_the_next_change(
     assert os.listdir(session) == ["meta"]
 
 
+def held(session: Path) -> int:
+    """The lock of the meta, as another program holds it; closing it lets go."""
+    lock = os.open(session / meta.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    assert files.lock(lock)
+    return lock
+
+
+@pytest.mark.guarantee("G9c")
 def test_who_never_lets_go_of_the_lock_is_not_waited_for_for_ever(
-    session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
+    session: Path, session_fd: int
 ) -> None:
-    monkeypatch.setattr(meta, "LOCK_SECONDS", 0.05)
-    fcntl.flock(session_fd, fcntl.LOCK_EX)
-    refused(errno.EBUSY, meta.update, session_fd, patching({"title": "x"}), sync=False)
-    fcntl.flock(session_fd, fcntl.LOCK_UN)
+    lock = held(session)
+    for seconds in (0, 0.05):
+        with pytest.raises(StoreError) as caught:
+            meta.update(session_fd, patching({"title": "x"}), sync=False, patience_seconds=seconds)
+        assert caught.value.errno == errno.EBUSY
     assert (session / "meta").read_bytes() == compact(FULL)
+    os.close(lock)
+    meta.update(session_fd, patching({"title": "x"}), sync=False)
+    assert os.listdir(session) == ["meta"]
+
+
+@pytest.mark.guarantee("G9c")
+def test_who_may_only_read_a_session_cannot_lock_it(session: Path, session_fd: int) -> None:
+    fcntl.flock(session_fd, fcntl.LOCK_EX)
+    about = os.open(session / "meta", os.O_RDONLY)
+    fcntl.flock(about, fcntl.LOCK_EX)
+    modes = []
+
+    def change(value: dict[str, Any]) -> dict[str, Any]:
+        modes.append((session / meta.LOCK).stat().st_mode & 0o777)
+        return meta.merged(value, {"title": "mine"})
+
+    for mode in (0o755, 0o775, 0o777):
+        session.chmod(mode)
+        meta.update(session_fd, change, sync=False, patience_seconds=0)
+    os.close(about)
+    assert modes == [0o600, 0o660, 0o666]
 
 
 # Beside others
@@ -412,12 +443,19 @@ def test_a_session_deleted_meanwhile_is_no_session(session: Path, session_fd: in
     assert os.listdir(session) == []
 
 
-def test_where_nothing_can_be_exchanged_the_same_comes_out(session: Path, session_fd: int) -> None:
-    (session / meta.ASIDE).write_bytes(b"mine")
-    meta._swap_in_steps(session_fd)
-    assert (session / "meta").read_bytes() == b"mine"
-    assert (session / meta.ASIDE).read_bytes() == compact(FULL)
-    assert sorted(os.listdir(session)) == sorted(["meta", meta.ASIDE])
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_where_nothing_can_be_exchanged_the_same_comes_out(
+    session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    def refuse(*_names: object) -> None:
+        raise OSError(errno.EINVAL, "this file system exchanges nothing")
+
+    monkeypatch.setattr(files, "exchange", refuse)
+    outside = [compact({**FULL, "outside": n}) for n in range(times)]
+    after = meta.update(session_fd, Meddler(session, outside, {"title": "mine"}), sync=False)
+    assert after == {**FULL, **({"outside": times - 1} if times else {}), "title": "mine"}
+    assert json.loads((session / "meta").read_bytes()) == after
+    assert os.listdir(session) == ["meta"]
 
 
 def test_threads_of_one_mount_count_everything(session: Path, session_fd: int) -> None:

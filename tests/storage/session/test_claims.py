@@ -1,0 +1,196 @@
+"""Claims of step numbers, as file systems of every kind answer to them (G15, G25)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.errors import StoreError
+from storage.session.steps import TOMBSTONE, Claimer, Ownership, is_deleted, step_name
+
+LINK = os.link
+Link = Callable[..., None]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    (tmp_path / "meta").write_bytes(b"{}")
+    return tmp_path
+
+
+@pytest.fixture
+def session_fd(session: Path) -> Iterator[int]:
+    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def claimer(session_fd: int, request: pytest.FixtureRequest) -> Claimer:
+    return Claimer(session_fd, unnamed=request.param == "unnamed")
+
+
+@pytest.fixture
+def named(session_fd: int) -> Claimer:
+    return Claimer(session_fd, unnamed=False)
+
+
+def claim(claimer: Claimer, first: int, data: bytes = b"{}", **how: bool) -> int:
+    return claimer.claim(first, data, Ownership(0o640, None), **how).number
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, bool]) -> None:
+    """link(2) over a network: each call fails with the errno, and is done all the same or not."""
+    left = list(answers)
+
+    def link(*names: Any, **where: Any) -> None:
+        number, done = left.pop(0) if left else (0, True)
+        if done:
+            LINK(*names, **where)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.guarantee("G15a")
+def test_a_claim_is_the_first_free_number_and_leaves_nothing_else(
+    session: Path, claimer: Claimer
+) -> None:
+    (session / "step-000002").write_bytes(b"other")
+    assert [claim(claimer, 1, b"a"), claim(claimer, 2, b"b")] == [1, 3]
+    assert (session / "step-000001").read_bytes() == b"a"
+    assert (session / "step-000002").read_bytes() == b"other"
+    assert (session / "step-000003").stat().st_mode & 0o777 == 0o640
+    assert len(os.listdir(session)) == 4
+
+
+@pytest.mark.guarantee("G24b")
+def test_behind_many_taken_numbers_the_claim_is_the_greatest(
+    session: Path, claimer: Claimer
+) -> None:
+    for number in (*range(1, 50), 1049):
+        (session / step_name(number)).write_bytes(b"other")
+    assert claim(claimer, 1) == 1050
+
+
+@pytest.mark.guarantee("G15b")
+def test_claims_of_many_threads_land_once_each(session: Path) -> None:
+    def work(writer: int) -> None:
+        descriptor = os.open(session, os.O_RDONLY)
+        claimer, last = Claimer(descriptor, unnamed=writer % 2 == 0), 0
+        for number in range(100):
+            last = claim(claimer, last + 1, b"%d %d" % (writer, number))
+        os.close(descriptor)
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    steps = [(session / step_name(number)).read_bytes().split() for number in range(1, 401)]
+    for writer in range(4):
+        assert [int(n) for w, n in steps if int(w) == writer] == list(range(100))
+
+
+@pytest.mark.guarantee("G15c")
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ESTALE, errno.EPERM])
+def test_a_link_whose_reply_was_lost_is_stored_once(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    answering(monkeypatch, (number, True))
+    assert claim(named, 1, b"once") == 1
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G15c")
+def test_a_link_that_failed_in_passing_is_tried_again(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, (errno.EIO, False), (errno.EIO, True))
+    assert claim(named, 1) == 1
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+def test_a_taken_name_that_is_called_forbidden_is_taken_all_the_same(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session / "step-000001").write_bytes(b"other")
+    answering(monkeypatch, (errno.EPERM, False))
+    assert claim(named, 1) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK, errno.EROFS])
+def test_a_clear_refusal_is_told_at_once_and_leaves_nothing(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    answering(monkeypatch, (number, False))
+    with pytest.raises(StoreError) as caught:
+        claim(named, 1)
+    assert caught.value.errno == number
+    assert os.listdir(session) == ["meta"]
+
+
+@pytest.mark.guarantee("G20b")
+@pytest.mark.parametrize("sign", ["tombstone", "meta gone"])
+def test_nothing_is_acknowledged_into_a_session_deleted_elsewhere(
+    session: Path, session_fd: int, named: Claimer, sign: str
+) -> None:
+    if sign == "tombstone":
+        (session / TOMBSTONE).touch()
+    else:
+        (session / "meta").unlink()
+    assert is_deleted(session_fd)
+    with pytest.raises(StoreError) as caught:
+        claim(named, 1)
+    assert caught.value.errno == errno.ENOENT
+    assert not (session / "step-000001").exists()
+
+
+@pytest.mark.guarantee("G16a")
+def test_a_step_is_moved_behind_others_and_keeps_its_bytes(session: Path, named: Claimer) -> None:
+    for number in (1, 2, 7):
+        claim(named, number, b"%d" % number)
+    assert named.relink(1, 7, b"1") == 8
+    assert sorted(os.listdir(session)) == ["meta", "step-000002", "step-000007", "step-000008"]
+    assert (session / "step-000008").read_bytes() == b"1"
+
+
+@pytest.mark.guarantee("G16a")
+def test_a_step_that_is_anothers_by_now_stays_where_it_is(session: Path, named: Claimer) -> None:
+    (session / "step-000001").write_bytes(b"the daemon's")
+    assert named.relink(1, 7, b"mine") is None
+    assert named.relink(2, 7, b"mine") is None
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G16a")
+@pytest.mark.parametrize("when", ["before the link", "after the link"])
+def test_a_step_replaced_while_it_is_moved_gets_its_name_back(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    claim(named, 1, b"mine")
+
+    def daemon() -> None:
+        (session / "step-000001.tmp.9").write_bytes(b"the daemon's")
+        (session / "step-000001.tmp.9").rename(session / "step-000001")
+
+    def link(*names: Any, **where: Any) -> None:
+        monkeypatch.setattr(os, "link", LINK)
+        if when == "before the link":
+            daemon()
+        LINK(*names, **where)
+        if when == "after the link":
+            daemon()
+
+    monkeypatch.setattr(os, "link", link)
+    moved = named.relink(1, 7, b"mine")
+    assert (session / "step-000001").read_bytes() == b"the daemon's"
+    kept = [name for name in os.listdir(session) if (session / name).read_bytes() == b"mine"]
+    assert kept == ([] if moved is None else [step_name(moved)])

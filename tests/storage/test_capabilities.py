@@ -1,0 +1,94 @@
+"""What a file system can do: tried at mount, and asked of one value from then on (G26)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage import capabilities
+from storage.errors import StoreError
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+
+@pytest.fixture
+def store_fd(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.guarantee("G26a")
+def test_a_local_file_system_is_near_and_can_do_all(tmp_path: Path, store_fd: int) -> None:
+    before = os.listdir("/proc/self/fd")
+    found = capabilities.probe(store_fd, write=True)
+    assert found.near, found.reason
+    assert found.filesystem in capabilities.NEAR_TYPES
+    assert found.exclusive_links and found.whole_files and found.locks and found.writable
+    assert found.rename_noreplace and found.rename_exchange and found.unnamed_files
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.guarantee("G26a")
+def test_nothing_is_tried_where_nothing_will_be_written(tmp_path: Path, store_fd: int) -> None:
+    os.utime(tmp_path, ns=(1, 1))
+    assert capabilities.probe(store_fd, write=False).near
+    assert tmp_path.stat().st_mtime_ns == 1
+
+
+@ROOT_ONLY
+@pytest.mark.skipif(shutil.which("mkfs.vfat") is None, reason="mkfs.vfat is not installed")
+@pytest.mark.guarantee("G26a")
+def test_a_file_system_without_links_is_not_written_to(tmp_path: Path) -> None:
+    """FAT knows no links, so the probe itself, not a list, has to find out."""
+    image, at = tmp_path / "image", tmp_path / "at"
+    at.mkdir()
+    image.write_bytes(bytes(1 << 20))
+    subprocess.run(["mkfs.vfat", image], capture_output=True, check=True, timeout=20)
+    if subprocess.run(["mount", "-o", "loop", image, at], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a FAT image")
+    try:
+        descriptor = os.open(at, os.O_RDONLY)
+        try:
+            found = capabilities.probe(descriptor, write=True)
+        finally:
+            os.close(descriptor)
+        assert not found.exclusive_links and not found.writable and not found.near
+        assert os.listdir(at) == []
+        with pytest.raises(StoreError, match="mount it with -o ro"):
+            found.require_writable("/store")
+    finally:
+        subprocess.run(["umount", at], check=True, timeout=20)
+
+
+@ROOT_ONLY
+@pytest.mark.guarantee("G26a")
+def test_a_chroot_without_its_mounts_is_as_near_as_before(tmp_path: Path) -> None:
+    """Where /proc does not know the mount, statfs still says what file system it is."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.chroot(tmp_path)
+        descriptor = os.open("/", os.O_RDONLY)
+        found = capabilities.known(descriptor)
+        os.write(writer, f"{found.near} {found.reason}".encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader, encoding="utf-8") as answer:
+        assert answer.read().startswith("True statfs calls it ")
+
+
+def test_where_links_are_not_exclusive_the_store_is_only_read(store_fd: int) -> None:
+    found = replace(capabilities.known(store_fd), exclusive_links=False)
+    with pytest.raises(StoreError) as caught:
+        found.require_writable("/store")
+    assert "-o ro" in caught.value.sentence
+    replace(found, exclusive_links=True).require_writable("/store")
