@@ -57,8 +57,8 @@ class Documents:
         """
         with _file(line) as source:
             answer = self._run(worker.judge, _path(source))
-        if isinstance(answer[0], int):
-            raise StoreError(*answer)
+        if isinstance(answer, worker.Refused):
+            raise StoreError(answer.errno, answer.code, answer.sentence)
         kind, value, wrapped = answer
         return Step(kind, value, WRAPPED % line if wrapped else line)
 

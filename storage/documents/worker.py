@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from itertools import islice
 from multiprocessing import connection, parent_process
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from storage.errors import StoreError
 from storage.formats.accept import stored_form
@@ -29,8 +29,15 @@ _TELLING: Final = ("message", "role", "content", "type", "agent")
 """What is looked at of a step's value once it was judged, and so is never cut away."""
 NICENESS: Final = 5
 
-Refused = tuple[int, str, str]
-"""A `StoreError`: its errno, code and sentence."""
+
+class Refused(NamedTuple):
+    """A `StoreError`."""
+
+    errno: int
+    code: str
+    sentence: str
+
+
 Judged = tuple[Kind, dict[str, Any], bool]
 """Of an appended line its kind, its value cut short, and whether it is stored wrapped."""
 Met = tuple[Kind, dict[str, Any], int]
@@ -54,7 +61,7 @@ def judge(source: str) -> Judged | Refused:
     try:
         step = stored_form(line)
     except StoreError as error:
-        return error.errno, error.code, error.sentence
+        return Refused(error.errno, error.code, error.sentence)
     return step.kind, _short(step), step.data is not line
 
 
