@@ -206,6 +206,11 @@ def filesystem_type(fd: int) -> str:
     return ""
 
 
+def is_near(fd: int) -> bool:
+    """Whether `fd` is on a local file system: `Capabilities.near` of it, by one system call."""
+    return _magic(fd) in _NAMES
+
+
 def _magic(fd: int) -> int:
     """What statfs(2) calls the file system, which is known in a chroot without its mounts as well."""
     buffer = ctypes.create_string_buffer(256)

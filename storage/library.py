@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import orjson
 
-from storage.capabilities import known
+from storage.capabilities import is_near
 from storage.errors import StoreError, from_os_error, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
@@ -221,7 +221,7 @@ def _append(store: Store, slug: str, steps: Iterable[Step | bytes], sync: bool) 
     judged = [step if isinstance(step, bytes) else step.data for step in steps]
     numbers: list[int] = []
     with _opened(store, slug) as directory, _doing(f"append to {printable(slug)}"):
-        claimer = Claimer(directory, unnamed=known(directory).near)
+        claimer = Claimer(directory, unnamed=is_near(directory))
         ownership = Ownership.of_session(directory)
         greatest = scan(directory).greatest
         each = sync and len(judged) <= SYNCED_STEPS

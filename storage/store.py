@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from storage import posix as files
-from storage.capabilities import known
+from storage.capabilities import is_near
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.slug import SEQ_MAX, parse_session, session_prefix
 from storage.session import meta
@@ -54,7 +54,7 @@ class Store:
         self.path = path
         with _doing(f"open the store {printable(path)}"):
             self.fd = files.open_directory(path)
-        self._near = known(self.fd).near
+        self._near = is_near(self.fd)
 
     def close(self) -> None:
         """Closes `fd`; the store is of no use afterwards."""

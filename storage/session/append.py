@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from storage.capabilities import known
+from storage.capabilities import is_near
 from storage.errors import from_os_error, printable
 from storage.formats.kinds import Kind, Step
 from storage.session import meta
@@ -45,7 +45,7 @@ def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:
 
 
 def _claim(directory: int, steps: Sequence[Step], numbers: list[int]) -> None:
-    claimer = Claimer(directory, unnamed=known(directory).near)
+    claimer = Claimer(directory, unnamed=is_near(directory))
     ownership = Ownership.of_session(directory)
     following = scan(directory).greatest + 1
     many = len(steps) > SYNCED_ONE_BY_ONE

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from storage import posix as files
+from storage.capabilities import is_near
 from storage.errors import StoreError
 from storage.formats import jsontext
 from storage.formats.splice import encoded, spliced
@@ -183,13 +184,18 @@ def clear_leftover(session_fd: int) -> None:
 
 @contextmanager
 def _locked(directory: int, seconds: float) -> Iterator[None]:
-    """Holds the lock of the meta; the file that carries it is there only while somebody holds it."""
+    """Holds the lock of the meta.
+
+    On a near store the file that carries it is there only while somebody holds it. On a far one it
+    stays: what a client believes of a name that comes and goes can be wrong.
+    """
     lock = _lock(directory, seconds)
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(LOCK, dir_fd=directory)
+        if is_near(directory):
+            with suppress(FileNotFoundError):
+                os.unlink(LOCK, dir_fd=directory)
         os.close(lock)
 
 
