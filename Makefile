@@ -16,6 +16,7 @@ help:
 	@echo 'make test-releases  the packages and README on every release of Debian that is supported'
 	@echo 'make coverage       what the tests reach, as a table and in build/coverage/html'
 	@echo 'make soak           the long tests: model, crashes, fuzzing (SOAK_MINUTES, default 30)'
+	@echo 'make picture        records the terminal session that README.md shows'
 	@echo 'make bench          the table of speeds, also written to build/bench.json'
 	@echo 'make dist           a wheel and an sdist in dist/'
 	@echo 'make wheelhouse     wheels of stepfs and all that it needs, for machines without a compiler'
@@ -53,6 +54,10 @@ venv: packages $(READY)
 .PHONY: demo
 demo: venv
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/demo.sh
+
+.PHONY: picture
+picture: venv
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python docs/record.py
 
 .PHONY: lint
 lint: packages-test $(READY)

@@ -1,46 +1,61 @@
-"""Every command that the README shows is run."""
+"""Every command that the README shows is run, and what it shows of a session is what there is."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.commands import clear
-from tests.support.readme import blocks
+import pytest
 
+from fusefs import config as options
+from tests.support.commands import clear
+from tests.support.readme import README, blocks
+
+BIN = Path(sys.executable).parent
 ELSEWHERE = {
     "make demo": ("make demo\n", "test_demo_session.py"),
     "make test": ("make test\n", "this very run"),
     "make install": ("make install", "test_installation.py and tests/container"),
-    "pip install": ("pip install .\n", "test_distributions.py"),
+    "pip install": ("pip install .", "test_distributions.py"),
+    "deb": ("make deb\n", "tests/container/test_deb.py"),
+    "wheelhouse": ("make wheelhouse\n", "test_wheelhouse.py"),
+    "beside a container": ("rslave", "tests/container/test_beside_a_container.py"),
     "container": ("systemctl enable --now stepfs@crab\n", "tests/container"),
     "container user": ("systemctl --user enable --now stepfs\n", "tests/container"),
 }
 
 
-def test_every_block_of_commands_says_where_it_is_run() -> None:
-    assert set(blocks()) == {"session", *ELSEWHERE}
-    for name, (command, _) in ELSEWHERE.items():
-        assert command in blocks()[name]
-
-
-def test_the_session_can_be_pasted(tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def bash(script: str, directory: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Run a script whose mounts are below `directory`, and take them away if any is left."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             ["bash", "-e"],
-            input=blocks()["session"],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path},
+            input=script,
+            cwd=directory,
+            env={**os.environ, **changed},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
     finally:
-        clear(tmp_path)
+        clear(directory)
+
+
+def test_every_block_of_commands_says_where_it_is_run() -> None:
+    assert set(blocks()) == {"session", "own store", *ELSEWHERE}
+    for name, (command, _) in ELSEWHERE.items():
+        assert command in blocks()[name]
+
+
+def test_the_session_can_be_pasted(tmp_path: Path) -> None:
+    """Where `make demo` was run: the command is in the environment beside it, and not on the PATH."""
+    (tmp_path / ".venv").symlink_to(BIN.parent)
+    elsewhere = [path for path in os.environ["PATH"].split(":") if path != str(BIN)]
+    done = bash(blocks()["session"], tmp_path, PATH=":".join(elsewhere))
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stderr.strip().splitlines()
     assert len(said) == 1, said
@@ -48,5 +63,49 @@ def test_the_session_can_be_pasted(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert '{"message":{"role":"user","content":"hello"}}' in lines
     refused = lines.index("refused")
-    assert lines[refused + 1].startswith("not JSON at byte")
-    assert lines[refused + 2] == "0", "the history is not empty after the compaction"
+    assert "not JSON at byte" in lines[refused + 1]
+    assert "0" in lines[refused + 2 :], "the history is not empty after the compaction"
+
+
+def test_ones_own_store_is_mounted_where_the_readme_says(tmp_path: Path) -> None:
+    script = "stepfs demo ~/.crabtalk/sessions\n" + blocks()["own store"] + "ls ~/sessions\n"
+    path = f"{BIN}:{os.environ['PATH']}"
+    done = bash(script + "stepfs umount ~/sessions\n", tmp_path, PATH=path, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "crab_tg-42_1" in done.stdout.splitlines()
+
+
+def test_what_it_shows_before_and_after_is_what_there_is(tmp_path: Path) -> None:
+    script = "stepfs demo store; mkdir mnt; stepfs mount store mnt;" + (
+        "ls store/crab_tg-42_1; echo ======; cat mnt/crab_tg-42_1/history.md; stepfs umount mnt"
+    )
+    done = bash(script, tmp_path, PATH=f"{BIN}:{os.environ['PATH']}")
+    before, _, after = done.stdout.partition("======\n")
+    for name, whole in (("before", before), ("after", after)):
+        (shown,) = re.findall(rf"<!-- {name} -->\n```\n(.*?)```", README.read_text(), re.DOTALL)
+        assert shown in whole, whole[:1000]
+
+
+def test_the_picture_is_of_today(tmp_path: Path) -> None:
+    """Drawn again, it shows the same text; `make picture` makes it so."""
+    record = README.parent / "docs/record.py"
+    path = f"{BIN}:{os.environ['PATH']}"
+    subprocess.run(
+        [sys.executable, record, tmp_path / "now.svg"], check=True, env={**os.environ, "PATH": path}
+    )
+    assert shown_by(tmp_path / "now.svg") == shown_by(README.parent / "docs/session.svg")
+
+
+def shown_by(picture: Path) -> list[str]:
+    return re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())
+
+
+def test_every_mount_option_is_in_the_table() -> None:
+    rows = "\n".join(re.findall(r"^\| (`.*?) \|", README.read_text(), re.MULTILINE))
+    for option in {*options.SWITCHES, *options.VALUED} - {"rw"}:
+        assert re.search(rf"`{option}[=`]", rows), option
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text()))
+def test_no_link_leads_nowhere(link: str) -> None:
+    assert (README.parent / link).exists()
