@@ -13,6 +13,8 @@ help:
 	@echo 'make test           everything that is checked: style, types, all tests, a real systemd'
 	@echo 'make check          style, types and the tests that need neither a mount nor a systemd'
 	@echo 'make test-systemd   the service under a real systemd, in a container'
+	@echo 'make test-shared    two hosts on shared file systems: SHARED_STORES (default gluster; juicefs, nfs,'
+	@echo '                    slowfs, seaweedfs), SHARED_PART percent of the work (default 100)'
 	@echo 'make test-releases  the packages and README on every release of Debian that is supported'
 	@echo 'make coverage       what the tests reach, as a table and in build/coverage/html'
 	@echo 'make soak           the long tests: model, crashes, fuzzing (SOAK_MINUTES, default 30)'
@@ -78,6 +80,10 @@ test: lint
 .PHONY: test-systemd
 test-systemd: packages-test $(READY)
 	$(PYTEST) -v tests/container
+
+.PHONY: test-shared
+test-shared: packages-test $(READY)
+	SHARED_STORES="$${SHARED_STORES:-gluster}" $(PYTEST) -v -rP tests/shared/test_file_systems.py
 
 .PHONY: test-releases
 test-releases: packages-test $(READY)

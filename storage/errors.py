@@ -28,9 +28,12 @@ class StoreError(Exception):
 def from_os_error(error: OSError, doing: str) -> StoreError:
     """The `StoreError` for a failed system call, its errno kept (G19).
 
-    `doing` completes "could not …", such as `"store step-000012"`.
+    `doing` completes "could not …", such as `"store step-000012"`. What a shared file system calls
+    stale was deleted on another host, and is ENOENT (G20).
     """
     number = error.errno or errnos.EIO
+    if number == errnos.ESTALE:
+        number = errnos.ENOENT
     return StoreError(number, "os-error", f"could not {doing}: {os.strerror(number)}")
 
 

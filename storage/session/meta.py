@@ -103,6 +103,23 @@ def _value(data: bytes) -> Any:
 
 
 def read(session_fd: int, name: str = NAME) -> Seen:
+    """The bytes of the session's meta and its status: never what another host has replaced already.
+
+    Raises OSError; StoreError EINVAL for what is no regular file, or is too long.
+    """
+    if is_near(session_fd):
+        return _read(session_fd, name)
+    for left in reversed(range(_ATTEMPTS)):
+        files.refresh(name, session_fd)
+        try:
+            return _read(session_fd, name)
+        except OSError as error:
+            if error.errno != errno.ESTALE or left == 0:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _read(session_fd: int, name: str) -> Seen:
     """The bytes of the session's meta and its status.
 
     Raises OSError, and StoreError EINVAL if it is no file or longer than `META_BYTES_MAX`.
@@ -134,18 +151,6 @@ def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
         return {**meta, "updated_at": now, "message_count": min(before + entries, U64_MAX)}
 
     return change
-
-
-def read_fresh(session_fd: int, name: str = NAME) -> Seen:
-    """As `read`, and never what another host has replaced already, which a client may still believe."""
-    for left in reversed(range(_ATTEMPTS)):
-        files.refresh(name, session_fd)
-        try:
-            return read(session_fd, name)
-        except OSError as error:
-            if error.errno != errno.ESTALE or left == 0:
-                raise
-    raise AssertionError("unreachable")
 
 
 def update(
@@ -260,7 +265,7 @@ def _clear(directory: int) -> None:
 
 def _changed(directory: int, change: Change, sync: bool) -> Meta:
     """Puts the changed meta in place until what it replaces is what had been changed."""
-    base = seen = read_fresh(directory)
+    base = seen = read(directory)
     try:
         while True:
             before = parsed(base[0])
@@ -310,8 +315,8 @@ def _swap(directory: int, seen: Seen) -> tuple[Seen, bool]:
         if error.errno not in files.UNSUPPORTED:
             raise
     else:
-        return read_fresh(directory, ASIDE), True
-    found = read_fresh(directory)
+        return read(directory, ASIDE), True
+    found = read(directory)
     if not _same(found, seen):
         return found, False
     os.rename(ASIDE, NAME, src_dir_fd=directory, dst_dir_fd=directory)

@@ -141,8 +141,6 @@ class Claimer:
                     return self._claim_unnamed(fd, first, keep)
             return Claim(self._claim_named(data, ownership, first, sync or keep), None)
         except OSError as error:
-            if error.errno == errno.ESTALE:  # of a directory that another host has removed
-                error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             raise from_os_error(error, "store a step") from error
 
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:

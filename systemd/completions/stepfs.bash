@@ -69,7 +69,7 @@ _stepfs() {
         append) flags='--role --json --help' ;;
         errors) flags='-f --follow -n --last --json --help' ;;
         follow) flags='--from-start --help' ;;
-        check) flags='--repair --help' ;;
+        check) flags='--repair --peer --help' ;;
         demo) flags='--help' ;;
         '') flags='--version --help' ;;
     esac

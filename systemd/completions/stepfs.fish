@@ -61,4 +61,5 @@ complete -c stepfs -n '__fish_seen_subcommand_from ls show new append' -a '(__fi
 complete -c stepfs -n '__fish_seen_subcommand_from follow' -l from-start -d 'print the history first'
 complete -c stepfs -n '__fish_seen_subcommand_from follow' -F
 complete -c stepfs -n '__fish_seen_subcommand_from check' -l repair -d 'move aside what is wrong'
+complete -c stepfs -n '__fish_seen_subcommand_from check' -l peer -r -d 'try the store against another mount of it'
 complete -c stepfs -n '__fish_seen_subcommand_from mount check demo' -a '(__fish_complete_directories)'

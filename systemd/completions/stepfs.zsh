@@ -96,7 +96,7 @@ _stepfs() {
                         '--json[the lines of errors.jsonl]' '1:mountpoint:_stepfs_mountpoints'
                     ;;
                 follow) _arguments '--from-start[print the history first]' '1:session:_files' ;;
-                check) _arguments '--repair[move aside what is wrong]' '1:store:_files -/' ;;
+                check) _arguments '--repair[move aside what is wrong]' '--peer[try the store against another mount of it]:directory:_files -/' '1:store:_files -/' ;;
                 demo) _arguments '1:directory:_files -/' ;;
             esac
             ;;

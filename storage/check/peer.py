@@ -1,0 +1,184 @@
+"""What takes two clients to try on a shared file system: `stepfs check STORE --peer DIR` (G26).
+
+Two threads do the same thing at the same moment through two mounts of one store, in a hidden directory
+that is removed again. What is found wrong here loses steps or changes of a meta between hosts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from storage import posix as files
+from storage.capabilities import PROBE_PREFIX, filesystem_type
+from storage.errors import StoreError, from_os_error, printable
+
+ROUNDS: Final = 200
+APPEAR_SECONDS: Final = 45.0
+"""How long one client may not see a new name that another has made; NFS takes up to 30 s."""
+_LINKS_PER_FILE: Final = 40
+"""Gluster allows 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing that was tried: a sentence, and whether it does harm."""
+
+    sentence: str
+    fault: bool = False
+
+
+def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
+    """Try what two clients do to each other, `peer` being another client's mount of `store`.
+
+    Raises StoreError: EINVAL where the two do not show the same directory, and what a file system
+    answers where nothing can be made there.
+    """
+    name = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+    mine, others = Path(store), Path(peer)
+    try:
+        (mine / name).mkdir(0o700)
+        try:
+            if _seconds_until((others / name).is_dir) >= APPEAR_SECONDS:
+                sentence = f"{printable(peer)} does not show what is made in {printable(store)}"
+                raise StoreError(errno.EINVAL, "not-the-same-store", sentence)
+            with _opened(mine, name) as one, _opened(others, name) as other:
+                return _Pair(one, other, rounds).answers()
+        finally:
+            shutil.rmtree(mine / name, ignore_errors=True)
+    except OSError as error:
+        raise from_os_error(error, f"try {printable(store)} and {printable(peer)}") from error
+
+
+@contextmanager
+def _opened(root: Path, name: str) -> Iterator[int]:
+    descriptor = files.open_directory(str(root / name))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Pair:
+    """One directory through two clients."""
+
+    def __init__(self, mine: int, others: int, rounds: int) -> None:
+        self._clients = mine, others
+        self._rounds = rounds
+
+    def answers(self) -> list[Answer]:
+        kinds = " and ".join(
+            dict.fromkeys(filesystem_type(fd) or "unknown" for fd in self._clients)
+        )
+        return [
+            Answer(f"two clients of {kinds}, {self._rounds} rounds each"),
+            self._race(
+                "link", self._link, "two hosts can claim one step, and one of the two is lost"
+            ),
+            self._race("mkdir", self._mkdir, "two hosts can make one session"),
+            self._locks(),
+            self._listing(),
+            self._replaced(),
+        ]
+
+    def _race(self, what: str, take: Callable[[int, int], None], harm: str) -> Answer:
+        gate, won = threading.Barrier(2), [0] * self._rounds
+
+        def run(client: int) -> None:
+            for number in range(self._rounds):
+                gate.wait()
+                try:
+                    take(client, number)
+                except OSError:
+                    continue
+                won[number] += 1
+
+        threads = [threading.Thread(target=run, args=(client,)) for client in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        both, none = won.count(2), won.count(0)
+        if both:
+            return Answer(f"{what} is NOT exclusive, both won {both} times: {harm}", fault=True)
+        return Answer(f"{what} is exclusive" + (f" (none won {none} times)" if none else ""))
+
+    def _link(self, client: int, number: int) -> None:
+        at = self._clients[client]
+        own = f"own{client}.{number // _LINKS_PER_FILE}"
+        if number % _LINKS_PER_FILE == 0:
+            files.write_new(own, b"", at, 0o600, None, False)
+        os.link(own, f"link{number}", src_dir_fd=at, dst_dir_fd=at)
+
+    def _mkdir(self, client: int, number: int) -> None:
+        os.mkdir(f"made{number}", dir_fd=self._clients[client])
+
+    def _locks(self) -> Answer:
+        files.write_new("lock", b"", self._clients[0], 0o600, None, False)
+        with ExitStack() as opened:
+            locks = []
+            for at in self._clients:
+                descriptor = os.open("lock", os.O_RDWR | os.O_CLOEXEC, dir_fd=at)
+                opened.callback(os.close, descriptor)
+                locks.append(files.lock(descriptor))
+        first, second = locks
+        if first is True and second is False:
+            return Answer("locks on a file exclude each other")
+        harm = "locks on a file do NOT exclude each other: changes of one meta can be lost"
+        return Answer(harm, fault=True)
+
+    def _listing(self) -> Answer:
+        lag = 0.0
+        for number in range(20):
+            files.write_new(f"new{number}", b"", self._clients[0], 0o600, None, False)
+            lag = max(lag, _seconds_until(partial(self._lists, f"new{number}")))
+        return Answer(
+            f"a new name is listed by the other within {lag:.2f} s", lag >= APPEAR_SECONDS
+        )
+
+    def _lists(self, name: str) -> bool:
+        return name in files.listing(self._clients[1])
+
+    def _replaced(self) -> Answer:
+        """Whether `refresh` shows what another host has put in a file's place."""
+        lag, stale = 0.0, 0
+        mine, others = self._clients
+        for number in range(20):
+            data = b"%d" % number
+            files.create_complete("replaced", data, mine, 0o600, None, exclusive=False, sync=False)
+            before = time.monotonic()
+            files.refresh("replaced", others)
+            if not _shows(others, data):
+                stale += 1
+                _seconds_until(partial(_shows, others, data))
+                lag = max(lag, time.monotonic() - before)
+        if stale:
+            harm = (
+                f"a replaced file is shown as it was for up to {lag:.2f} s though asked for afresh"
+            )
+            return Answer(f"{harm}: changes of one meta can be lost", fault=True)
+        return Answer("a replaced file is shown at once when asked for afresh")
+
+
+def _shows(at: int, data: bytes) -> bool:
+    try:
+        return files.read_regular("replaced", at, 64)[0] == data
+    except OSError:
+        return False
+
+
+def _seconds_until(seen: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    while not seen() and time.monotonic() - began < APPEAR_SECONDS:
+        time.sleep(0.005)
+    return time.monotonic() - began

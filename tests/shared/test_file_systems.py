@@ -1,0 +1,44 @@
+"""The stories of two hosts on real shared file systems, each with two clients (G25 to G28).
+
+`make test-shared` runs them; which file systems is said by `SHARED_STORES`, names of the scripts in
+`fixtures/`. One that cannot come up here (status 77) is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIXTURES = Path(__file__).parent / "fixtures"
+WANTED = os.environ.get("SHARED_STORES", "").split()
+STORIES = {"seaweedfs": "test_refused.py"}
+CANNOT = 77
+SECONDS = 1800
+
+
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("name", ["slowfs", "gluster", "juicefs", "nfs", "seaweedfs"])
+def test_two_hosts_on(name: str) -> None:
+    if name not in WANTED:
+        pytest.skip(f"make test-shared SHARED_STORES={name}")
+    stories = Path(__file__).with_name(STORIES.get(name, "test_two_hosts.py"))
+    done = subprocess.run(
+        [
+            *(FIXTURES / f"{name}.sh", sys.executable, "-B", "-m", "pytest", "-q", "-rP"),
+            *("-p", "no:cacheprovider", "-p", "no:xdist", stories),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode == CANNOT:
+        pytest.skip(done.stdout.strip())
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:]

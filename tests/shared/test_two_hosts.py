@@ -1,0 +1,205 @@
+"""Stories of two hosts, run inside a fixture: `tests/shared/fixtures/gluster.sh python -m pytest …`.
+
+`SHARED_PART` says how much of each is done, in percent: 100 by default.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.shared.two_hosts import Host, at_once, both_hosts, until, user
+from tests.support.stores import META, entry
+
+pytestmark = [
+    pytest.mark.skipif("SCRATCH" not in os.environ, reason="inside a fixture of make test-shared"),
+    pytest.mark.timeout(900),
+]
+SLUG = "crab_tg-42_1"
+
+
+def part(whole: int) -> int:
+    return max(2, whole * int(os.environ.get("SHARED_PART", "100")) // 100)
+
+
+@pytest.fixture
+def hosts(request: pytest.FixtureRequest) -> Iterator[tuple[Host, Host]]:
+    """The store is mounted on both hosts."""
+    pair = both_hosts(f"store{abs(hash(request.node.name)):x}")
+    with ExitStack() as stack:
+        for host in pair:
+            stack.enter_context(host.mounted())
+        yield pair
+
+
+def is_gone(path: Path) -> bool:
+    return not path.exists()
+
+
+def is_longer(path: Path, size: int) -> bool:
+    return path.stat().st_size > size
+
+
+def lines(writer: str, count: int) -> list[str]:
+    return [user(f"{writer} {number}") for number in range(count)]
+
+
+def assert_once_in_order(found: list[str], writers: dict[str, int]) -> None:
+    for writer, count in writers.items():
+        said = [text for text in found if text.rpartition(" ")[0] == writer]
+        assert said == [f"{writer} {number}" for number in range(count)], writer
+    assert len(found) == sum(writers.values())
+
+
+@pytest.mark.guarantee("G25a")
+def test_lines_of_eight_writers_land_once_and_in_order(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    (a.path / SLUG).mkdir()
+    until((b.path / SLUG).is_dir)
+    count = part(100)
+    writers = {f"{host.on} {n}": count for host in hosts for n in range(4)}
+    at_once(
+        *(
+            partial(host.write, SLUG, lines(f"{host.on} {n}", count))
+            for host in hosts
+            for n in range(4)
+        )
+    )
+    for host in hosts:
+        assert_once_in_order(host.contents(SLUG), writers)
+        assert host.errors() == []
+    assert a.contents(SLUG) == b.contents(SLUG)
+
+
+@pytest.mark.guarantee("G25a", "G12c")
+def test_an_open_after_the_other_hosts_close_is_exact(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    (a.path / SLUG).mkdir()
+    until((b.path / SLUG).is_dir)
+    for number in range(part(60)):
+        writer, reader = hosts if number % 2 else (b, a)
+        writer.write(SLUG, [user(f"line {number}")])
+        assert reader.contents(SLUG)[-1] == f"line {number}"
+        if number % 10 == 9:
+            writer.write(SLUG, ["archive"], file="compact")
+            assert reader.contents(SLUG) == []
+
+
+@pytest.mark.guarantee("G25a", "G11b")
+def test_every_session_of_many_creators_is_its_own(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    count = part(250)
+
+    def create(host: Host, out: Path) -> None:
+        slugs = []
+        for _ in range(count):
+            with open(host.path / ".stepfs/create", "r+b", buffering=0) as control:
+                control.write(b'{"agent":"Crab","created_by":"tg:42"}')
+                slugs.append(control.read(100).decode().strip())
+        out.write_text("\n".join(slugs))
+
+    outs = [a.path.parent / f"made{n}" for n in range(4)]
+    at_once(*(partial(create, host, out) for host, out in zip((a, a, b, b), outs, strict=True)))
+    made = [slug for out in outs for slug in out.read_text().split()]
+    assert sorted(made) == sorted(f"crab_tg-42_{n}" for n in range(1, 4 * count + 1))
+    for host in hosts:
+        assert sorted(os.listdir(host.path)) == sorted([".stepfs", *made])
+
+
+@pytest.mark.guarantee("G25b", "G10c")
+def test_no_change_of_a_meta_is_lost_or_refused(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    (a.path / SLUG).mkdir()
+    until((b.path / SLUG).is_dir)
+    count = part(150)
+
+    def patch(host: Host, writer: int) -> None:
+        for number in range(count):
+            (host.path / SLUG / "meta.json").write_text(f'{{"k{writer}.{number}":{number}}}')
+
+    at_once(*(partial(patch, host, n) for n, host in enumerate((a, a, b, b))))
+    for host in hosts:
+        found = json.loads((host.path / SLUG / "meta.json").read_text())
+        lost = [f"k{w}.{n}" for w in range(4) for n in range(count) if f"k{w}.{n}" not in found]
+        assert lost == []
+        assert host.errors() == []
+
+
+@pytest.mark.guarantee("G25c", "G20b")
+def test_nothing_is_acknowledged_into_a_session_that_another_host_deleted(
+    hosts: tuple[Host, Host],
+) -> None:
+    for number in range(1, part(20)):
+        slug = f"crab_tg-42_{number}"
+        deleter, writer = hosts if number % 2 else hosts[::-1]
+        (deleter.path / slug).mkdir()
+        until((writer.path / slug).is_dir)
+        writer.write(slug, [user("kept until it goes")])
+        with open(writer.path / slug / "append", "ab", buffering=0) as control:
+            (deleter.path / slug).rmdir()
+            with pytest.raises(OSError) as refused:
+                control.write(user("too late").encode() + b"\n")
+        assert refused.value.errno == errno.ENOENT
+        until(partial(is_gone, writer.path / slug), 5)
+
+
+@pytest.mark.guarantee("G25a")
+def test_daemons_on_both_hosts_and_mounts_share_a_store(hosts: tuple[Host, Host]) -> None:
+    """Each daemon writes sessions of its own, as the reference does, and the other host follows."""
+    count = part(100)
+
+    def daemon(host: Host, slug: str) -> None:
+        session = host.store / slug
+        session.mkdir()
+        (session / "meta").write_text(json.dumps(META))
+        for number in range(1, count + 1):
+            temporary = session / f"step-{number:06}.tmp.1"
+            temporary.write_bytes(entry(f"{slug} {number - 1}"))
+            temporary.rename(session / f"step-{number:06}")
+
+    slugs = ["crab_d-a_1", "crab_d-b_1"]
+    at_once(*(partial(daemon, host, slug) for host, slug in zip(hosts, slugs, strict=True)))
+    for host in hosts:
+        for slug in slugs:
+            until((host.path / slug).is_dir)
+            assert_once_in_order(host.contents(slug), {slug: count})
+
+
+@pytest.mark.guarantee("G12b")
+def test_another_hosts_steps_are_seen_within_a_second_by_stat(hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    (a.path / SLUG).mkdir()
+    until((b.path / SLUG).is_dir)
+    lags = []
+    for number in range(part(20)):
+        size = (b.path / SLUG / "history.jsonl").stat().st_size
+        a.write(SLUG, [user(f"line {number}")])
+        lags.append(until(partial(is_longer, b.path / SLUG / "history.jsonl", size)))
+    print(f"lag of stat: median {statistics.median(lags):.3f} s, worst {max(lags):.3f} s")
+    assert max(lags) < 1.5
+
+
+def test_status_says_what_the_file_system_can_do(hosts: tuple[Host, Host]) -> None:
+    found = hosts[0].status()["file_system"]
+    assert isinstance(found, dict)
+    assert found["exclusive_links"] and found["whole_files"] and found["locks"]
+    assert not found["near"] and found["reason"]
+    print(found)
+    for host in hosts:
+        assert [name for name in os.listdir(host.store) if name.startswith(".probe")] == []
+
+
+@pytest.mark.guarantee("G26b")
+def test_check_finds_the_two_clients_sound() -> None:
+    a, b = both_hosts("peers")
+    done = a.stepfs("check", a.store, "--peer", b.store, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
