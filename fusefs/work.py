@@ -16,7 +16,8 @@ comes here, and so never waits for a store that does not answer (G27).
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar, TypeVarTuple, cast
 
 import trio
@@ -46,6 +47,14 @@ class Work:
         self._threads = trio.CapacityLimiter(THREADS)
         self._replays = trio.CapacityLimiter(REPLAY_THREADS) if near else self._threads
         self._shares: dict[Hashable, _Share] = {}
+        self._waiting: dict[object, float] = {}
+        """When each piece of work began that a far store has not answered."""
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long a far store has not answered what waits longest; 0 where nothing waits."""
+        began = next(iter(self._waiting.values()), None)
+        return 0.0 if began is None else trio.current_time() - began
 
     async def small(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Work of a few short system calls: done at once, without a checkpoint, on a near store.
@@ -76,12 +85,21 @@ class Work:
         limiter = cast(trio.CapacityLimiter, _Both(share, threads))
         if self.near:
             return await trio.to_thread.run_sync(work, *args, limiter=limiter)
-        with trio.move_on_after(self._deadline):
+        with trio.move_on_after(self._deadline), self._counted():
             return await trio.to_thread.run_sync(
                 work, *args, limiter=limiter, abandon_on_cancel=True
             )
         sentence = f"the store has not answered for {self._deadline:g} s"
         raise StoreError(errno.ETIMEDOUT, "store-silent", sentence)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        piece = object()
+        self._waiting[piece] = trio.current_time()
+        try:
+            yield
+        finally:
+            del self._waiting[piece]
 
 
 class _Share:

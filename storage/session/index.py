@@ -12,7 +12,9 @@ from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from storage.ahead import ahead
 from storage.posix import reopened
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
@@ -98,6 +100,7 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
     """
     index = Index(stamps={} if stamped else None)
     numbers: list[int] = []
+    named: list[str] = []
     with reopened(session_fd) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
@@ -117,8 +120,10 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
             if name != step_name(number):
                 index.odd.setdefault(number, []).append(name)
             numbers.append(number)
-            if index.stamps is not None:
-                index.stamps[name] = _stamp(entry)
+            named.append(name)
+        if index.stamps is not None:
+            stamps = ahead(partial(_stamp, fd), named)
+            index.stamps.update((name, stamp.get()) for name, stamp in stamps)
     numbers.sort()
     if index.odd:
         numbers = _settle_odd(numbers, index.odd)
@@ -126,9 +131,9 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
     return index
 
 
-def _stamp(entry: os.DirEntry[str]) -> int:
+def _stamp(session_fd: int, name: str) -> int:
     try:
-        found = entry.stat(follow_symlinks=False)
+        found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
     except FileNotFoundError:
         return 0
     return hash((found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size))

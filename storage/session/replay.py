@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from storage.ahead import ahead
+from storage.capabilities import is_near
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.session import meta
 from storage.session.index import Index, scan
@@ -64,12 +66,32 @@ class Pass:
     """Names that are no steps, each with a sentence."""
 
 
+Read = Callable[[str], bytes]
+
+
 class Reader:
     """Reads steps of one session, leaving their access times alone where the process may (G4)."""
 
     def __init__(self, session_fd: int) -> None:
         self.fd = session_fd
         self._flags = os.O_NOATIME
+        self._near: bool | None = None
+
+    def ahead(self, names: Iterable[str]) -> Read:
+        """What reads these names, in this order, as `read` does; some may be left out.
+
+        On a far store many are read at a time, before they are asked for.
+        """
+        if self._near is None:
+            self._near = is_near(self.fd)
+        if self._near:
+            return self.read
+        coming = ahead(self.read, names)
+
+        def take(name: str) -> bytes:
+            return next(outcome for expected, outcome in coming if expected == name).get()
+
+        return take
 
     def read(self, name: str) -> bytes:
         """As `read_step`."""
@@ -173,9 +195,10 @@ def forwards(
     Raises `OSError` where a step cannot be read, so that no view silently lacks one.
     """
     gathering = _Gathering(show, backwards=False)
+    read = reader.ahead(name for number in numbers for name in _names(number, odd))
     for number in numbers:
-        for name in odd.get(number) or (step_name(number),):
-            step = _read(reader, name, gathering.found)
+        for name in _names(number, odd):
+            step = _read(read, name, gathering.found)
             if step is None:
                 continue
             if compactions and step.kind.is_compaction:
@@ -194,9 +217,10 @@ def backwards(
 ) -> Pass:
     """Read steps downwards, until a compaction is found or the pass is full."""
     gathering = _Gathering(show, backwards=True)
+    read = reader.ahead(n for number in reversed(numbers) for n in reversed(_names(number, odd)))
     for number in reversed(numbers):
-        for name in reversed(odd.get(number) or (step_name(number),)):
-            step = _read(reader, name, gathering.found)
+        for name in reversed(_names(number, odd)):
+            step = _read(read, name, gathering.found)
             if step is None:
                 continue
             if step.kind.is_compaction:
@@ -211,9 +235,13 @@ def backwards(
     return gathering.finish()
 
 
-def _read(reader: Reader, name: str, found: Pass) -> Step | None:
+def _names(number: int, odd: Mapping[int, Sequence[str]]) -> Sequence[str]:
+    return odd.get(number) or (step_name(number),)
+
+
+def _read(read: Read, name: str, found: Pass) -> Step | None:
     try:
-        return classify(reader.read(name))
+        return classify(read(name))
     except NotAStep as error:
         found.skipped.append((name, error.sentence))
     except FileNotFoundError:
@@ -282,6 +310,6 @@ def _entries(
 ) -> Iterator[tuple[int, Step]]:
     for number in index.between(boundary.number + 1, last, len(index.numbers)):
         for name in index.names(number):
-            step = _read(reader, name, Pass())
+            step = _read(reader.read, name, Pass())
             if step is not None and step.kind is Kind.ENTRY:
                 yield number, step

@@ -147,3 +147,25 @@ def test_a_far_store_that_does_not_answer_is_given_up_and_keeps_no_more_threads_
         assert await work.small("key", int) == 0
 
     run(test)
+
+
+@pytest.mark.guarantee("G27b")
+def test_a_silent_store_is_told_from_one_that_answers() -> None:
+    async def test() -> None:
+        work, end = Work(near=False, deadline=0.3), threading.Event()
+        assert work.silent_seconds == 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_timeout, work, end)
+            await trio.sleep(0.1)
+            await work.small("other", int)
+            assert 0.05 < work.silent_seconds < 0.3
+        assert work.silent_seconds == 0
+        end.set()
+
+    run(test)
+
+
+async def _expect_timeout(work: Work, end: threading.Event) -> None:
+    with pytest.raises(StoreError) as caught:
+        await work.small("key", wait, end)
+    assert caught.value.errno == errno.ETIMEDOUT

@@ -1,0 +1,81 @@
+"""Many calls to a far store at a time: each waits for the network, and hardly for this machine.
+
+The threads are daemons, so that a store that does not answer keeps no process from its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from queue import SimpleQueue
+from typing import Final, Generic, TypeVar
+
+THREADS: Final = 48
+"""Of one process, for all that it reads."""
+WINDOW: Final = 96
+"""So many calls of one reader are under way or waiting to be taken."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Outcome(Generic[R]):
+    """What a call returned or raised, once it has."""
+
+    def __init__(self, call: Callable[[], R]) -> None:
+        self._call = call
+        self._done = threading.Event()
+        self._value: R
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, in whatever thread."""
+        try:
+            self._value = self._call()
+        except BaseException as error:
+            self._error = error
+        self._done.set()
+
+    def get(self) -> R:
+        """Wait for the call; returns or raises what it did."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, Outcome[R]]]:
+    """Calls `work` for the items, some ahead of who takes them; each with its outcome, in order."""
+    under_way: deque[tuple[T, Outcome[R]]] = deque()
+    for item in items:
+        under_way.append((item, _POOL.start(partial(work, item))))
+        if len(under_way) >= WINDOW:
+            yield under_way.popleft()
+    yield from under_way
+
+
+class _Pool:
+    """Threads that are started as they are needed, and kept."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._threads = 0
+        self._lock = threading.Lock()
+
+    def start(self, call: Callable[[], R]) -> Outcome[R]:
+        outcome = Outcome(call)
+        self._queue.put(outcome.run)
+        with self._lock:
+            if self._threads < THREADS:
+                self._threads += 1
+                threading.Thread(target=self._work, name="ahead", daemon=True).start()
+        return outcome
+
+    def _work(self) -> None:
+        while True:
+            self._queue.get()()
+
+
+_POOL: Final = _Pool()
