@@ -12,10 +12,11 @@ from typing import Final
 
 import orjson
 
-from fusefs.daemon.logs import NOTICE
 from storage.errors import StoreError, printable
 
-MOST: Final = 1000
+NOTICE: Final = 25
+"""The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
+KEPT_FAILURES: Final = 1000
 _REFUSALS: Final = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
 )
@@ -55,7 +56,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.count = 0
-        self._lines: deque[bytes] = deque(maxlen=MOST)
+        self._lines: deque[bytes] = deque(maxlen=KEPT_FAILURES)
 
     def record(
         self,

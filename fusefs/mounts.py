@@ -29,6 +29,14 @@ DEAD_ERRORS = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """The store and the mountpoint, absolute and free of symlinks."""
+
+    store: str
+    mountpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """One line of the kernel's table: `number` is the device's minor, as under /sys/fs/fuse."""
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from fusefs import config as options
 from fusefs.cli import preflight
-from fusefs.cli.preflight import Places
 from fusefs.config import MountOptions
 from fusefs.daemon import background, logs
 from fusefs.daemon.logs import LogSettings
 from fusefs.exits import CommandError, Exit
+from fusefs.mounts import Places
 
 log = logging.getLogger(__name__)
 

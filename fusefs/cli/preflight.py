@@ -7,27 +7,18 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 from fusefs import mounts as mountinfo
 from fusefs.cli.unmount import detach, fusermount, privileged
 from fusefs.config import MountOptions
 from fusefs.exits import CommandError, Exit
-from fusefs.mounts import Health
+from fusefs.mounts import Health, Places
 from storage.errors import printable
 
 DEVICE = "/dev/fuse"
 CONFIGURATION = "/etc/fuse.conf"
 AUTOFS = "autofs"
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The store and the mountpoint, absolute and free of symlinks."""
-
-    store: str
-    mountpoint: str
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""How changes of the store reach the kernel's caches and those who wait."""
+"""How changes of the store reach sessions, the kernel's caches and those who wait."""

@@ -1,73 +1,218 @@
-"""Pushing: telling the kernel, and who waits in poll(2), what changed (G12, G14)."""
+"""Publishing: the kernel's caches, and who waits in poll(2), follow the store (G12, G14).
+
+Dirty sessions are taken one after the other: what the kernel knows of a session is brought up to date,
+it is told which attributes and names to ask for again, and steps that a daemon displaced are stored
+again (G16). What is owed is state (`_owed`), never only a task: nothing is forgotten when one fails.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from fusefs.inodes.inode import SessionNode
-from storage.errors import StoreError
+from fusefs.coherence.events import EventQueue
+from fusefs.failures import KERNEL, Failures
+from fusefs.inodes.inode import ROOT_INO
+from fusefs.inodes.root import Root
+from fusefs.inodes.session_directory import SessionDirectory
+from fusefs.kernel import Kernel
+from fusefs.session.pool import Pool
+from fusefs.session.recent_steps import Relocated
+from fusefs.session.refresh import STAT_LAG_SECONDS, ready
+from fusefs.session.session import Session
+from fusefs.session.writer import Writer
+from storage.errors import StoreError, printable
+
+WORKERS: Final = 4
+"""So many sessions are published at a time: a long comparison of one must not hold up the others."""
+PACE_SECONDS: Final = 0.003
+"""Between two rounds for one session: being told must not slow a fast writer down."""
+RETRY_SECONDS: Final = 1.0
+"""After so long displaced steps that could not be stored again are tried again."""
 
 log: Final = logging.getLogger(__name__)
 
 
-AT_ONCE: Final = 4
-"""So many sessions are pushed at a time: a long comparison of one must not hold up the others."""
+@dataclass(slots=True)
+class _Owed:
+    said: str = ""
+    """What errors.jsonl was last told of it."""
 
 
-PACE: Final = 0.003
-"""Seconds between two pushes of one session: being told of must not slow a fast writer down."""
+class Publisher:
+    """Takes dirty sessions from the event queue and publishes them. Loop-owned."""
 
-
-class Pusher:
-    """Gathers the sessions that changed, and has each of them pushed once for many changes."""
-
-    def __init__(self, push: Callable[[SessionNode], Awaitable[None]]) -> None:
-        self._push = push
-        self._changed: dict[SessionNode, None] = {}
-        self._pushing: set[SessionNode] = set()
-        self._idle = trio.lowlevel.ParkingLot()
-
-    def note(self, node: SessionNode) -> None:
-        """Something happened in a session."""
-        self._changed[node] = None
-        if node not in self._pushing:
-            self._idle.unpark()
+    def __init__(
+        self,
+        events: EventQueue,
+        root: Root,
+        pool: Pool,
+        writer: Writer,
+        kernel: Kernel,
+        failures: Failures,
+    ) -> None:
+        self._events = events
+        self._root = root
+        self._pool = pool
+        self._writer = writer
+        self._means = writer.means
+        self._kernel = kernel
+        self._failures = failures
+        self._owed: dict[Session, _Owed] = {}
+        """Sessions with displaced steps that could not be stored again yet."""
+        self._restoring: set[Session] = set()
 
     async def run(self) -> None:
-        """Push until cancelled; asleep while nothing happens."""
-        self._pushing.clear()
+        """Publish until cancelled; asleep while nothing happens."""
+        for session in self._pool:  # what was noted before, or when this failed
+            if session.recent.displaced:
+                self._events.mark(session)
         async with trio.open_nursery() as nursery:
-            for _ in range(AT_ONCE):
+            nursery.start_soon(self._events.run)
+            nursery.start_soon(self._follow_root)
+            nursery.start_soon(self._ask)
+            nursery.start_soon(self._retry)
+            nursery.start_soon(self._follow_displaced, nursery)
+            for _ in range(WORKERS):
                 nursery.start_soon(self._work, nursery)
+
+    async def finish(self) -> None:
+        """Before the end: what a daemon displaced is looked for and stored again, with one try each."""
+        self._events.drain()
+        for session in self._pool:
+            if len(session.recent):
+                await self._restore(session)
+
+    def wrote(self, slug: str | None) -> None:
+        """The mount itself stored something in a session."""
+        directory = self._root.known(slug) if slug is not None else None
+        if directory is not None:
+            self._events.mark(directory.session)
 
     async def _work(self, nursery: trio.Nursery) -> None:
         while True:
-            node = self._next()
-            if node is None:
-                await self._idle.park()
-                continue
-            self._pushing.add(node)
+            session = await self._events.take()
             try:
-                await self._push(node)
+                await self._publish(session)
             except StoreError as error:
-                log.debug("nothing was pushed for %s: %s", node.slug, error.sentence)
+                log.debug("nothing was published of %s: %s", session.slug, error.sentence)
+            except Exception:
+                log.exception("%s could not be published", printable(session.slug))
             finally:
-                nursery.start_soon(self._rest, node)
+                nursery.start_soon(self._rest, session)
             # One turn of the loop for all who ask, before the next session.
             await trio.lowlevel.checkpoint()
 
-    async def _rest(self, node: SessionNode) -> None:
-        await trio.sleep(PACE)
-        self._pushing.discard(node)
-        if node in self._changed:
-            self._idle.unpark()
+    async def _rest(self, session: Session) -> None:
+        try:
+            await trio.sleep(PACE_SECONDS)
+        finally:
+            self._events.back(session)
 
-    def _next(self) -> SessionNode | None:
-        node = next((node for node in self._changed if node not in self._pushing), None)
-        if node is not None:
-            del self._changed[node]
-        return node
+    async def _publish(self, session: Session) -> None:
+        directory = self._root.of.get(session)
+        if directory is None:
+            return
+        if session.gone:
+            self._gone(directory)
+            return
+        if directory.lookups:
+            self._kernel.attributes_changed(directory.ino)
+        if not session.is_open:
+            directory.reap()
+            return
+        async with self._pool.lease(session):
+            if len(session.recent):
+                await ready(self._means, session)  # which looks at what a daemon may have displaced
+            for file in list(directory.views.values()):
+                await file.publish(session)
+            session.fresh.clear()
+
+    def _gone(self, directory: SessionDirectory) -> None:
+        if self._root.known(directory.name) is directory:
+            directory.bury()
+        else:
+            directory.tell()
+        if not directory.is_open:
+            directory.reap()
+
+    async def _follow_displaced(self, nursery: trio.Nursery) -> None:
+        while True:
+            session = await self._events.take_displaced()
+            if session not in self._owed:
+                nursery.start_soon(self._restore, session)
+
+    async def _restore(self, session: Session) -> None:
+        """Store again what a daemon displaced; what cannot be stored now is owed."""
+        if session in self._restoring:
+            return
+        self._restoring.add(session)
+        try:
+            await self._restore_once(session)
+        finally:
+            self._restoring.discard(session)
+
+    async def _restore_once(self, session: Session) -> None:
+        try:
+            async with self._pool.lease(session):
+                done = await self._writer.restore(session)
+        except StoreError as error:
+            done = Relocated(error=error)
+        for step in done.compactions:
+            self._lost_compaction(session.slug, step.archive or "")
+        if done.error is None or session.gone:
+            self._owed.pop(session, None)
+            if session.recent.displaced and not session.gone:
+                self._events.mark(session)  # more came meanwhile
+            return
+        owed = self._owed.setdefault(session, _Owed())
+        if owed.said != done.error.sentence:
+            owed.said = done.error.sentence
+            self._failures.record(session.slug, "append", "restore", done.error, KERNEL)
+
+    async def _retry(self) -> None:
+        while True:
+            await trio.sleep(RETRY_SECONDS)
+            for session in list(self._owed):
+                await self._restore(session)
+
+    def _lost_compaction(self, slug: str, archive: str) -> None:
+        sentence = (
+            f"another program replaced the compaction {printable(archive)!r}; it is not stored again,"
+            " because it would hide what came after: write the name to compact once more if it counts"
+        )
+        lost = StoreError(errno.EEXIST, "compaction-displaced", sentence)
+        self._failures.record(slug, "compact", "restore", lost, KERNEL)
+
+    async def _follow_root(self) -> None:
+        while True:
+            names = await self._events.take_root()
+            self._kernel.attributes_changed(ROOT_INO)
+            for name in names:
+                directory = self._root.known(name)
+                if directory is not None:
+                    await self._look_for(directory)
+
+    async def _look_for(self, directory: SessionDirectory) -> None:
+        """Its name went; it may be another session's, or this one's again, by now."""
+        try:
+            await directory.status()
+        except StoreError as error:
+            log.debug("%s: %s", printable(directory.name), error.sentence)
+
+    async def _ask(self) -> None:
+        """Where no events tell of changes, look once a second for who waits in poll(2)."""
+        while True:
+            await self._pool.unwatched.wait()
+            await trio.sleep(STAT_LAG_SECONDS)
+            for session in self._pool:
+                if session.watch is None and any(
+                    follower.waits
+                    for epoch in session.epochs.values()
+                    for follower in epoch.followers
+                ):
+                    self._events.mark(session)

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 import trio
 
-from fusefs.cli.preflight import Places
 from fusefs.config import MountOptions
-from fusefs.daemon import logs
 from fusefs.daemon.signals import Signals
 from fusefs.daemon.systemd import Manager, ping, show_status
 from fusefs.exits import CommandError, Exit
+from fusefs.failures import NOTICE
 from fusefs.fuse.server import Server
+from fusefs.mounts import Places
 from storage.errors import StoreError, printable
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Life:
                 self._reload()
             elif number == signal.SIGUSR1:
                 for line in self._server.dump().splitlines():
-                    log.log(logs.NOTICE, "%s", line)
+                    log.log(NOTICE, "%s", line)
             else:
                 self._stop()
         except Exception:

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-NOTICE = 25
-"""A refused input: normal, but worth knowing; between INFO and WARNING."""
+from fusefs.failures import NOTICE
 
 REFUSED = "fusefs.failures"
 """The logger of refused operations, limited so that a script in a loop cannot fill the disk."""

@@ -1,4 +1,4 @@
-"""Between pyfuse3 and the tree: translates, counts, and lets no error end the mount (G19)."""
+"""Between pyfuse3 and the file system: translates, counts, and lets no error end the mount (G19)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyfuse3 import (
 )
 
 from fusefs.failures import Caller
-from fusefs.filesystem import Tree
+from fusefs.filesystem import FileSystem
 from fusefs.inodes.attributes import Attributes
 from storage.errors import StoreError
 
@@ -43,7 +43,7 @@ def handler(
 
     @functools.wraps(method)
     async def handle(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.tree.report.operation(name):
+        with self.filesystem.operations.begin(name):
             try:
                 return await method(self, *args, **kwargs)
             except StoreError as error:
@@ -61,7 +61,7 @@ def handler(
 
 
 class Adapter(pyfuse3.Operations):
-    """pyfuse3's operations, done by a tree.
+    """pyfuse3's operations, done by a `FileSystem`.
 
     Extended attributes are left at ENOSYS, upon which the kernel asks for none of any file again.
     """
@@ -69,9 +69,9 @@ class Adapter(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, tree: Tree, on_live: Callable[[], None]) -> None:
+    def __init__(self, filesystem: FileSystem, on_live: Callable[[], None]) -> None:
         super().__init__()
-        self.tree = tree
+        self.filesystem = filesystem
         self._on_live = on_live
 
     def init(self) -> None:
@@ -79,45 +79,45 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        return _entry(await self.tree.lookup(parent_inode, os.fsdecode(name)))
+        return _entry(await self.filesystem.lookup(parent_inode, os.fsdecode(name)))
 
     @handler
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return _entry(await self.tree.getattr(inode))
+        return _entry(await self.filesystem.getattr(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
             try:
-                self.tree.forget(inode, lookups)
+                self.filesystem.forget(inode, lookups)
             except Exception:
                 log.exception("forget failed")
 
     @handler
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return os.fsencode(await self.tree.readlink(inode))
+        return os.fsencode(await self.filesystem.readlink(inode))
 
     @handler
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self.tree.opendir(inode, _caller(ctx))
+        return self.filesystem.opendir(inode, _caller(ctx))
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        await self.tree.prepare(fh, start_id)
-        for entry in self.tree.entries(fh, start_id):
+        await self.filesystem.prepare(fh, start_id)
+        for entry in self.filesystem.entries(fh, start_id):
             found = _entry(entry.attributes)
             taken = pyfuse3.readdir_reply(token, os.fsencode(entry.name), found, entry.next)
-            if entry.node is None:
+            if entry.inode is None:
                 if not taken:
                     return
             elif taken:
-                entry.node.lookups += 1
+                entry.inode.lookups += 1
             else:
-                self.tree.forget(entry.node.ino, 0)
+                self.filesystem.forget(entry.inode.ino, 0)
                 return
 
     @handler
     async def releasedir(self, fh: int) -> None:
-        self.tree.releasedir(fh)
+        self.filesystem.releasedir(fh)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -125,28 +125,28 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        opened = await self.tree.open(inode, flags, _caller(ctx))
+        opened = await self.filesystem.open(inode, flags, _caller(ctx))
         return FileInfo(fh=opened.handle, direct_io=not opened.cached, keep_cache=opened.cached)
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return cast(bytes, await self.tree.read(fh, off, size))
+        return cast(bytes, await self.filesystem.read(fh, off, size))
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self.tree.write(fh, buf)
+        return await self.filesystem.write(fh, buf)
 
     @handler
     async def flush(self, fh: int) -> None:
-        await self.tree.flush(fh)
+        await self.filesystem.flush(fh)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self.tree.fsync(fh)
+        await self.filesystem.fsync(fh)
 
     @handler
     async def release(self, fh: int) -> None:
-        await self.tree.release(fh)
+        await self.filesystem.release(fh)
 
     @handler
     async def poll(
@@ -156,7 +156,7 @@ class Adapter(pyfuse3.Operations):
         poll_handle: PollHandle | None,
         ctx: RequestContext,
     ) -> int:
-        return await self.tree.poll(fh, None if poll_handle is None else _Waiter(poll_handle))
+        return await self.filesystem.poll(fh, None if poll_handle is None else _Waiter(poll_handle))
 
     @handler
     async def setattr(
@@ -167,7 +167,7 @@ class Adapter(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        return _entry(await self.tree.setattr(inode, _caller(ctx)))
+        return _entry(await self.filesystem.setattr(inode, _caller(ctx)))
 
     @handler
     async def mkdir(
@@ -177,15 +177,15 @@ class Adapter(pyfuse3.Operations):
         mode: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        return _entry(await self.tree.mkdir(parent_inode, os.fsdecode(name), _caller(ctx)))
+        return _entry(await self.filesystem.mkdir(parent_inode, os.fsdecode(name), _caller(ctx)))
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        await self.tree.rmdir(parent_inode, os.fsdecode(name), _caller(ctx))
+        await self.filesystem.rmdir(parent_inode, os.fsdecode(name), _caller(ctx))
 
     @handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found = os.fstatvfs(self.tree.store.fd)
+        found = await self.filesystem.statfs()
         told = StatvfsData()
         for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
             setattr(told, f"f_{field}", getattr(found, f"f_{field}"))
@@ -253,7 +253,7 @@ class Adapter(pyfuse3.Operations):
     def _refuse(
         self, parent_inode: int, name: bytes, operation: str, ctx: RequestContext
     ) -> NoReturn:
-        self.tree.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
+        self.filesystem.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
 
 
 class _Waiter:

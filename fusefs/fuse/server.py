@@ -16,7 +16,7 @@ import pyfuse3
 import trio
 
 from fusefs.config import MountOptions
-from fusefs.filesystem import Tree
+from fusefs.filesystem import FileSystem
 from fusefs.fuse.abort_guard import Guard
 from fusefs.fuse.kernel_cache import KernelCaches
 from fusefs.fuse.operations import Adapter
@@ -42,7 +42,7 @@ class Server:
         self._options = options
         self._kernel = KernelCaches()
         self._on_live: Callable[[], None] = lambda: None
-        self.tree = Tree(Store(store_path), options, self._kernel)
+        self.filesystem = FileSystem(Store(store_path), options, self._kernel)
         self._mounted = False
         self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
@@ -50,7 +50,7 @@ class Server:
     def mount(self) -> None:
         """Mount; requests wait until `serve`. Raises `StoreError`."""
         os.umask(0)
-        adapter = Adapter(self.tree, lambda: self._on_live())
+        adapter = Adapter(self.filesystem, lambda: self._on_live())
         try:
             pyfuse3.init(adapter, self._mountpoint, self._fuse_options())
         except RuntimeError as error:
@@ -66,11 +66,11 @@ class Server:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._kernel.start()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.tree.run)
+            nursery.start_soon(self.filesystem.run)
             if not self._options.read_only:
                 nursery.start_soon(self._sweep)
             await pyfuse3.main(max_tasks=MOST_TASKS)
-            await self.tree.finish()
+            await self.filesystem.finish()
             nursery.cancel_scope.cancel()
 
     async def _sweep(self) -> None:
@@ -80,7 +80,7 @@ class Server:
             trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
 
         try:
-            await trio.to_thread.run_sync(self.tree.store.sweep, pause)
+            await trio.to_thread.run_sync(self.filesystem.store.sweep, pause)
         except (StoreError, OSError) as error:
             log.warning("what crashes left in the store could not be cleared: %s", error)
 
@@ -96,24 +96,26 @@ class Server:
             self._mounted = False
         if self._guard is not None:
             self._guard.dismiss()
-        self.tree.close()
+        self.filesystem.close()
 
     def reload(self) -> None:
         """Look at the whole store again, and at the daemon's memory."""
-        self.tree.changes.everything_changed()
+        self.filesystem.reload()
 
     def status(self) -> Mapping[str, Any]:
         """What `status.json` says."""
-        return self.tree.report.make(self.tree)
+        return self.filesystem.status.document()
 
     def status_line(self) -> str:
         """One line: the store, its sessions that are looked at, and operations a second."""
-        now, done = time.monotonic(), self.tree.report.done.total()
+        now, done = time.monotonic(), self.filesystem.operations.done.total()
         since, before = self._rate
         self._rate = (now, done)
         rate = (done - before) / max(now - since, 0.001)
-        store = printable(self.tree.store.path)
-        return f"serving {store}: {len(self.tree.live)} sessions in use, {rate:.0f} operations/s"
+        store = printable(self.filesystem.store.path)
+        return (
+            f"serving {store}: {len(self.filesystem.pool)} sessions in use, {rate:.0f} operations/s"
+        )
 
     def dump(self) -> str:
         """The operations under way, and the stacks of all tasks and threads. On the loop."""
@@ -136,7 +138,7 @@ class Server:
 
     def _fsname(self) -> str:
         """The store's path as an option: pyfuse3 takes ASCII only, and a comma ends an option."""
-        path = os.fsencode(self.tree.store.path)
+        path = os.fsencode(self.filesystem.store.path)
         text = "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in path)
         return text.replace("\\", "\\\\").replace(",", "\\,")
 

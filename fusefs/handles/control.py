@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import trio
-
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile
-from fusefs.session.lock import Turn
-from fusefs.session.meta_counter import Counting
-from fusefs.session.writer import Storing
+from fusefs.session.meta_counter import MetaCounter
+from fusefs.session.pool import Pool
+from fusefs.session.session import Session
+from fusefs.session.writer import Writer
+from fusefs.turn import Turn
+from fusefs.work import Work
 from storage.errors import StoreError
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Kind, Step, classify
@@ -49,6 +50,21 @@ class Lines:
         return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What an open control file of any session stores through."""
+
+    pool: Pool
+    work: Work
+    writer: Writer
+    counter: MetaCounter
+    failures: Failures
+    line_limit: int
+    """In bytes; a longer line is refused (G6)."""
+    durable: bool
+    """Whether a meta is on disk when its close returns (G17)."""
+
+
 class Control(OpenFile):
     """An open control file: takes lines, and stores what each of them says.
 
@@ -58,19 +74,20 @@ class Control(OpenFile):
 
     def __init__(
         self,
-        storing: Storing,
-        counting: Counting,
-        failures: Failures,
+        stores: Stores,
+        session: Session,
         caller: Caller,
-        limit: int,
         text: bytes,
     ) -> None:
-        self.session: str = storing.live.slug
+        self.session: str = session.slug
         self.caller = caller
-        self._storing = storing
-        self._counting = counting
-        self._failures = failures
-        self._limit = limit
+        self._session = session
+        self._writer = stores.writer
+        self._counter = stores.counter
+        self._failures = stores.failures
+        self._pool = stores.pool
+        self._work = stores.work
+        self._limit = stores.line_limit
         self._text = text
         """What it read as when it was opened."""
         self._pending = bytearray()
@@ -81,7 +98,7 @@ class Control(OpenFile):
         self._why: str | None = None
         """Why the pending bytes could not be stored at a flush."""
         self._turn = Turn()
-        storing.live.users += 1
+        stores.pool.keep(session)
 
     @abstractmethod
     def judge(self, line: bytes) -> Step:
@@ -114,10 +131,10 @@ class Control(OpenFile):
                 except StoreError as error:
                     self._why = error.sentence
                     raise
-        await self._storing.sync()
+        await self._writer.sync(self._session)
 
     async def sync(self) -> None:
-        await self._storing.sync()
+        await self._writer.sync(self._session)
 
     async def release(self) -> None:
         """What is still pending is lost, and that is said (G7)."""
@@ -129,7 +146,7 @@ class Control(OpenFile):
             )
             lost = StoreError(errno.EINVAL, "incomplete-line", sentence)
             self._failures.record(self.session, self.name, "release", lost, self.caller)
-        self._storing.live.leave()
+        self._pool.release(self._session)
 
     async def _take(self, data: bytes) -> int:
         lines = Lines.of(bytes(self._pending) if b"\n" in data else b"", data)
@@ -182,7 +199,7 @@ class Control(OpenFile):
     async def _judge_all(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
         if sum(map(len, lines)) <= INLINE_BYTES:
             return self._judged(lines)
-        return await trio.to_thread.run_sync(self._judged, lines)
+        return await self._work.replay(self._session.slug, self._judged, lines)
 
     def _judged(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
         steps: list[Step] = []
@@ -198,7 +215,7 @@ class Control(OpenFile):
     async def _store(self, steps: Sequence[Step]) -> tuple[int, StoreError | None]:
         if not steps:
             return 0, None
-        stored, failure = await self._storing.append([step.data for step in steps])
+        stored, failure = await self._writer.append(self._session, steps)
         self._count(steps[:stored])
         return stored, failure
 
@@ -207,7 +224,7 @@ class Control(OpenFile):
             return
         compacted = any(step.kind.is_compaction for step in steps)
         entries = sum(step.kind is Kind.ENTRY for step in steps)
-        self._counting.stored(self._storing.live, entries, compacted)
+        self._counter.stored(self._session, entries, compacted)
 
 
 class OpenAppend(Control):

@@ -7,13 +7,11 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any
 
-import trio
-
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile
-from fusefs.session.known import session_deleted
-from fusefs.session.lock import Turn
-from fusefs.session.session import LiveSession
+from fusefs.handles.control import Stores
+from fusefs.session.session import Session
+from fusefs.turn import Turn
 from storage.errors import StoreError, from_os_error
 from storage.formats.unfinished import UnfinishedObject
 from storage.session import meta
@@ -71,35 +69,29 @@ class OpenMeta(Document):
 
     name = "meta.json"
 
-    def __init__(
-        self,
-        live: LiveSession,
-        text: bytes,
-        sync: bool,
-        failures: Failures,
-        caller: Caller,
-        limit: int,
-    ) -> None:
-        super().__init__(failures, caller, limit)
-        self.session = live.slug
-        self._live = live
+    def __init__(self, stores: Stores, session: Session, caller: Caller, text: bytes) -> None:
+        super().__init__(stores.failures, caller, stores.line_limit)
+        self.session = session.slug
+        self._session = session
         self._text = text
-        self._sync = sync
-        live.users += 1
+        self._durable = stores.durable
+        self._pool = stores.pool
+        self._work = stores.work
+        stores.pool.keep(session)
 
     async def release(self) -> None:
         await super().release()
-        self._live.leave()
+        self._pool.release(self._session)
 
     async def apply(self, value: dict[str, Any]) -> None:
         def change(now: dict[str, Any]) -> dict[str, Any]:
             return meta.merged(now, value)
 
-        if self._live.dead:
-            raise session_deleted(self._live.slug)
-        work = partial(meta.update, self._live.fd, change, sync=self._sync)
+        if self._session.gone:
+            raise self._session.deleted()
+        work = partial(meta.update, self._session.fd, change, sync=self._durable)
         try:
-            await trio.to_thread.run_sync(work)
+            await self._work.long(self._session.slug, work)
         except OSError as error:
             raise from_os_error(error, "write the meta") from error
 
@@ -112,12 +104,11 @@ class OpenCreate(Document):
 
     name = "create"
 
-    def __init__(
-        self, store: Store, sync: bool, failures: Failures, caller: Caller, limit: int
-    ) -> None:
-        super().__init__(failures, caller, limit)
+    def __init__(self, stores: Stores, store: Store, caller: Caller) -> None:
+        super().__init__(stores.failures, caller, stores.line_limit)
         self._store = store
-        self._sync = sync
+        self._work = stores.work
+        self._durable = stores.durable
         self._answer = b""
         self._written = 0
 
@@ -133,8 +124,8 @@ class OpenCreate(Document):
 
     async def apply(self, value: dict[str, Any]) -> None:
         agent, created_by = _who(value)
-        work = partial(self._store.create, agent, created_by, sync=self._sync)
-        slug = await trio.to_thread.run_sync(work)
+        work = partial(self._store.create, agent, created_by, sync=self._durable)
+        slug = await self._work.long(self.name, work)
         self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
 
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from fusefs.config import MountOptions
 
-TIMEOUT: Final = 1.0
-"""Seconds that the kernel may keep what it was told; changes are pushed long before (G12)."""
+TIMEOUT_SECONDS: Final = 1.0
+"""How long the kernel may keep what it was told; changes are published long before (G12)."""
 
 
 @dataclass(slots=True)
@@ -25,8 +25,8 @@ class Attributes:
     mtime_ns: int = 0
     nlink: int = 1
     """Of a directory 1 as well: it says that its subdirectories are not counted."""
-    entry_timeout: float = TIMEOUT
-    attr_timeout: float = TIMEOUT
+    entry_timeout: float = TIMEOUT_SECONDS
+    attr_timeout: float = TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,14 @@ class Rights:
     uid: int
     gid: int
     bits: int
+
+    def attributes(
+        self, ino: int, kind: int, size: int, mtime_ns: int, timeout: float = TIMEOUT_SECONDS
+    ) -> Attributes:
+        """The attributes of an inode of that kind with these rights."""
+        return Attributes(
+            ino, kind | self.bits, self.uid, self.gid, size, mtime_ns, attr_timeout=timeout
+        )
 
 
 def _execute_as_read(bits: int) -> int:

@@ -1,124 +1,124 @@
-"""Inodes: what the kernel knows by number, and for how long."""
+"""Inodes: what the kernel knows by number, and for how long.
+
+A kind of file or directory is one class, which answers for itself: its attributes, its open, the names
+in it. `Table` knows them all by number and counts what the kernel holds of them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import errno
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
+
+from fusefs.failures import Caller
+from fusefs.handles.base import OpenFile
+from fusefs.inodes.attributes import Attributes
+from storage.errors import StoreError, printable
 
 if TYPE_CHECKING:
-    from fusefs.handles.base import OpenView
-    from fusefs.inodes.attributes import Rights
-    from fusefs.session.session import LiveSession
-    from fusefs.session.writer import Storing
-    from fusefs.views.views import View
+    from fusefs.inodes.table import Table
 
 ROOT_INO: Final = 1
 
 
-class Node:
-    """An inode, known by its number until the kernel forgets it."""
+class Inode(ABC):
+    """A file, directory or symlink. Loop-owned."""
 
-    __slots__ = ("ino", "lookups")
+    __slots__ = ("ino", "lookups", "name", "parent", "table")
+    kind: ClassVar[int] = stat.S_IFREG
+    permanent: ClassVar[bool] = False
+    """It is known as long as the mount lives."""
+    may_be_set: ClassVar[bool] = False
+    """Setting its size, times and mode means nothing, and does no harm."""
 
-    def __init__(self, ino: int) -> None:
-        self.ino = ino
+    def __init__(self, table: Table, parent: Directory | None, name: str) -> None:
+        self.table = table
+        self.parent = parent
+        self.name = name
         self.lookups = 0
+        """References that the kernel holds."""
+        self.ino = table.add(self)
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """The session and the file that errors.jsonl names for it."""
+        return None, self.name
+
+    @property
+    def kept(self) -> bool:
+        """Whether it stays known though the kernel holds no reference to it."""
+        return self.permanent
+
+    @property
+    def successor(self) -> Inode:
+        """What its name leads to by now, where that may be another."""
+        return self
+
+    @abstractmethod
+    async def attributes(self, exact: bool) -> Attributes:
+        """Its attributes now. Raises `StoreError`.
+
+        Without `exact` a size that nobody asked for yet may be left out, and is asked for later.
+        """
+
+    def listed(self) -> Attributes:
+        """What a listing says: the type and the size last told, the rest to be asked for.
+
+        So a listing replays nothing (G3), and no inode ever seems to shrink (G13).
+        """
+        return Attributes(self.ino, self.kind | 0o400, 0, 0, attr_timeout=0)
+
+    async def open(self, flags: int, caller: Caller) -> OpenFile:
+        """Open it. Raises `StoreError`: ESTALE where the kernel shall look its name up again."""
+        raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
+
+    def readlink(self) -> str:
+        """Where a symlink leads. Raises `StoreError` EINVAL."""
+        raise StoreError(errno.EINVAL, "no-link", "it is no symlink")
+
+    def forgotten(self) -> None:  # noqa: B027 - most have nothing to let go of
+        """The table knows it no more: let go of what it holds, and of its name in its parent."""
 
 
-class RootNode(Node):
-    """The mountpoint."""
+class Directory(Inode):
+    """A directory: it answers for the names in it."""
 
     __slots__ = ()
+    kind = stat.S_IFDIR
+
+    @abstractmethod
+    async def lookup(self, name: str) -> Inode:
+        """The inode of a name. Raises `StoreError` ENOENT, ESTALE …"""
+
+    @abstractmethod
+    async def names(self, private: bool) -> Sequence[str]:
+        """The names that a listing shows, with those that are the mounting user's alone if `private`.
+
+        Raises `StoreError`.
+        """
+
+    @abstractmethod
+    def child(self, name: str) -> Inode | None:
+        """The inode of a name that was just listed, without looking at the store."""
+
+    async def mkdir(self, name: str, caller: Caller) -> None:
+        """Make a directory. Raises `StoreError`."""
+        raise refused("a directory can be made only for a session, at the top")
+
+    async def rmdir(self, name: str, caller: Caller) -> None:
+        """Remove a directory. Raises `StoreError`."""
+        raise refused("only a session can be removed")
+
+    def listed(self) -> Attributes:
+        return Attributes(self.ino, self.kind | 0o500, 0, 0, attr_timeout=0)
+
+    def no_such_name(self, name: str) -> NoReturn:
+        """Raises `StoreError` ENOENT."""
+        raise StoreError(errno.ENOENT, "no-such-name", f"there is no {printable(name)}")
 
 
-class SessionNode(Node):
-    """A session's directory."""
-
-    __slots__ = ("children", "dead", "identity", "live", "slug", "storing")
-
-    def __init__(self, ino: int, slug: str, identity: tuple[int, int] | None) -> None:
-        super().__init__(ino)
-        self.slug = slug
-        self.identity = identity
-        """Device and inode number of the directory, once it was looked at."""
-        self.children: dict[str, FileNode] = {}
-        self.live: LiveSession | None = None
-        self.storing: Storing | None = None
-        self.dead = False
-        """The directory is gone; the name may be another session's by now."""
-
-
-class FileNode(Node):
-    """A file of a session. The name has another node when the view was superseded (G13)."""
-
-    __slots__ = ("name", "pollers", "rights", "session", "told", "view")
-
-    def __init__(self, ino: int, session: SessionNode, name: str) -> None:
-        super().__init__(ino)
-        self.session = session
-        self.name = name
-        self.view: View | None = None
-        self.told = -1
-        """The size that the kernel knows; -1 if it was never told."""
-        self.rights: Rights | None = None
-        """What was last told of owner and permissions."""
-        self.pollers: set[OpenView] = set()
-        """Open files that are told in poll(2) when it grows."""
-
-    @property
-    def superseded(self) -> bool:
-        """Whether the name shows something else by now."""
-        return self.session.dead or (self.view is not None and self.view.superseded)
-
-
-class HiddenNode(Node):
-    """`.stepfs` and what is in it."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, ino: int, name: str) -> None:
-        super().__init__(ino)
-        self.name = name
-
-
-class LinkNode(Node):
-    """A symlink in `.stepfs/latest`."""
-
-    __slots__ = ("name", "target")
-
-    def __init__(self, ino: int, name: str, target: str) -> None:
-        super().__init__(ino)
-        self.name = name
-        self.target = target
-
-
-class NodeTable:
-    """All nodes by inode number. Numbers are never used twice. Loop-owned."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[int, Node] = {}
-        self._next = ROOT_INO
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-    def number(self) -> int:
-        """A new inode number."""
-        self._next += 1
-        return self._next - 1
-
-    def add(self, node: Node) -> None:
-        """Know a node by its number."""
-        self._nodes[node.ino] = node
-
-    def get(self, ino: int) -> Node | None:
-        """The node of that number."""
-        return self._nodes.get(ino)
-
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
-        self._nodes.pop(node.ino, None)
-
-    @property
-    def lookups(self) -> int:
-        """The sum of all lookup counts: what the kernel still holds."""
-        return sum(node.lookups for node in self._nodes.values())
+def refused(sentence: str) -> StoreError:
+    """What nobody may do here: EPERM."""
+    return StoreError(errno.EPERM, "not-possible", sentence)

@@ -1,7 +1,12 @@
-"""The advice in a session's meta: when it was last written to, and how many messages it holds (G9)."""
+"""The advice in a session's meta: when it was last written to, and how many messages it holds (G9).
+
+Each session's meta is written on its own, in a thread of its share, and its lock is tried, not waited
+for: a lock that somebody holds on one session delays nobody else.
+"""
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -9,79 +14,123 @@ from typing import Final
 import trio
 
 from fusefs.failures import KERNEL, Failures
-from fusefs.session.session import LiveSession
+from fusefs.session.pool import Pool
+from fusefs.session.session import Session
+from fusefs.work import Work
 from storage.errors import StoreError, from_os_error
 from storage.session import meta
 from storage.store import now
 
-QUIET: Final = 0.25
-"""Seconds without another store after which the meta is written."""
-LATEST: Final = 0.8
-"""Seconds after the first store by which it is written in any case, so that it is within one."""
+DEBOUNCE_SECONDS: Final = 0.25
+"""Without another store for so long the meta is written."""
+LATEST_SECONDS: Final = 0.8
+"""After the first store it is written by then in any case, so that it is within one second."""
+RETRY_SECONDS: Final = 0.5
+"""When the lock of a meta that another program has locked is tried again."""
+FINISH_SECONDS: Final = 3.0
+"""How long all the metas together may take at the end."""
 
 
 @dataclass(slots=True)
 class _Pending:
     first: float
-    last: float
+    due: float
     entries: int = 0
     reset: bool = False
 
+    def then(self, later: _Pending) -> _Pending:
+        """Both together."""
+        entries = later.entries if later.reset else self.entries + later.entries
+        return _Pending(self.first, later.due, entries, self.reset or later.reset)
 
-class Counting:
+
+class MetaCounter:
     """Gathers what was stored, and writes it to the metas a moment later. Loop-owned."""
 
-    def __init__(self, failures: Failures) -> None:
+    def __init__(self, pool: Pool, work: Work, failures: Failures) -> None:
+        self._pool = pool
+        self._work = work
         self._failures = failures
-        self._pending: dict[LiveSession, _Pending] = {}
-        self._woken = trio.Event()
+        self._pending: dict[Session, _Pending] = {}
+        """What is to be written; each of them keeps its session open."""
+        self._writing: set[Session] = set()
+        self._changed = trio.lowlevel.ParkingLot()
+        """Left when something was stored, or a write ended."""
 
-    def stored(self, live: LiveSession, entries: int, compacted: bool) -> None:
-        """Entries were stored in a session, or a compaction, after which the count begins anew."""
+    def stored(self, session: Session, entries: int, compacted: bool) -> None:
+        """Entries were stored in an open session, or a compaction, after which the count begins anew."""
         time = trio.current_time()
-        pending = self._pending.get(live)
-        if pending is None:
-            pending = self._pending[live] = _Pending(time, time)
-            live.users += 1
-        pending.last = time
-        pending.reset |= compacted
-        pending.entries = entries if compacted else pending.entries + entries
-        self._woken.set()
+        self._add(session, _Pending(time, time + DEBOUNCE_SECONDS, entries, compacted))
 
     async def run(self) -> None:
         """Write what is due, until cancelled; asleep while there is nothing."""
-        while True:
-            while not self._pending:
-                self._woken = trio.Event()
-                await self._woken.wait()
-            due = min(map(_due, self._pending.values()))
-            await trio.sleep_until(due)
-            for live in [s for s, p in self._pending.items() if _due(p) <= trio.current_time()]:
-                await self._write(live)
+        async with trio.open_nursery() as nursery:
+            while True:
+                due = [p.due for s, p in self._pending.items() if s not in self._writing]
+                with trio.move_on_at(min(due, default=float("inf"))):
+                    await self._changed.park()
+                for session in self._startable(trio.current_time()):
+                    nursery.start_soon(self._write, session, False)
 
     async def finish(self) -> None:
-        """Write everything now."""
-        for live in list(self._pending):
-            await self._write(live)
+        """Write everything now: each meta is tried once, all together for a bounded time."""
+        left: set[Session] = set()
+        with trio.move_on_after(FINISH_SECONDS) as limit:
+            while self._writing:
+                await self._changed.park()
+            async with trio.open_nursery() as nursery:
+                left.update(self._startable(float("inf")))
+                for session in left:
+                    nursery.start_soon(self._write, session, True)
+        if limit.cancelled_caught:
+            for session in left or self._writing:
+                sentence = "the meta could not be written in time"
+                late = StoreError(errno.ETIMEDOUT, "not-counted", sentence)
+                self._failures.record(session.slug, "meta.json", "count", late, KERNEL)
 
-    async def _write(self, live: LiveSession) -> None:
-        pending = self._pending.pop(live, None)
-        if pending is None:
-            return  # `run` and `finish` both came to it
+    def _add(self, session: Session, new: _Pending) -> None:
+        """Gather `new` after what is pending; what is pending keeps its session open."""
+        before = self._pending.get(session)
+        if before is None:
+            self._pool.keep(session)
+        else:
+            new = before.then(new)
+            new.due = max(before.due, min(new.due, new.first + LATEST_SECONDS))
+        self._pending[session] = new
+        self._changed.unpark_all()
+
+    def _startable(self, time: float) -> list[Session]:
+        found = [s for s, p in self._pending.items() if p.due <= time and s not in self._writing]
+        self._writing.update(found)
+        return found
+
+    async def _write(self, session: Session, last_try: bool) -> None:
+        pending = self._pending.pop(session)
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
-        work = partial(meta.update, live.fd, change, sync=False)
+        work = partial(meta.update, session.fd, change, sync=False, patience_seconds=0)
         try:
-            if not live.dead:
-                await trio.to_thread.run_sync(work)
+            if not session.gone:
+                await self._work.long(session.slug, work)
         except StoreError as error:
-            self._failures.record(live.slug, "meta.json", "count", error, KERNEL)
+            if error.errno == errno.EBUSY and not last_try:
+                self._again(session, pending)
+            else:
+                self._failures.record(session.slug, "meta.json", "count", error, KERNEL)
         except OSError as error:
-            if not live.dead:
+            if not session.gone:
                 found = from_os_error(error, "write the meta")
-                self._failures.record(live.slug, "meta.json", "count", found, KERNEL)
+                self._failures.record(session.slug, "meta.json", "count", found, KERNEL)
         finally:
-            live.leave()
+            self._writing.discard(session)
+            self._changed.unpark_all()
+            self._pool.release(session)
 
-
-def _due(pending: _Pending) -> float:
-    return min(pending.last + QUIET, pending.first + LATEST)
+    def _again(self, session: Session, pending: _Pending) -> None:
+        """The lock is another's: what was to be written waits with what came meanwhile."""
+        later = self._pending.get(session)
+        if later is None:
+            self._pool.keep(session)
+        else:
+            pending = pending.then(later)
+        pending.due = trio.current_time() + RETRY_SECONDS
+        self._pending[session] = pending

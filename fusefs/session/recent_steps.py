@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -140,21 +140,25 @@ class Lately:
             self._early[number] = True
         return step is not None
 
-    def unsure(self, reader: Reader) -> bool:
-        """Events were missed: look at every remembered step; whether one was displaced.
+    def remembered(self, numbers: Iterable[int] | None = None) -> dict[int, Remembered]:
+        """The remembered steps of these numbers (all, if None), for `look`."""
+        if numbers is None:
+            return dict(self._steps)
+        return {n: step for n in numbers if (step := self._steps.get(n)) is not None}
+
+    def looked(self, gone: Mapping[int, Remembered], replaced: Mapping[int, Remembered]) -> None:
+        """What `look` found: steps that are not there, and those of other contents.
 
         Nobody can tell then who replaced a step, so it counts as displaced: a message that is
         there twice is a lesser harm than one that is lost.
         """
-        for number in list(self._numbers):
-            try:
-                same = reader.read(step_name(number)) == self._steps[number].data
-            except OSError:
+        for number, step in gone.items():
+            if self._steps.get(number) is step:
                 self._drop(number)
-                continue
-            if not same and (step := self._drop(number)) is not None:
+        for number, step in replaced.items():
+            if self._steps.get(number) is step:
+                self._drop(number)
                 self._displaced[number] = step
-        return bool(self._displaced)
 
     def plan(self) -> list[Relocation]:
         """What has to be stored again, and what was stored after it, in order; empties the list."""
@@ -173,6 +177,22 @@ class Lately:
         self._displaced.update(
             {r.number: Remembered(r.data, r.order) for r in relocations if r.displaced}
         )
+
+
+def look(
+    reader: Reader, remembered: Mapping[int, Remembered]
+) -> tuple[dict[int, Remembered], dict[int, Remembered]]:
+    """Look at remembered steps, after events were missed: those that are not there, and those of
+    other contents. It may run in a thread."""
+    gone: dict[int, Remembered] = {}
+    replaced: dict[int, Remembered] = {}
+    for number, step in remembered.items():
+        try:
+            if reader.read(step_name(number)) != step.data:
+                replaced[number] = step
+        except OSError:
+            gone[number] = step
+    return gone, replaced
 
 
 def relocate(

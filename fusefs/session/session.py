@@ -1,263 +1,267 @@
-"""One live session: its views, made to follow what is known of the store.
+"""A session: all that the mount knows of one, kept up to date by what happens in its directory.
 
-Where the history begins, which steps a view shows and whether what it showed is still a prefix of
-what it must show is decided here (G12, G13). `fusefs.session.known` says who may touch what when.
+Concurrency. A session belongs to the loop. Between two awaits a task owns it; what may change across
+an await is said by `touched`, the numbers of the steps that something happened to meanwhile. `lock`
+orders the tasks that bring things up to date, `writing` those that store steps. Threads are given
+copies and touch nothing of it.
+
+A session outlives its being open: `Pool` opens it (descriptor, watch, index) for those who use it and
+closes it when there are many, while the epochs that the kernel knows stay with it.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
+import logging
 import os
-from array import array
-from functools import partial
+from enum import Enum
 from typing import Final
 
-from fusefs.session.known import KnownSession
-from fusefs.views.text_cache import Segment, TextCache
-from fusefs.views.views import Manner, PrefixCheck, View
-from storage.archives import Memory
-from storage.errors import StoreError, from_os_error, printable
+from fusefs.inotify import Change
+from fusefs.session.fresh_steps import FreshSteps
+from fusefs.session.recent_steps import Lately
+from fusefs.session.unsynced import Unsynced
+from fusefs.turn import Turn
+from fusefs.views.epoch import Epoch
+from fusefs.views.formats import View
+from storage.errors import StoreError, printable
+from storage.formats.kinds import Step
+from storage.posix import is_regular
 from storage.session.index import Index
-from storage.session.replay import PASS_STEPS, START, Boundary, backwards, find_boundary, forwards
+from storage.session.meta import NAME as META
+from storage.session.replay import Boundary, Reader
+from storage.session.steps import Claimer, step_name, step_number
 
-PATIENCE: Final = 3
-"""How often a view is made again because steps were changed meanwhile."""
-
-BOUNDARY_ONLY: Final = Manner("compact", lambda _step: None, history=True)
-"""Shows nothing, and so follows where the history begins."""
+log: Final = logging.getLogger(__name__)
 
 
-class LiveSession(KnownSession):
-    """A session that somebody looks at."""
+class Meaning(Enum):
+    """What a change of the directory meant to the session."""
 
-    def __init__(
-        self, slug: str, fd: int, watch: int | None, local: bool, cache: TextCache, memory: Memory
-    ) -> None:
-        super().__init__(slug, fd, watch, local)
-        self.views: dict[str, View] = {}
-        self._cache = cache
-        self._memory = memory
+    NOTHING = "nothing that was not known"
+    GREW = "a step came after all others"
+    CHANGED = "something else is different"
+    DISPLACED = "a step of this mount was renamed over, and is to be stored again"
+    GONE = "the session was deleted or moved away"
 
-    async def refresh(self, manner: Manner, exact: bool = True) -> View:
-        """The view of that manner, showing every step that is in the store now (G12).
 
-        Without `exact` it may be a second behind where no events tell of changes. Raises
-        `StoreError` where the store cannot be read.
-        """
-        view = self.views.get(manner.name)
-        if view is not None and self._is_fresh(view):
-            return view
-        async with self.lock:
-            try:
-                await self._relist(exact)
-                # What comes later need not be shown, or a fast writer would never be caught up with.
-                end = self.index.greatest
-                for patience in itertools.count(PATIENCE, -1):
-                    if await self._settle(self.view(manner), end, patience > 0):
-                        break
-                return self._dated(self.view(manner))
-            except OSError as error:
-                raise from_os_error(error, f"read the steps of {printable(self.slug)}") from error
+class Session:
+    """One session of the store."""
 
-    async def archive(self) -> str | None:
-        """The present archive: that of the last compaction."""
-        return (await self.refresh(BOUNDARY_ONLY)).boundary.archive
+    def __init__(self, slug: str, identity: tuple[int, int] | None = None) -> None:
+        self.slug = slug
+        self.identity = identity
+        """Device and inode number of its directory, once that was looked at."""
+        self.gone = False
+        """It was deleted, or its name is another's by now; this never ends."""
+        self.users = 0
+        """Open files and operations that need it open."""
+        self.epochs: dict[View, Epoch] = {}
+        """The present epoch of each view."""
+        self.lock = Turn()
+        self.writing = Turn()
+        self.syncing = Turn()
+        self.opening = Turn()
+        self.unsynced = Unsynced()
+        self.recent = Lately()
+        """Steps of this mount that a daemon may still displace."""
+        self.fresh = FreshSteps()
+        """Steps that were just stored, to be shown without reading them again."""
+        self.weighed = 0
+        """The steps that `Pool` counts for it."""
+        self.fd = -1
+        self.opened(-1, near=False)
 
-    async def text(self, view: View, segment: Segment) -> bytes:
-        """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
-        text = self._cache.text(view, segment)
-        if text is None:
-            odd = dict(self.index.odd)
-            text = await self._run(len(segment.shown), partial(self._render, view, segment, odd))
-            if segment.text is not None:
-                return segment.text
-            if not segment.is_text(text):
-                view.suspect = True
-                sentence = "a step changed while it was read: open the file again"
-                raise StoreError(errno.EIO, "changed-underneath", sentence)
-            self._cache.keep(view, segment, text)
-        return text
+    def opened(self, fd: int, *, near: bool) -> None:
+        """Its directory is open as `fd`; what is known of its contents begins anew."""
+        self.fd = fd
+        self.watch: int | None = None
+        """Tells of every change; None where nothing does."""
+        self.reader = Reader(fd)
+        self.claimer = Claimer(fd, unnamed=near)
+        self.index = Index()
+        self.boundaries: dict[int | None, Boundary] = {}
+        """Where the history begins, of all steps (None) and of those up to a cut, where known."""
+        self.verified = False
+        """It is the session of its name, and nothing has happened since that could change that."""
+        self.stale = True
+        """The index has to be made again."""
+        self.listed_at = 0.0
+        self.losses = 0
+        """How often changes were missed."""
+        self.backlog: list[Change] | None = None
+        """What happened while the directory was being listed."""
+        self.touched: set[int] = set()
+        self.warned: set[str] = set()
+        for epoch in self.epochs.values():
+            epoch.doubt()
 
-    def unpin(self, view: View) -> None:
-        """An open file does not need the view any more."""
-        view.opens -= 1
-        if view.pinned:
-            return
-        if view.superseded or self.dead:
-            self._cache.drop(view)
-        else:
-            self._cache.unpinned(view)
+    def closed(self) -> None:
+        """Its directory is not open any more: the text of its epochs has gone from memory."""
+        self.fd, self.watch = -1, None
+        self.index, self.boundaries = Index(), {}
+        self.fresh.clear()
+        self.unsynced.close()
 
-    async def pin(self, view: View) -> None:
-        """Make sure that the text of an open view is held, whatever becomes of the store (G13)."""
-        lost = self._cache.lost
-        if view.held_as_of != lost:
-            for segment in view.segments:
-                if not segment.held:
-                    await self.text(view, segment)
-            view.held_as_of = lost
+    @property
+    def is_open(self) -> bool:
+        """Whether its directory is held open."""
+        return self.fd >= 0
 
-    def view(self, manner: Manner) -> View:
-        """The present view of that manner, which may not be built yet."""
-        if manner.name not in self.views:
-            self.views[manner.name] = View(manner, self._cache)
-        return self.views[manner.name]
-
-    def _is_fresh(self, view: View) -> bool:
-        return (
-            view.built
-            and not view.suspect
-            and not self._stale
-            and self.watch is not None
-            and view.last >= self.index.greatest
-            and self._begins_right(view)
+    @property
+    def busy(self) -> bool:
+        """Whether somebody uses it just now."""
+        return bool(self.users) or any(
+            turn.locked() for turn in (self.lock, self.writing, self.syncing, self.opening)
         )
 
-    def _begins_right(self, view: View) -> bool:
-        if not view.manner.history:
-            return True
-        return view.boundary == self.boundary and view.lead == self._lead(view.manner)
+    def end(self, view: View) -> int:
+        """The number of the last step that a view must show."""
+        if view.cut is None or view.cut >= self.index.greatest:
+            return self.index.greatest
+        before = self.index.before(view.cut + 1, 1)
+        return before[-1] if before else 0
 
-    def _lead(self, manner: Manner) -> bytes:
-        if manner.lead is None or self.boundary is None or self.boundary.archive is None:
-            return b""
-        return manner.lead(self.boundary.archive, self._memory.text(self.boundary.archive))
+    def apply(self, change: Change) -> Meaning:
+        """Take in what happened in the directory; what that meant."""
+        if change.gone:
+            self.gone, self.verified = True, False
+            return Meaning.GONE
+        if change.name == META:
+            self.verified = False
+        if self.backlog is not None:
+            self.backlog.append(change)
+            return Meaning.CHANGED
+        return self._take(change)
 
-    async def _settle(self, view: View, end: int, patient: bool) -> bool:
-        """One step towards a view that shows the steps up to `end`; whether it is there.
+    def missed(self) -> None:
+        """Changes were missed: list again, and compare every epoch, before anything is shown."""
+        self.stale, self.verified = True, False
+        self.losses += 1
+        self.fresh.clear()
 
-        Where steps are changed faster than they are read it is taken as it was read: each step as
-        it was at some time since.
-        """
-        if view.manner.history and self.boundary is None:
-            if view.built:
-                self.boundary = await self._search()
-            else:
-                await self._build_backwards(view)
-            return False
-        if not view.built:
-            view.begin(self._start(view.manner), self._lead(view.manner))
-            view.built = True
-        elif view.suspect or not self._begins_right(view):
-            compared = await self._compare(view, max(end, view.last), patient)
-            return compared and not patient
-        return await self._extend(view, end)
-
-    def _start(self, manner: Manner) -> Boundary:
-        return self.boundary if manner.history and self.boundary is not None else START
-
-    async def _search(self) -> Boundary | None:
-        self._disturbed.clear()
-        index = Index(array("Q", self.index.numbers), dict(self.index.odd))
-        found = await self._run(PASS_STEPS, partial(find_boundary, self.reader, index))
-        self.look()
-        return None if self._touches(found.number, index.greatest) else found
-
-    async def _build_backwards(self, view: View) -> None:
-        """The first look at a history: from the end to the last compaction, keeping the lines."""
-        self._disturbed.clear()
-        top = self.index.greatest
-        end, boundary = top + 1, None
-        view.begin(START, b"")
-        while boundary is None and (numbers := self.index.before(end, PASS_STEPS)):
-            found = await self._pass(backwards, numbers, view.manner.show)
-            if self._touches(found.reached or 0, top):
-                return
-            boundary = found.boundary
-            view.extend_backwards(found.texts)
-            end = numbers[0] if found.reached is None else found.reached
-        self.boundary = boundary or START
-        view.end_backwards(self.boundary, self._lead(view.manner), top)
-        view.built = True
-
-    async def _extend(self, view: View, end: int) -> bool:
-        while numbers := self.index.between((last := view.last) + 1, end, PASS_STEPS):
-            self._disturbed.clear()
-            found = await self._pass(
-                partial(forwards, compactions=view.manner.history), numbers, view.manner.show
-            )
-            if view.suspect or view.last != last or found.reached is None:
-                return False
-            if self._touches(numbers[0], found.reached):
-                return False
-            if found.boundary is not None:
-                self.boundary = found.boundary
-                return False
-            view.extend(found.texts)
-            view.last = found.reached
-        return True
-
-    async def _compare(self, view: View, end: int, patient: bool) -> bool:
-        """Make the view again, and see whether what it showed is a prefix of it (G13).
-
-        Whether that came to an end: not where the history turned out to begin elsewhere, nor for
-        the `patient` where a step was changed meanwhile.
-        """
-        self._disturbed.clear()
-        draft = View(view.manner, self._cache)
-        draft.opens = view.opens
-        check = PrefixCheck(view)
-        draft.begin(self._start(view.manner), self._lead(view.manner))
-        check.feed(draft.lead)
-        while numbers := self.index.between(draft.last + 1, end, PASS_STEPS):
-            found = await self._pass(
-                partial(forwards, compactions=view.manner.history), numbers, view.manner.show
-            )
-            disturbed = patient and self._touches(0, found.reached or 0)
-            if found.reached is None or found.boundary is not None or disturbed:
-                self.boundary = found.boundary or self.boundary
-                self._cache.drop(draft)
-                view.suspect = True
-                return False
-            for text in found.texts:
-                check.feed(text.text)
-            draft.extend(found.texts)
-            draft.last = found.reached
-        draft.built = True
-        if check.passed:
-            view.adopt(draft)
+    def relisted(self, new: Index, stale: bool) -> list[int] | None:
+        """The directory was listed. The steps that are different since the last time, None if that
+        may be any."""
+        old, backlog = self.index, self.backlog or []
+        self.backlog, self.index, self.stale = None, new, stale
+        changed: list[int] | None = None
+        if old.stamps is not None and new.stamps is not None:
+            names = {name for name, _ in old.stamps.items() ^ new.stamps.items()}
+            changed = [number for name in names if (number := step_number(name)) is not None]
+            for number in changed:
+                self.touch(number)
         else:
-            self._supersede(view, draft)
-        self.view(view.manner).suspect = self._touches(0, end)
-        return True
+            self._doubt_everything()
+        for change in backlog:
+            self._take(change)
+        return changed
 
-    def _supersede(self, view: View, successor: View) -> None:
-        # Its text stays while there is room: an open that looked it up just now may still come.
-        view.superseded = True
-        successor.opens = 0
-        self._cache.unpinned(successor)
-        self.views[view.manner.name] = successor
+    def unlisted(self) -> None:
+        """The directory could not be listed."""
+        backlog, self.backlog = self.backlog or [], None
+        for change in backlog:
+            self._take(change)
 
-    def _dated(self, view: View) -> View:
-        number = view.last_shown or view.boundary.number
-        if number == view.dated:
-            return view
-        name = self.index.names(number)[-1] if number else "meta"
-        try:
-            view.mtime_ns = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns
-        except FileNotFoundError:
-            return view
-        view.dated = number
-        return view
+    def stored(self, number: int, step: Step) -> None:
+        """A step was claimed by this mount."""
+        if self.index.add(step_name(number)) is None:
+            return
+        self.touch(number)
+        if self.watch is not None and number not in self.index.odd:
+            self.fresh.add(number, step)
 
-    def _render(self, view: View, segment: Segment, odd: dict[int, list[str]]) -> bytes:
-        if not segment.shown:
-            return view.lead
-        found = forwards(self.reader, segment.shown, odd, view.manner.show, False)
-        return b"".join(part.text for part in found.texts)
-
-    def _touched(self, number: int) -> None:
-        super()._touched(number)
-        for view in self.views.values():
-            if number > view.last or (view.manner.history and number < view.boundary.number):
+    def touch(self, number: int) -> None:
+        """A step came, went or changed."""
+        self.touched.add(number)
+        self.fresh.forget(number)
+        for cut, boundary in list(self.boundaries.items()):
+            if boundary.number == number:
+                del self.boundaries[cut]
+        for view, epoch in self.epochs.items():
+            if number > epoch.last or (view.format.history and number < epoch.boundary.number):
                 continue
-            if number > view.last_shown:
-                view.last = max(number - 1, view.boundary.number)
+            if number > epoch.last_shown:
+                epoch.last = max(number - 1, epoch.boundary.number)
             else:
-                view.suspect = True
+                epoch.doubt()
 
-    def _forget_contents(self) -> None:
-        super()._forget_contents()
-        for view in self.views.values():
-            view.suspect = view.built
+    def touches(self, first: int, last: int) -> bool:
+        """Whether something happened to a step from `first` to `last` since `touched` was cleared."""
+        return any(first <= number <= last for number in self.touched)
+
+    def drop(self, view: View) -> None:
+        """Nobody knows a view any more."""
+        self.epochs.pop(view, None)
+        if all(other.cut != view.cut for other in self.epochs):
+            self.boundaries.pop(view.cut, None)
+
+    def warn(self, name: str, sentence: str) -> None:
+        """A name of a step is skipped; said once."""
+        if name not in self.warned:
+            self.warned.add(name)
+            log.warning("%s/%s is skipped: %s", printable(self.slug), printable(name), sentence)
+
+    def deleted(self) -> StoreError:
+        """What whoever still has it is told when it was deleted underneath (G20)."""
+        sentence = f"the session {printable(self.slug)} was deleted"
+        return StoreError(errno.ENOENT, "session-deleted", sentence)
+
+    def _take(self, change: Change) -> Meaning:
+        number = step_number(change.name)
+        if number is None:
+            return Meaning.CHANGED
+        if change.disappeared:
+            return self._lost(change.name)
+        if change.appeared:
+            return self._appeared(change, number)
+        if not self.index.has(number):
+            return Meaning.NOTHING
+        self.recent.forget(number)
+        self.touch(number)
+        return Meaning.CHANGED
+
+    def _lost(self, name: str) -> Meaning:
+        number = self.index.discard(name)
+        if number is None:
+            return Meaning.NOTHING
+        self.recent.forget(number)
+        self.touch(number)
+        return Meaning.CHANGED
+
+    def _appeared(self, change: Change, number: int) -> Meaning:
+        if change.moved_from is None and self.index.knows(change.name, number):
+            return Meaning.NOTHING  # the CREATE of a step that this mount stored itself
+        if not self._may_be_read(change.name):
+            self.warn(change.name, "it is no regular file")
+            self._lost(change.name)  # the step that it may have replaced is gone
+            return Meaning.CHANGED
+        after_all = number > self.index.greatest
+        known = self.index.add(change.name) is None
+        displaced = False
+        if not known:
+            self.recent.appeared(number)
+        else:
+            displaced = self.recent.replaced(number, change.moved_from or "")
+        self.touch(number)
+        if displaced:
+            return Meaning.DISPLACED
+        return Meaning.GREW if after_all else Meaning.CHANGED
+
+    def _may_be_read(self, name: str) -> bool:
+        try:
+            return is_regular(name, self.fd)
+        except OSError:
+            return True  # reading it will say what is wrong
+
+    def _doubt_everything(self) -> None:
+        self.boundaries.clear()
+        self.fresh.clear()
+        for epoch in self.epochs.values():
+            epoch.doubt()
+
+
+def identity_of(fd: int) -> tuple[int, int]:
+    """What tells the session of an open directory from any other."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino

@@ -1,31 +1,33 @@
-"""The text of views: segments, the memory they share, and what is spooled.
+"""The text of epochs: segments, the memory they share, and what is spooled.
 
 Memory is bounded (G23): text that is not used is let go, to be rendered from the steps again. Text
-that an open file shows is written to an unlinked spool file instead, because the store may lose the
-steps while the file must keep showing them (G13, G20).
+that an open file shows is written to an unlinked spool file first, because the store may lose the
+steps while the file must keep showing them (G13, G20). That takes a thread, so such text is only noted
+as owed to the spool, and `settle` writes it: whoever has brought text in awaits that before going on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from fusefs.turn import Turn
+from fusefs.views.spool import Spool
+from fusefs.work import Work
 from storage.session.replay import Text
 
 SPOOL_FACTOR: Final = 16
-"""Spools of files that nobody has open are kept up to this many times the memory limit."""
+"""Spools of files that nobody has open are kept up to so many times the memory limit."""
 
 log: Final = logging.getLogger(__name__)
 
 
 class Segment:
-    """A stretch of a view's bytes: where it is, which steps it shows, and its text if it is held."""
+    """A stretch of an epoch's bytes: where it is, which steps it shows, and its text if it is held."""
 
     __slots__ = ("digest", "first", "last", "length", "offset", "shown", "spooled_at", "text")
 
@@ -44,10 +46,9 @@ class Segment:
         """Whether the text can be had without the store."""
         return self.text is not None or self.spooled_at is not None
 
-    def is_text(self, text: bytes) -> bool:
-        """Whether `text` is the text of this segment."""
-        digest = hashlib.blake2b(text, digest_size=16).digest()
-        return len(text) == self.length and digest == self.digest.digest()
+    def fingerprint(self) -> bytes:
+        """What tells its text from any other."""
+        return self.digest.digest()
 
     def note(self, text: Text) -> None:
         """Count in the lines that follow; `TextCache.keep` takes the text itself."""
@@ -58,50 +59,13 @@ class Segment:
         self.spooled_at = None
 
 
-class Spool:
-    """An unlinked file that keeps the text of one view."""
-
-    def __init__(self) -> None:
-        self._fd, path = tempfile.mkstemp(prefix="stepfs-", dir=_spool_directory())
-        os.unlink(path)
-        self.size = 0
-
-    def write(self, text: bytes) -> int:
-        """Keep `text`; where it is. Raises `OSError`, such as ENOSPC."""
-        at, view = self.size, memoryview(text)
-        while view:
-            written = os.pwrite(self._fd, view, self.size)
-            view, self.size = view[written:], self.size + written
-        return at
-
-    def read(self, at: int, length: int) -> bytes:
-        """`length` bytes kept at `at`."""
-        return os.pread(self._fd, length, at)
-
-    def close(self) -> None:
-        """Let the text go."""
-        os.close(self._fd)
-
-
-def _spooled(holder: Holder, segment: Segment) -> bool:
-    """Spool the text of a segment; where that fails it has to stay in memory."""
-    assert segment.text is not None
-    try:
-        holder.spool = holder.spool or Spool()
-        segment.spooled_at = holder.spool.write(segment.text)
-    except OSError as error:
-        log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
-        return False
-    return True
-
-
-def _spool_directory() -> str | None:
-    # /tmp is often memory, which the spool is there to spare.
-    return None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
+def fingerprint(text: bytes) -> bytes:
+    """As `Segment.fingerprint`, of any text."""
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 class Holder(Protocol):
-    """Who owns segments: a view."""
+    """Who owns segments: an epoch."""
 
     segments: list[Segment]
     spool: Spool | None
@@ -112,17 +76,23 @@ class Holder(Protocol):
 
 
 class TextCache:
-    """Which segments are in memory, least recently used first; loop-owned, nothing in it waits."""
+    """Which segments are in memory, least recently used first. Loop-owned."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        """Bytes of text that may be in memory, but for what is owed to spools."""
         self.bytes = 0
         self.lost = 0
         """Grows whenever text is let go that only the store has then."""
         self.hits = 0
         self.misses = 0
         self._held: OrderedDict[Segment, Holder] = OrderedDict()
+        self._owed: dict[Segment, Holder] = {}
+        """Text over the limit that must be spooled before it may go."""
         self._spooled: OrderedDict[Holder, None] = OrderedDict()
+        self._spooling = Turn()
+        self._work = Work(near=True)
+        """Spools are on this machine, and never wait for the store."""
 
     def keep(self, holder: Holder, segment: Segment, text: bytes) -> None:
         """Hold `text` as the text of `segment`, making room for it."""
@@ -132,7 +102,15 @@ class TextCache:
         self._held.move_to_end(segment)
         self._make_room(segment)
 
-    def text(self, holder: Holder, segment: Segment) -> bytes | None:
+    async def settle(self) -> None:
+        """Spool what is owed, so that memory is within its limit again."""
+        while self._owed and self.bytes > self.limit:
+            async with self._spooling:
+                if self._owed:
+                    segment = next(iter(self._owed))
+                    await self._spool(self._owed.pop(segment), segment)
+
+    async def text(self, holder: Holder, segment: Segment) -> bytes | None:
         """The text of `segment` if it is in memory or spooled."""
         if segment.text is not None:
             self.hits += 1
@@ -140,24 +118,29 @@ class TextCache:
                 self._held.move_to_end(segment)
             return segment.text
         self.misses += 1
-        if segment.spooled_at is not None and holder.spool is not None:
-            text = holder.spool.read(segment.spooled_at, segment.length)
+        at, length, spool = segment.spooled_at, segment.length, holder.spool
+        if at is None or spool is None:
+            return None
+        with spool:
+            text = await self._work.long(spool, spool.read, at, length)
+        if segment.spooled_at == at and segment.length == length:
             self.keep(holder, segment, text)
-            return text
-        return None
+        return text
 
     def drop(self, holder: Holder, segments: Sequence[Segment] | None = None) -> None:
         """Let go of the text of `segments` (all of the holder's, with its spool, if None)."""
         self.lost += 1
         for segment in holder.segments if segments is None else segments:
-            self.bytes -= self._size(segment)
-            self._held.pop(segment, None)
-            segment.text = None
+            self._let_go(segment)
         if segments is None and holder.spool is not None:
             self._close_spool(holder)
 
     def unpinned(self, holder: Holder) -> None:
         """Nobody has the holder's file open any more: its spool may go when room is needed."""
+        for segment in holder.segments:
+            if self._owed.pop(segment, None) is not None:
+                self._let_go(segment)
+                self.lost += 1
         if holder.spool is None:
             return
         self._spooled[holder] = None
@@ -169,22 +152,52 @@ class TextCache:
                 kept -= old.spool.size
                 self._close_spool(old)
 
+    def _let_go(self, segment: Segment) -> None:
+        self.bytes -= self._size(segment)
+        self._held.pop(segment, None)
+        self._owed.pop(segment, None)
+        segment.text = None
+
     def _size(self, segment: Segment) -> int:
-        return len(segment.text) if segment in self._held and segment.text is not None else 0
+        held = segment in self._held or segment in self._owed
+        return len(segment.text) if held and segment.text is not None else 0
 
     def _make_room(self, spared: Segment) -> None:
-        while self.bytes > self.limit and len(self._held) > 1:
+        self._owed.pop(spared, None)
+        over = self.bytes - sum(len(s.text) for s in self._owed if s.text is not None)
+        while over > self.limit and len(self._held) > 1:
             segment, holder = self._held.popitem(last=False)
             if segment is spared:
                 self._held[segment] = holder
                 continue
             assert segment.text is not None
-            if holder.pinned and segment.spooled_at is None and not _spooled(holder, segment):
-                self._held[segment] = holder
-                break
+            over -= len(segment.text)
+            if holder.pinned and segment.spooled_at is None:
+                self._owed[segment] = holder
+                continue
             self.bytes -= len(segment.text)
             segment.text = None
             self.lost += segment.spooled_at is None
+
+    async def _spool(self, holder: Holder, segment: Segment) -> None:
+        """Spool the text of a segment; where that fails it has to stay in memory."""
+        text = segment.text
+        assert text is not None
+        self._held[segment] = holder
+        try:
+            if holder.spool is None:
+                holder.spool = await self._work.long(None, Spool)
+            spool = holder.spool
+            with spool:
+                at = await self._work.long(spool, spool.write, text)
+        except OSError as error:
+            log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
+            self._held.update(self._owed)
+            self._owed.clear()
+            return
+        if segment.text is text and holder.spool is spool:
+            segment.spooled_at = at
+            self._let_go(segment)
 
     def _close_spool(self, holder: Holder) -> None:
         assert holder.spool is not None

@@ -12,6 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from storage.ahead import ahead
@@ -188,8 +189,9 @@ def forwards(
     odd: dict[int, list[str]],
     show: Show,
     compactions: bool,
+    known: Mapping[int, Step] = MappingProxyType({}),
 ) -> Pass:
-    """Read steps upwards, until the pass is full.
+    """Read steps upwards, until the pass is full; those that are `known` need no reading.
 
     With `compactions` a compaction begins the history anew; without, it is shown like any step.
     Raises `OSError` where a step cannot be read, so that no view silently lacks one.
@@ -198,7 +200,7 @@ def forwards(
     read = reader.ahead(name for number in numbers for name in _names(number, odd))
     for number in numbers:
         for name in _names(number, odd):
-            step = _read(read, name, gathering.found)
+            step = known.get(number) or _read(read, name, gathering.found)
             if step is None:
                 continue
             if compactions and step.kind.is_compaction:

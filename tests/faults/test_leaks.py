@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fusefs.session.pool import MOST
+from fusefs.session.pool import OPEN_SESSIONS
 from tests.support.commands import until
 from tests.support.mounted import Mount
 from tests.support.stores import StoreOnDisk, compaction, entry
@@ -134,14 +134,14 @@ def test_what_the_kernel_forgets_is_forgotten_but_of_the_sessions_that_are_live(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
     """A live session keeps the numbers of its inodes (G13), and there are so many of these at most."""
-    for number in range(MOST + 200):
+    for number in range(OPEN_SESSIONS + 200):
         store.session(f"crab_a_{number}", entry("one"))
     at = mount()
     _forget()
     before = _held(at)
-    for number in range(MOST + 200):
+    for number in range(OPEN_SESSIONS + 200):
         assert (at.path / f"crab_a_{number}/history.jsonl").read_bytes()
-    assert _held(at).inodes >= before.inodes + 2 * (MOST + 200)
+    assert _held(at).inodes >= before.inodes + 2 * (OPEN_SESSIONS + 200)
     _forget()
-    until(lambda: _held(at).inodes <= before.inodes + 2 * MOST, 20)
-    assert 0 < _held(at).live <= MOST
+    until(lambda: _held(at).inodes <= before.inodes + 2 * OPEN_SESSIONS, 20)
+    assert 0 < _held(at).live <= OPEN_SESSIONS

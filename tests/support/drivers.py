@@ -27,9 +27,8 @@ import pytest
 import trio
 
 from fusefs import config as options
-from fusefs.daemon.logs import NOTICE
-from fusefs.failures import Caller
-from fusefs.filesystem import Tree
+from fusefs.failures import NOTICE, Caller
+from fusefs.filesystem import FileSystem
 from fusefs.inodes.attributes import Attributes
 from fusefs.inodes.inode import ROOT_INO
 from storage.errors import StoreError
@@ -250,7 +249,7 @@ class TreeDriver(Driver):
     def __init__(self, store: StoreOnDisk, *words: str) -> None:
         super().__init__(store)
         self.kernel = Caches()
-        self.tree = Tree(Store(str(store.path)), options.parse(words), self.kernel)
+        self.filesystem = FileSystem(Store(str(store.path)), options.parse(words), self.kernel)
         self._logged = Logged()
         self._caller = Caller(os.getpid(), os.getuid(), os.getgid())
         self._inodes: dict[int, int] = {}
@@ -270,7 +269,7 @@ class TreeDriver(Driver):
         finally:
             trio.from_thread.run_sync(self._end.set, trio_token=self._token)
             self._thread.join(SECONDS)
-            self.tree.close()
+            self.filesystem.close()
             self._logged.stop()
         assert not self._thread.is_alive()
 
@@ -281,17 +280,17 @@ class TreeDriver(Driver):
         return self._run(self._read, handle, offset, size)
 
     def write(self, handle: int, data: bytes) -> int:
-        return self._run(self.tree.write, handle, data)
+        return self._run(self.filesystem.write, handle, data)
 
     def flush(self, handle: int) -> None:
-        self._run(self.tree.flush, handle)
+        self._run(self.filesystem.flush, handle)
 
     def close(self, handle: int) -> None:
         del self._inodes[handle]
         try:
-            self._run(self.tree.flush, handle)
+            self._run(self.filesystem.flush, handle)
         finally:
-            self._run(self.tree.release, handle)
+            self._run(self.filesystem.release, handle)
 
     def stat(self, path: str) -> Stat:
         return self._run(self._stat, path)
@@ -321,10 +320,10 @@ class TreeDriver(Driver):
         self._token = trio.lowlevel.current_trio_token()
         self._end = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.tree.run)
+            nursery.start_soon(self.filesystem.run)
             self._ready.set()
             await self._end.wait()
-            await self.tree.finish()
+            await self.filesystem.finish()
             nursery.cancel_scope.cancel()
 
     def _run(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -350,7 +349,7 @@ class TreeDriver(Driver):
         ino = ROOT_INO
         for name in filter(None, path.split("/")):
             ino = self.kernel.name(ino, name) or self.kernel.looked_up(
-                ino, name, await self.tree.lookup(ino, name)
+                ino, name, await self.filesystem.lookup(ino, name)
             )
         return ino
 
@@ -358,7 +357,7 @@ class TreeDriver(Driver):
         known = self.kernel.attributes_of(ino)
         if known is None:
             changes = self.kernel.changes[ino]
-            known = await self.tree.getattr(ino)
+            known = await self.filesystem.getattr(ino)
             if changes == self.kernel.changes[ino]:
                 self.kernel.told(known)
         return Stat(known.ino, known.mode, known.size, known.mtime_ns)
@@ -367,7 +366,7 @@ class TreeDriver(Driver):
         async def do(ino: int) -> tuple[int, int]:
             if self.kernel.is_directory(ino):
                 raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
-            opened = await self.tree.open(ino, flags, self._caller)
+            opened = await self.filesystem.open(ino, flags, self._caller)
             self.kernel.opened[opened.handle] = opened.cached
             return opened.handle, ino
 
@@ -380,36 +379,36 @@ class TreeDriver(Driver):
             ino = self._inodes[handle]
             await self._attributes(ino)
             size = min(size, self.kernel.sizes.get(ino, 0) - offset)
-        return bytes(await self.tree.read(handle, offset, size)) if size > 0 else b""
+        return bytes(await self.filesystem.read(handle, offset, size)) if size > 0 else b""
 
     async def _stat(self, path: str) -> Stat:
         return await self._again_if_stale(path, self._attributes)
 
     async def _listdir(self, path: str) -> list[str]:
-        handle = self.tree.opendir(await self._walk(path), self._caller)
+        handle = self.filesystem.opendir(await self._walk(path), self._caller)
         try:
-            await self.tree.prepare(handle, 0)
+            await self.filesystem.prepare(handle, 0)
             names = []
-            for entry in self.tree.entries(handle, 0):
-                if entry.node is not None:
-                    entry.node.lookups += 1
-                    self.kernel.held(entry.node.ino)
+            for entry in self.filesystem.entries(handle, 0):
+                if entry.inode is not None:
+                    entry.inode.lookups += 1
+                    self.kernel.held(entry.inode.ino)
                     names.append(entry.name)
             return names
         finally:
-            self.tree.releasedir(handle)
+            self.filesystem.releasedir(handle)
 
     async def _mkdir(self, path: str) -> None:
         parent, name = await self._parent(path)
-        self.kernel.looked_up(parent, name, await self.tree.mkdir(parent, name, self._caller))
+        self.kernel.looked_up(parent, name, await self.filesystem.mkdir(parent, name, self._caller))
 
     async def _rmdir(self, path: str) -> None:
         parent, name = await self._parent(path)
-        await self.tree.rmdir(parent, name, self._caller)
+        await self.filesystem.rmdir(parent, name, self._caller)
         self.kernel.entry_changed(parent, name)
 
     async def _truncate(self, path: str) -> None:
-        self.kernel.told(await self.tree.setattr(await self._walk(path), self._caller))
+        self.kernel.told(await self.filesystem.setattr(await self._walk(path), self._caller))
 
     async def _parent(self, path: str) -> tuple[int, str]:
         directory, _, name = path.rpartition("/")
@@ -417,8 +416,8 @@ class TreeDriver(Driver):
 
     async def _forget_everything(self) -> None:
         for ino, lookups in self.kernel.forget_all():
-            self.tree.forget(ino, lookups)
-        assert self.tree.nodes.lookups == 0
+            self.filesystem.forget(ino, lookups)
+        assert self.filesystem.table.lookups == 0
 
 
 class Caches:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fusefs.daemon import logs
-from fusefs.daemon.logs import NOTICE, REFUSED, JournalLines, JsonLines, RefusalLimit, TextLines
+from fusefs.daemon.logs import REFUSED, JournalLines, JsonLines, RefusalLimit, TextLines
+from fusefs.failures import NOTICE
 
 PROJECT = Path(__file__).parents[3]
 
@@ -140,7 +141,7 @@ def test_priorities_only_where_stderr_is_the_journal() -> None:
 def test_quiet_levels_are_left_out() -> None:
     code = (
         "logs.configure(LogSettings(level='notice'), background=False)\n"
-        "logging.info('quiet'); logging.log(logs.NOTICE, 'heard')\n"
+        "logging.info('quiet'); logging.log(25, 'heard')\n"
     )
     _, stderr = logging_process(code).communicate(timeout=30)
     assert stderr == b"stepfs: notice: heard\n"

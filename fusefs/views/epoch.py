@@ -1,67 +1,81 @@
-"""Views: the files that show a session's steps as text that only ever grows (G13)."""
+"""An epoch: the bytes of one inode of a view, which only ever grow (G13).
+
+The states of an epoch, and what leads from one to the next:
+
+               built                 a step that it shows may have changed
+     EMPTY ------------> CURRENT --------------------------------------------> SUSPECT
+                            ^  |                                                |   |
+                            |  +----> SUPERSEDED <------------------------------+   |
+                            |          made again, and what it showed is no prefix  |
+                            +-------------------------------------------------------+
+                                       made again, and what it showed is a prefix
+
+A superseded epoch never changes again. It keeps what it showed for those who have it open, while the
+name of the view leads to its successor.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Final, Protocol
 
-from fusefs.views.text_cache import Segment, Spool, TextCache
-from storage.formats.kinds import Kind, Step
-from storage.render import jsonl as lines
-from storage.render import markdown
+from fusefs.views.formats import View
+from fusefs.views.spool import Spool
+from fusefs.views.text_cache import Segment, TextCache, fingerprint
 from storage.session.replay import START, TEXT_BYTES, Boundary, Text
 
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a kind of view makes text of steps."""
-
-    name: str
-    show: Callable[[Step], bytes | None]
-    history: bool
-    """Whether it begins after the last compaction; else it shows every step from the first."""
-    lead: Callable[[str, str | None], bytes] | None = None
-    """How it begins after a compaction, given the archive's name and its text if known."""
+NO_LEAD: Final = fingerprint(b"")
 
 
-def _entry(show: Callable[[Step], bytes]) -> Callable[[Step], bytes | None]:
-    return lambda step: show(step) if step.kind is Kind.ENTRY else None
+class State(Enum):
+    """What an epoch's bytes are worth."""
+
+    EMPTY = "empty"
+    CURRENT = "current"
+    SUSPECT = "suspect"
+    SUPERSEDED = "superseded"
 
 
-HISTORY: Final = Manner("history.jsonl", _entry(lambda s: lines.log_line(s.data)), history=True)
-MESSAGES: Final = Manner("messages.jsonl", _entry(lines.message_line), True, lines.archive_line)
-MARKDOWN: Final = Manner("history.md", _entry(markdown.entry), True, markdown.archive)
-LOG: Final = Manner("log.jsonl", lambda s: lines.log_line(s.data), history=False)
+class Follower(Protocol):
+    """Somebody who is told when an epoch grows or is superseded."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether they wait to be told."""
+
+    def grown(self) -> None:
+        """It did."""
 
 
-class View:
+class Epoch:
     """The bytes of one inode of one view, as segments.
 
-    Loop-owned. It knows what it shows and up to which step; `fusefs.session.session` makes it follow the
-    store.
+    Loop-owned. It knows what it shows and up to which step; `fusefs.session.refresh` makes it follow
+    the store.
     """
 
-    def __init__(self, manner: Manner, cache: TextCache) -> None:
-        self.manner = manner
+    def __init__(self, view: View, cache: TextCache) -> None:
+        self.view = view
+        self.state = State.EMPTY
         self.segments: list[Segment] = []
         self.spool: Spool | None = None
         self.size = 0
         self.boundary: Boundary = START
-        self.lead = b""
+        """Where the history began when it was last made or extended."""
+        self.lead_digest = NO_LEAD
+        self.lead_version: Hashable = None
+        """The version of the archives that the lead was last made from."""
         self.last = 0
         """The number of the last step that was examined."""
         self.mtime_ns = 0
         self.dated = -1
-        """The number of the step that `mtime_ns` is of."""
-        self.built = False
-        self.suspect = False
-        """Something it shows may have changed: it must be compared before it is shown again."""
-        self.superseded = False
+        """The step whose modification time `mtime_ns` is."""
         self.opens = 0
+        """Open files that show it."""
+        self.followers: set[Follower] = set()
         self.held_as_of = -1
         """What `TextCache.lost` was when the text of all segments was last known to be held."""
         self._cache = cache
@@ -76,6 +90,26 @@ class View:
     def last_shown(self) -> int:
         """The number of the last step that is shown, 0 if none is."""
         return next((s.shown[-1] for s in reversed(self.segments) if s.shown), 0)
+
+    @property
+    def built(self) -> bool:
+        """Whether it shows anything that may be told of."""
+        return self.state is not State.EMPTY
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the name of the view leads to another epoch by now."""
+        return self.state is State.SUPERSEDED
+
+    def doubt(self) -> None:
+        """Something that it shows may have changed: it must be compared before it is shown again."""
+        if self.state is State.CURRENT:
+            self.state = State.SUSPECT
+
+    def tell(self) -> None:
+        """Tell those who follow it that it grew or was superseded."""
+        for follower in list(self.followers):
+            follower.grown()
 
     def extend(self, texts: Iterable[Text]) -> None:
         """Append lines."""
@@ -92,8 +126,8 @@ class View:
                 self._cache.keep(self, segment, text.text)
             self.size += len(text.text)
 
-    def adopt(self, other: View) -> None:
-        """Show what `other` shows, whose bytes begin with this view's."""
+    def adopt(self, other: Epoch) -> None:
+        """Show what `other` shows, whose bytes begin with this epoch's."""
         self._cache.drop(self)
         for segment in other.segments:
             text = segment.text
@@ -101,27 +135,30 @@ class View:
             if text is not None:
                 self._cache.keep(self, segment, text)
         self.segments, self._offsets, self.size = other.segments, other._offsets, other.size
-        self.boundary, self.lead, self.last = other.boundary, other.lead, other.last
+        self.boundary, self.last = other.boundary, other.last
+        self.lead_digest, self.lead_version = other.lead_digest, other.lead_version
         self.spool, other.spool = other.spool, None
         self.dated = -1
+        self.state = State.CURRENT
 
-    def begin(self, boundary: Boundary, lead: bytes) -> None:
-        """Start empty, after `boundary`, with the text that leads the view."""
-        self.boundary, self.lead, self.last = boundary, lead, boundary.number
+    def begin(self, boundary: Boundary, lead: bytes, version: Hashable) -> None:
+        """Start empty, after `boundary`, with `lead` as of that version of the archives."""
+        self._led(boundary, lead, version)
+        self.last = boundary.number
         self._cache.drop(self)
         self.segments, self._offsets, self.size = [], [], 0
         if lead:
             self.extend([Text(boundary.number, boundary.number, array("Q"), lead)])
 
     def extend_backwards(self, texts: Sequence[Text]) -> None:
-        """Put lines before what is shown; `end_backwards` makes the view readable."""
+        """Put lines before what is shown; `end_backwards` makes it readable."""
         for text in reversed(texts):
             segment = Segment(0, text)
             self.segments.append(segment)
             self._cache.keep(self, segment, text.text)
 
-    def end_backwards(self, boundary: Boundary, lead: bytes, last: int) -> None:
-        """The view is complete: it begins after `boundary` with `lead`."""
+    def end_backwards(self, boundary: Boundary, lead: bytes, version: Hashable, last: int) -> None:
+        """It is complete, up to step `last`: it begins after `boundary` with `lead`."""
         if lead:
             leading = Segment(0, Text(boundary.number, boundary.number, array("Q"), lead))
             self.segments.append(leading)
@@ -131,7 +168,17 @@ class View:
             segment.offset = self.size
             self._offsets.append(segment.offset)
             self.size += segment.length
-        self.boundary, self.lead, self.last = boundary, lead, last
+        self._led(boundary, lead, version)
+        self.last = last
+        self.state = State.CURRENT
+
+    def _led(self, boundary: Boundary, lead: bytes, version: Hashable) -> None:
+        self.boundary, self.lead_version = boundary, version
+        self.lead_digest = fingerprint(lead)
+
+    def leads_with(self, lead: bytes) -> bool:
+        """Whether `lead` is what it begins with."""
+        return fingerprint(lead) == self.lead_digest
 
     def overlapping(self, start: int, end: int) -> Sequence[Segment]:
         """The segments that hold the bytes from `start` to `end`."""
@@ -155,11 +202,11 @@ class View:
 
 
 class PrefixCheck:
-    """Whether a stream of text begins with what a view shows, told by the digests of its segments."""
+    """Whether a stream of text begins with what an epoch shows, by the digests of its segments."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, epoch: Epoch) -> None:
         self.holds = True
-        self._expected = [(segment.length, segment.digest.digest()) for segment in view.segments]
+        self._expected = [(segment.length, segment.digest.digest()) for segment in epoch.segments]
         self._expected.reverse()
         self._buffer = b""
 
@@ -168,14 +215,14 @@ class PrefixCheck:
         self._buffer += text
         while self._expected and len(self._buffer) >= self._expected[-1][0]:
             length, digest = self._expected.pop()
-            self.holds = self.holds and _digest(self._buffer[:length]) == digest
+            self.holds = self.holds and fingerprint(self._buffer[:length]) == digest
             self._buffer = self._buffer[length:]
         if not self._expected:
             self._buffer = b""
 
     @property
     def passed(self) -> bool:
-        """Whether the whole of the view was met, byte for byte."""
+        """Whether the whole of the epoch was met, byte for byte."""
         return self.holds and not self._expected
 
 
@@ -191,7 +238,3 @@ def _runs(numbers: array[int]) -> Iterator[tuple[int, int]]:
                 end += 1
         yield first, numbers[end - 1]
         at = end
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()

@@ -1,0 +1,74 @@
+"""What `status.json` says: how the mount is, in numbers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusefs.config import MountOptions
+from fusefs.failures import Failures
+from fusefs.operations import Operations
+from fusefs.session.pool import Pool
+from fusefs.version import version
+from fusefs.views.text_cache import TextCache
+
+
+class Watching(Protocol):
+    """Who watches the store."""
+
+    @property
+    def works(self) -> bool:
+        """Whether inotify is relied on."""
+
+    @property
+    def watches(self) -> int:
+        """How many directories are watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The parts of a mount that there is something to tell of."""
+
+    store_path: str
+    options: MountOptions
+    cache: TextCache
+    pool: Pool
+    watching: Watching
+    failures: Failures
+    operations: Operations
+    inodes: Sized
+    open_files: Sized
+    began: float = field(default_factory=time.time)
+
+    def document(self) -> Mapping[str, Any]:
+        """The whole of it, as of now."""
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "store": self.store_path,
+            "uptime_seconds": round(time.time() - self.began, 1),
+            "options": {
+                "sync": self.options.sync.value,
+                "line_limit_bytes": self.options.line_limit,
+                "read_only": self.options.read_only,
+            },
+            "cache": {
+                "text_bytes": self.cache.bytes,
+                "limit_bytes": self.cache.limit,
+                "hits": self.cache.hits,
+                "misses": self.cache.misses,
+            },
+            "sessions": {"live": len(self.pool), "watches": self.watching.watches},
+            "inotify": "works" if self.watching.works else "not relied on",
+            "inodes": len(self.inodes),
+            "open_files": len(self.open_files),
+            "failures": self.failures.count,
+            "operations": dict(sorted(self.operations.done.items())),
+            "in_flight": [
+                {"operation": name, "seconds": round(age, 3)}
+                for name, age in self.operations.oldest()
+            ],
+        }

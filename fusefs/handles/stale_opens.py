@@ -1,0 +1,44 @@
+"""Opens that were answered with ESTALE, and the second open that the kernel makes of each.
+
+With a cached name an open reaches an inode whose name shows another by now. It is answered with
+ESTALE, upon which the kernel looks the name up again and opens once more, but only once. What that
+second open reaches was looked up after the caller had asked, so it is exact even if it was superseded
+since, and is opened as if that had happened a moment later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from fusefs.failures import Caller
+from fusefs.session.session import Session
+from fusefs.views.formats import View
+
+SECOND_OPEN_SECONDS: Final = 10.0
+"""Within so long the kernel's second open comes, after a lookup that may have to wait."""
+REMEMBERED_OPENS: Final = 256
+
+
+class StaleOpens:
+    """Which threads were answered ESTALE just now, for which view. Loop-owned."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._answered: OrderedDict[int, tuple[Session, View, float]] = OrderedDict()
+
+    def answered(self, caller: Caller, session: Session, view: View) -> None:
+        """The thread is answered ESTALE."""
+        if caller.pid:  # 0 is anybody outside of the mount's PID namespace
+            self._answered[caller.pid] = (session, view, self._now())
+            if len(self._answered) > REMEMBERED_OPENS:
+                self._answered.popitem(last=False)
+
+    def is_second(self, caller: Caller, session: Session, view: View) -> bool:
+        """Whether this is the second open of one that was answered ESTALE; it is forgotten then."""
+        known = self._answered.pop(caller.pid, None)
+        if known is None or known[:2] != (session, view):
+            return False
+        return self._now() - known[2] < SECOND_OPEN_SECONDS

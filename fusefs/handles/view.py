@@ -1,0 +1,110 @@
+"""An open view: it shows one epoch, as long as it is open, and tells of its growth."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Final
+
+from fusefs.handles.base import REGULAR, OpenFile
+from fusefs.kernel import PollWaiter
+from fusefs.session.pool import Pool
+from fusefs.session.refresh import Means, refresh, text, unpin
+from fusefs.session.session import Session
+from fusefs.views.epoch import Epoch
+from fusefs.views.formats import HISTORY, LOG
+
+POLLABLE: Final = frozenset({HISTORY, LOG})
+"""Formats of which an open file is told when they grow."""
+WAKE_SECONDS: Final = 0.1
+"""Within so long somebody who was woken from poll(2) asks what there is."""
+
+
+class OpenView(OpenFile):
+    """An open view: what its inode shows (G13). The session must be open, and is kept so."""
+
+    cached = True
+
+    def __init__(self, pool: Pool, means: Means, session: Session, epoch: Epoch) -> None:
+        self.session: str = session.slug
+        self.name = epoch.view.format.name
+        self._pool = pool
+        self._means = means
+        self._session = session
+        self._epoch = epoch
+        self._told = 0
+        """The size that whoever polls was last told of."""
+        self._announced_at = 0.0
+        self._waiter: PollWaiter | None = None
+        self._pollable = epoch.view.format in POLLABLE and epoch.view.cut is None
+        pool.keep(session)
+        epoch.opens += 1
+
+    def begin(self) -> None:
+        """The open succeeds: from here on, growth is told."""
+        self._told = self._epoch.size
+        if self._pollable:
+            self._epoch.followers.add(self)
+
+    async def release(self) -> None:
+        self._epoch.followers.discard(self)
+        unpin(self._means, self._session, self._epoch)
+        self._pool.release(self._session)
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        epoch = self._epoch
+        end = min(offset + size, epoch.size)
+        if offset >= end:
+            return b""
+        parts: list[bytes | memoryview] = []
+        for segment in list(epoch.overlapping(offset, end)):
+            at, length = segment.offset, segment.length
+            held = await text(self._means, self._session, epoch, segment)
+            start, stop = max(0, offset - at), min(length, end - at)
+            parts.append(memoryview(held)[start:stop])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def poll(self, waiter: PollWaiter | None) -> int:
+        """POLLPRI once for each growth since this open file was last told (G14).
+
+        One event can be asked for twice: epoll does when a descriptor is added, and again when it is
+        waited for. So somebody who waits is woken first, and told when they ask again, at once: who
+        asks later may be another, because the one who was woken has ended.
+        """
+        if not self._pollable:
+            return REGULAR
+        epoch = self._epoch
+        self._means.events.drain()
+        if not self._replaced:
+            await refresh(self._means, self._session, epoch.view)
+        if self._replaced:
+            return REGULAR | select.EPOLLPRI
+        self._waiter = waiter
+        announced = time.monotonic() - self._announced_at < WAKE_SECONDS
+        if epoch.size > self._told and waiter is not None and not announced:
+            self._announce(waiter)
+            return REGULAR
+        self._announced_at = 0.0
+        if epoch.size <= self._told:
+            return REGULAR
+        self._told = epoch.size
+        return REGULAR | select.EPOLLPRI
+
+    def grown(self) -> None:
+        """The file grew or was replaced: wake who waits."""
+        if self._waiter is not None and (self._replaced or self._epoch.size > self._told):
+            self._announce(self._waiter)
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits in poll(2)."""
+        return self._waiter is not None
+
+    @property
+    def _replaced(self) -> bool:
+        return self._epoch.superseded or self._session.gone
+
+    def _announce(self, waiter: PollWaiter) -> None:
+        self._waiter = None
+        self._announced_at = time.monotonic()
+        waiter.notify()

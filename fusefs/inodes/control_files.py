@@ -1,0 +1,142 @@
+"""The files of a session that are written: `append`, `compact` and `meta.json`."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from fusefs.failures import Caller
+from fusefs.handles.base import OpenFile, OpenText
+from fusefs.handles.control import OpenAppend, OpenCompact
+from fusefs.handles.document import OpenMeta
+from fusefs.inodes.attributes import TIMEOUT_SECONDS, Attributes, Rights
+from fusefs.inodes.inode import Inode
+from fusefs.session.refresh import archive
+from fusefs.session.session import Session
+from storage.errors import from_os_error, printable
+from storage.formats import jsontext
+from storage.session import meta
+
+if TYPE_CHECKING:
+    from fusefs.inodes.session_directory import SessionDirectory
+
+
+class ControlFile(Inode):
+    """A file of a session that takes what is written to it, and reads as what it tells at its open."""
+
+    __slots__ = ("directory",)
+    may_be_set = True
+    timeout_seconds = 0.0
+    """How long the kernel may keep its attributes."""
+
+    def __init__(self, directory: SessionDirectory, name: str) -> None:
+        super().__init__(directory.table, directory, name)
+        self.directory = directory
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        return self.directory.name, self.name
+
+    @property
+    def kept(self) -> bool:
+        return self.directory.children.get(self.name) is self and self.directory.is_open
+
+    async def attributes(self, exact: bool) -> Attributes:
+        services = self.directory.services
+        if self.directory.gone:
+            return Rights(0, 0, 0).attributes(self.ino, self.kind, 0, services.began_ns)
+        directory, about = await self.directory.status()
+        size = 0
+        if exact:
+            async with services.pool.lease(self.directory.session) as session:
+                size = len(await self.text(session))
+        rights, changed_ns = self.rights(directory, about), self.changed_ns(directory, about)
+        return rights.attributes(self.ino, self.kind, size, changed_ns, self.timeout_seconds)
+
+    async def open(self, flags: int, caller: Caller) -> OpenFile:
+        await self.directory.verify()
+        async with self.directory.services.pool.lease(self.directory.session) as session:
+            text = await self.text(session)
+            if flags & os.O_ACCMODE == os.O_RDONLY:
+                return OpenText(text)
+            return self.writable(session, caller, text)
+
+    def forgotten(self) -> None:
+        if self.directory.children.get(self.name) is self:
+            del self.directory.children[self.name]
+
+    def rights(self, directory: os.stat_result, about: os.stat_result) -> Rights:
+        """Who may read and write it, from the session's directory and its meta."""
+        return self.directory.services.rules.control(directory, about)
+
+    def changed_ns(self, directory: os.stat_result, about: os.stat_result) -> int:
+        """When what it tells last changed."""
+        return directory.st_mtime_ns
+
+    @abstractmethod
+    async def text(self, session: Session) -> bytes:
+        """What it reads as now. Raises `StoreError`."""
+
+    @abstractmethod
+    def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
+        """An open file that takes what is written; `text` is what it reads as."""
+
+
+class AppendFile(ControlFile):
+    """`append`: lines become steps; it reads as empty."""
+
+    __slots__ = ()
+    timeout_seconds = TIMEOUT_SECONDS
+
+    async def attributes(self, exact: bool) -> Attributes:
+        return await super().attributes(exact=False)  # nobody opens a session for its size
+
+    def rights(self, directory: os.stat_result, about: os.stat_result) -> Rights:
+        return self.directory.services.rules.append(directory)
+
+    async def text(self, session: Session) -> bytes:
+        return b""
+
+    def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
+        return OpenAppend(self.directory.services.stores, session, caller, text)
+
+
+class CompactFile(ControlFile):
+    """`compact`: a line is an archive's name; it reads as the present one."""
+
+    __slots__ = ()
+
+    async def text(self, session: Session) -> bytes:
+        name = await archive(self.directory.services.means, session)
+        return b"" if name is None else name.encode() + b"\n"
+
+    def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
+        return OpenCompact(self.directory.services.stores, session, caller, text)
+
+
+class MetaFile(ControlFile):
+    """`meta.json`: reads as the meta; an object that is written is merged into it."""
+
+    __slots__ = ()
+
+    def changed_ns(self, directory: os.stat_result, about: os.stat_result) -> int:
+        return about.st_mtime_ns
+
+    async def text(self, session: Session) -> bytes:
+        try:
+            return await self.directory.services.work.small(session.slug, _meta_text, session.fd)
+        except OSError as error:
+            raise from_os_error(error, f"read the meta of {printable(session.slug)}") from error
+
+    def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
+        return OpenMeta(self.directory.services.stores, session, caller, text)
+
+
+def _meta_text(session_fd: int) -> bytes:
+    data = meta.read(session_fd)[0]
+    try:
+        jsontext.parse(data)
+    except jsontext.NotJSON:
+        return data
+    return jsontext.one_line(data) + b"\n"

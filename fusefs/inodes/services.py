@@ -1,0 +1,47 @@
+"""What the inodes of one mount share."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from fusefs.failures import Failures
+from fusefs.handles.control import Stores
+from fusefs.handles.stale_opens import StaleOpens
+from fusefs.inodes.attributes import Rules
+from fusefs.inodes.table import Table
+from fusefs.kernel import Kernel
+from fusefs.session.events import Events
+from fusefs.session.pool import Pool
+from fusefs.session.refresh import Means
+from fusefs.work import Work
+from storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a mount that its inodes work with."""
+
+    store: Store
+    work: Work
+    table: Table
+    pool: Pool
+    means: Means
+    stores: Stores
+    events: Events
+    rules: Rules
+    kernel: Kernel
+    failures: Failures
+    root_at_mount: os.stat_result
+    stale_opens: StaleOpens = field(default_factory=StaleOpens)
+    began_ns: int = field(default_factory=time.time_ns)
+    """When the mount began: the time of what is the mount's own."""
+
+    def known_root(self) -> os.stat_result:
+        """The status of the store's directory, as far as that is known without waiting for it."""
+        return os.fstat(self.store.fd) if self.work.near else self.root_at_mount
+
+    async def root_status(self) -> os.stat_result:
+        """The status of the store's directory. Raises `StoreError`."""
+        return await self.work.small(None, os.fstat, self.store.fd)

@@ -1,0 +1,183 @@
+"""A session's directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from fusefs.inodes.attributes import Attributes
+from fusefs.inodes.control_files import AppendFile, CompactFile, ControlFile, MetaFile
+from fusefs.inodes.inode import Directory, Inode
+from fusefs.inodes.services import Services
+from fusefs.inodes.view_file import ViewFile
+from fusefs.session.session import Session
+from fusefs.views.formats import FORMATS, View
+from storage.errors import StoreError
+
+if TYPE_CHECKING:
+    from fusefs.inodes.root import Root
+
+_VIEWS: Final = {format.name: View(format) for format in FORMATS}
+_CONTROLS: Final[dict[str, type[ControlFile]]] = {
+    "append": AppendFile,
+    "compact": CompactFile,
+    "meta.json": MetaFile,
+}
+FILES: Final = (*_VIEWS, *_CONTROLS)
+
+
+class SessionDirectory(Directory):
+    """A session, as long as the kernel or an open file knows it.
+
+    The views of the session are its own, also those that are found in directories below it: the name of
+    each leads to another inode when what it showed is superseded (G13).
+    """
+
+    __slots__ = ("_identity", "_root", "_session", "children", "services", "views")
+
+    def __init__(self, services: Services, root: Root, slug: str) -> None:
+        super().__init__(services.table, root, slug)
+        self.services = services
+        self.children: dict[str, Inode] = {}
+        """What is in it, but for views."""
+        self.views: dict[View, ViewFile] = {}
+        """The present inode of each view."""
+        self._root = root
+        self._session: Session | None = None
+        self._identity: tuple[int, int] | None = None
+
+    @property
+    def session(self) -> Session:
+        """All that is known of the session; made when it is first needed."""
+        if self._session is None:
+            self._session = Session(self.name, self._identity)
+            self._root.of[self._session] = self
+        return self._session
+
+    @property
+    def gone(self) -> bool:
+        """The session was deleted, or its name is another's by now."""
+        return self._session is not None and self._session.gone
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session is held open."""
+        return self._session is not None and self._session.is_open
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        return self.name, None
+
+    @property
+    def kept(self) -> bool:
+        return bool(self.children or self.views) or self.is_open
+
+    def seen(self, identity: tuple[int, int] | None) -> None:
+        """The name was looked at in the store, or only listed (None)."""
+        if identity is not None:
+            self._identity = identity
+            if self._session is not None:
+                self._session.identity = identity
+
+    def is_session(self, identity: tuple[int, int]) -> bool:
+        """Whether it is the session whose directory that is."""
+        known = self._identity if self._session is None else self._session.identity
+        return known in (None, identity) and not self.gone
+
+    def bury(self) -> None:
+        """The session is gone from the store: its name leads elsewhere, or nowhere."""
+        session = self.session
+        self._root.left(self)
+        self.services.pool.bury(session)
+        self.services.kernel.entry_changed(self._root.ino, self.name)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell those who follow its views that they grew or were replaced."""
+        for file in list(self.views.values()):
+            if file.epoch is not None:
+                file.epoch.tell()
+
+    async def status(self) -> tuple[os.stat_result, os.stat_result]:
+        """What the store says of the directory and of its meta, and that it is still this session.
+
+        Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name up again.
+        """
+        work, store = self.services.work, self.services.store
+        try:
+            found = await work.small(self.name, store.stat_session, self.name)
+        except StoreError as error:
+            if error.errno == errno.ENOENT and not self.gone:
+                self.bury()
+            raise
+        if not self.gone and not self.is_session((found[0].st_dev, found[0].st_ino)):
+            self.bury()
+        if self.gone:
+            raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+        session = self._session
+        if session is not None and self.services.events.root_changed_at is not None:
+            session.verified = session.watch is not None
+        return found
+
+    async def verify(self) -> None:
+        """As `status`, where nothing has told that it is."""
+        if self._session is None or not self._session.verified:
+            await self.status()
+
+    async def attributes(self, exact: bool) -> Attributes:
+        found, _ = await self.status()
+        rights = self.services.rules.directory(found)
+        return rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
+
+    async def lookup(self, name: str) -> Inode:
+        if self.gone:
+            # The kernel still had its name; if that is another session's by now, it looks again.
+            await self.services.work.small(self.name, self.services.store.stat_session, self.name)
+            raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+        return self.child(name) or self.no_such_name(name)
+
+    async def names(self, private: bool) -> Sequence[str]:
+        await self.services.work.small(self.name, self.services.store.stat_session, self.name)
+        return FILES
+
+    def child(self, name: str) -> Inode | None:
+        view = _VIEWS.get(name)
+        if view is not None:
+            return self.view_file(view, self)
+        known = self.children.get(name)
+        if known is None and name in _CONTROLS:
+            known = self.children[name] = _CONTROLS[name](self, name)
+        return known
+
+    def view_file(self, view: View, parent: Directory) -> ViewFile:
+        """The present inode of a view, which is found in `parent`."""
+        file = self.views.get(view)
+        if file is None:
+            file = self.views[view] = ViewFile(self, parent, view)
+        return file
+
+    def settle(self) -> None:
+        """Give the names of views that were superseded to new inodes (G13)."""
+        if self._session is None:
+            return
+        for view, epoch in list(self._session.epochs.items()):
+            file = self.views.get(view)
+            if file is None or file.epoch is epoch or file.epoch is None:
+                continue
+            successor = self.views[view] = ViewFile(self, file.directory, view)
+            successor.epoch = epoch
+            self.services.kernel.entry_changed(file.directory.ino, file.name)
+            file.epoch.tell()
+            self.table.reap(file)  # one that the kernel never knew it never forgets
+
+    def reap(self) -> None:
+        """The session is not open any more: let go of the files that nobody knows, and of itself."""
+        for inode in [*self.views.values(), *self.children.values(), self]:
+            self.table.reap(inode)
+
+    def forgotten(self) -> None:
+        self._root.left(self)
+        if self._session is not None:
+            del self._root.of[self._session]

@@ -1,0 +1,189 @@
+"""The file of a view."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from fusefs.failures import Caller
+from fusefs.handles.base import OpenFile
+from fusefs.handles.view import OpenView
+from fusefs.inodes.attributes import Attributes, Rights
+from fusefs.inodes.inode import Directory, Inode
+from fusefs.session.refresh import pin, present, refresh
+from fusefs.session.session import Session
+from fusefs.views.epoch import Epoch
+from fusefs.views.formats import View
+from storage.errors import StoreError
+
+if TYPE_CHECKING:
+    from fusefs.inodes.session_directory import SessionDirectory
+
+NEVER: Final = -1
+_HOW_TO_WRITE: Final = "what is read here is written through append and compact"
+
+
+class ViewFile(Inode):
+    """One inode of a view: it shows one epoch, from when somebody first looks at it."""
+
+    __slots__ = ("directory", "epoch", "rights", "session_directory", "told", "view")
+
+    def __init__(self, owner: SessionDirectory, directory: Directory, view: View) -> None:
+        super().__init__(owner.table, directory, view.format.name)
+        self.session_directory = owner
+        self.directory = directory
+        """Where its name is found."""
+        self.view = view
+        self.epoch: Epoch | None = None
+        self.told = NEVER
+        """The size that the kernel knows; `NEVER` if it was never told."""
+        self.rights = Rights(0, 0, 0)
+        """What was last told of owner and permissions."""
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        return self.session_directory.name, self.name
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the name shows something else by now."""
+        epoch = self.epoch
+        return self.session_directory.gone or (epoch is not None and epoch.superseded)
+
+    @property
+    def kept(self) -> bool:
+        if self.epoch is not None and self.epoch.pinned:
+            return True
+        present = self.session_directory.views.get(self.view) is self
+        # The name keeps its number as long as what it showed is known (G13).
+        return present and self.session_directory.is_open
+
+    @property
+    def successor(self) -> Inode:
+        if not self.superseded:
+            return self
+        self.session_directory.settle()
+        return self.session_directory.views.get(self.view, self)
+
+    @property
+    def _session(self) -> Session:
+        return self.session_directory.session
+
+    def listed(self) -> Attributes:
+        found = super().listed()
+        found.size = max(self.told, 0)
+        return found
+
+    async def attributes(self, exact: bool) -> Attributes:
+        """Without `exact` a view that nobody looked at yet has no size."""
+        if self.session_directory.gone:
+            return self._last_known()
+        try:
+            _, meta = await self.session_directory.status()
+        except StoreError:
+            if self.epoch is not None and self.epoch.pinned:
+                return self._last_known()  # fstat of an open file
+            raise
+        services = self.session_directory.services
+        self.rights = services.rules.view(meta)
+        if not exact and (self.epoch is None or not self.epoch.built):
+            return self.rights.attributes(self.ino, self.kind, max(self.told, 0), 0, timeout=0)
+        if not self.superseded:
+            async with services.pool.lease(self._session) as session:
+                if self.epoch is None:
+                    self.epoch = present(services.means, session, self.view)
+                await refresh(services.means, session, self.view, exact=False)
+                self.session_directory.settle()
+                await self.grow()
+        return self._last_known()
+
+    async def grow(self) -> None:
+        """Have the kernel know how far it has grown since it was told, and so make that its size.
+
+        The kernel throws an answer to a stat away if it was told of a change meanwhile, and reads
+        up to the size it had before. So no answer holds a size that the kernel does not know yet.
+        """
+        assert self.epoch is not None
+        size = self.epoch.size
+        if NEVER < self.told < size:
+            await self.session_directory.services.kernel.grown(self.ino, size)
+        self.told = max(self.told, size)
+
+    async def publish(self, session: Session) -> None:
+        """Bring what the kernel knows of it up to date, and tell those who follow it (G12, G14)."""
+        epoch = self.epoch
+        if epoch is None or not epoch.built:
+            return
+        await refresh(self.session_directory.services.means, session, self.view)
+        self.session_directory.settle()
+        if self.told > NEVER and not self.superseded:
+            await self.grow()
+        epoch.tell()
+
+    async def open(self, flags: int, caller: Caller) -> OpenFile:
+        """An open file that shows every step that is in the store now (G12)."""
+        services = self.session_directory.services
+        await self.session_directory.verify()
+        # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
+        async with services.pool.lease(self._session) as session:
+            second = services.stale_opens.is_second(caller, session, self.view)
+            if self.epoch is None or not self.epoch.superseded:
+                self.epoch = present(services.means, session, self.view)
+            opened = OpenView(services.pool, services.means, session, self.epoch)
+            try:
+                await self._bring_up_to_date(session, self.epoch, second)
+            except BaseException as error:
+                await opened.release()
+                if isinstance(error, StoreError) and error.errno == errno.ESTALE:
+                    services.stale_opens.answered(caller, session, self.view)
+                raise
+            opened.begin()
+            return opened
+
+    async def _bring_up_to_date(self, session: Session, epoch: Epoch, second: bool) -> None:
+        means = self.session_directory.services.means
+        while True:
+            await refresh(means, session, self.view)
+            self.session_directory.settle()
+            if epoch.superseded and not second:
+                raise _stale()
+            try:
+                await pin(means, session, epoch)
+            except StoreError as error:
+                if error.code != "changed-underneath":
+                    raise
+                if epoch.superseded:
+                    raise _stale() from None
+            else:
+                await self.grow()
+                return
+
+    def forgotten(self) -> None:
+        directory = self.session_directory
+        if self.epoch is not None:
+            session = self._session
+            directory.services.means.cache.drop(self.epoch)
+            if session.epochs.get(self.view) is self.epoch:
+                session.drop(self.view)
+        if directory.views.get(self.view) is self:
+            del directory.views[self.view]
+
+    def _last_known(self) -> Attributes:
+        if self.epoch is None:
+            began = self.session_directory.services.began_ns
+            return self.rights.attributes(self.ino, self.kind, 0, began)
+        session = self._session
+        size, mtime_ns = max(self.told, 0), self.epoch.mtime_ns
+        found = self.rights.attributes(self.ino, stat.S_IFREG, size, mtime_ns)
+        if session.is_open and session.watch is None:
+            # What may be a second old here must not get another second older in the kernel (G12).
+            found.attr_timeout = 0
+        return found
+
+
+def _stale() -> StoreError:
+    return StoreError(errno.ESTALE, "superseded", "the name shows another file by now")

@@ -1,0 +1,27 @@
+"""What a session needs of whoever watches the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fusefs.session.session import Session
+
+
+class Events(Protocol):
+    """The events of the store, and the sessions that something happened in. Nothing in it waits."""
+
+    root_changed_at: float | None
+    """When the list of sessions last changed, on trio's clock; None where nothing would tell."""
+
+    def watch(self, session: Session) -> None:
+        """Have `apply` of an open session called with what happens in its directory, if that can be."""
+
+    def unwatch(self, session: Session) -> None:
+        """Do so no longer."""
+
+    def drain(self) -> None:
+        """Have every session take in what happened so far."""
+
+    def mark(self, session: Session) -> None:
+        """Something happened in a session, or is to be done for it, that must be published."""

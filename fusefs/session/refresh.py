@@ -1,0 +1,422 @@
+"""Bringing a session's epochs up to date: the algorithms, as functions over a `Session`.
+
+Where the history begins, which steps a view shows and whether what it showed is still a prefix of
+what it must show is decided here (G12, G13). `fusefs.session.session` says who may touch what when.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import time
+from array import array
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from fusefs.session.events import Events
+from fusefs.session.recent_steps import look
+from fusefs.session.session import Session
+from fusefs.views.epoch import Epoch, PrefixCheck, State
+from fusefs.views.formats import BOUNDARY, View
+from fusefs.views.text_cache import Segment, TextCache, fingerprint
+from fusefs.work import Work
+from storage.archives import Memory
+from storage.errors import StoreError, from_os_error, printable
+from storage.session.index import Index, scan
+from storage.session.replay import (
+    PASS_STEPS,
+    START,
+    Boundary,
+    Pass,
+    backwards,
+    find_boundary,
+    forwards,
+)
+
+PATIENCE: Final = 3
+"""How often an epoch is made again because steps were changed meanwhile."""
+INLINE_STEPS: Final = 16
+"""Passes of at most so many steps are not worth a thread."""
+INLINE_DIRECTORY_BYTES: Final = 1 << 14
+"""Directories of at most so many bytes are listed at once."""
+STAT_LAG_SECONDS: Final = 1.0
+"""How far a stat may be behind where no events tell of changes (G12)."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What refreshing a session takes beside it."""
+
+    work: Work
+    cache: TextCache
+    archives: Memory
+    events: Events
+
+    async def replay(self, session: Session, steps: int, work: partial[T]) -> T:
+        """A pass over so many steps: at once where they are few and near."""
+        run = self.work.small if steps <= INLINE_STEPS else self.work.replay
+        return await run(session.slug, work)
+
+
+async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
+    """The epoch of that view, showing every step that is in the store now (G12).
+
+    Without `exact` it may be a second behind where no events tell of changes. Raises `StoreError`
+    where the store cannot be read.
+    """
+    epoch = session.epochs.get(view)
+    if epoch is not None and await _is_fresh(means, session, epoch):
+        return epoch
+    async with session.lock:
+        try:
+            await _relist(means, session, exact)
+            # What comes later need not be shown, or a fast writer would never be caught up with.
+            end = session.end(view)
+            for patience in itertools.count(PATIENCE, -1):
+                if await _settle(means, session, present(means, session, view), end, patience > 0):
+                    break
+            return await _dated(means, session, present(means, session, view))
+        except OSError as error:
+            raise from_os_error(error, f"read the steps of {printable(session.slug)}") from error
+        finally:
+            await means.cache.settle()
+
+
+def present(means: Means, session: Session, view: View) -> Epoch:
+    """The present epoch of that view, which may be empty yet."""
+    epoch = session.epochs.get(view)
+    if epoch is None:
+        epoch = session.epochs[view] = Epoch(view, means.cache)
+    return epoch
+
+
+async def archive(means: Means, session: Session) -> str | None:
+    """The present archive: that of the last compaction."""
+    return (await refresh(means, session, View(BOUNDARY))).boundary.archive
+
+
+async def ready(means: Means, session: Session) -> None:
+    """Know the steps that are in the store now. Raises `StoreError`."""
+    if session.stale or session.watch is None:
+        async with session.lock:
+            try:
+                await _relist(means, session, exact=True)
+            except OSError as error:
+                raise from_os_error(error, f"list {printable(session.slug)}") from error
+
+
+async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -> bytes:
+    """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
+    held = await means.cache.text(epoch, segment)
+    if held is not None:
+        return held
+    found, right = await _rendered(means, session, epoch, segment)
+    if segment.text is not None:
+        return segment.text
+    if not right:
+        epoch.doubt()
+        sentence = "a step changed while it was read: open the file again"
+        raise StoreError(errno.EIO, "changed-underneath", sentence)
+    means.cache.keep(epoch, segment, found)
+    await means.cache.settle()
+    return found
+
+
+async def pin(means: Means, session: Session, epoch: Epoch) -> None:
+    """Make sure that the text of an open epoch is held, whatever becomes of the store (G13)."""
+    lost = means.cache.lost
+    if epoch.held_as_of != lost:
+        for segment in list(epoch.segments):
+            if not segment.held:
+                await text(means, session, epoch, segment)
+        epoch.held_as_of = lost
+
+
+def unpin(means: Means, session: Session, epoch: Epoch) -> None:
+    """An open file does not need the epoch any more."""
+    epoch.opens -= 1
+    if epoch.pinned:
+        return
+    if epoch.superseded or session.gone:
+        means.cache.drop(epoch)
+    else:
+        means.cache.unpinned(epoch)
+
+
+async def _relist(means: Means, session: Session, exact: bool) -> None:
+    if not session.stale and session.watch is not None:
+        return
+    now, losses = time.monotonic(), session.losses
+    if not session.stale and not exact and now - session.listed_at < STAT_LAG_SECONDS:
+        return
+    session.backlog = []
+    try:
+        directory = await means.work.small(session.slug, os.fstat, session.fd)
+        if directory.st_nlink == 0:
+            session.gone = True
+        run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
+        new = await run(session.slug, scan, session.fd, session.watch is None)
+    except BaseException:
+        session.unlisted()
+        raise
+    for name, sentence in new.strange:
+        session.warn(name, sentence)
+    changed = session.relisted(new, stale=session.losses != losses)
+    session.listed_at = now
+    await _look_at_recent(means, session, changed)
+
+
+async def _look_at_recent(means: Means, session: Session, changed: Sequence[int] | None) -> None:
+    """Look at the steps of this mount that a daemon may have displaced without our being told."""
+    remembered = session.recent.remembered(changed)
+    if remembered:
+        work = partial(look, session.reader, remembered)
+        gone, replaced = await means.replay(session, len(remembered), work)
+        session.recent.looked(gone, replaced)
+    if session.recent.displaced:
+        means.events.mark(session)
+
+
+async def _is_fresh(means: Means, session: Session, epoch: Epoch) -> bool:
+    return (
+        epoch.state is State.CURRENT
+        and not session.stale
+        and session.watch is not None
+        and epoch.last >= session.end(epoch.view)
+        and await _begins_right(means, session, epoch)
+    )
+
+
+async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
+    view = epoch.view
+    if not view.format.history:
+        return True
+    if epoch.boundary != session.boundaries.get(view.cut):
+        return False
+    version = await _version(means, session, view)
+    if version == epoch.lead_version:
+        return True
+    if not epoch.leads_with((await _lead(means, session, view))[0]):
+        return False
+    epoch.lead_version = version
+    return True
+
+
+async def _version(means: Means, session: Session, view: View) -> Hashable:
+    """What tells whether the lead of a view may be another by now."""
+    boundary = session.boundaries.get(view.cut)
+    if view.format.lead is None or boundary is None or boundary.archive is None:
+        return None
+    return await means.work.small(session.slug, means.archives.version, boundary.archive)
+
+
+async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
+    """The text that a view begins with, and the version of the archives that it was made from."""
+    boundary = session.boundaries.get(view.cut)
+    if view.format.lead is None or boundary is None or boundary.archive is None:
+        return b"", None
+    version = await _version(means, session, view)
+    make, name = view.format.lead, boundary.archive
+
+    def render() -> bytes:
+        return make(name, means.archives.text(name))
+
+    return await means.work.long(session.slug, render), version
+
+
+async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
+    """One step towards an epoch that shows the steps up to `end`; whether it is there.
+
+    Where steps are changed faster than they are read it is taken as it was read: each step as
+    it was at some time since.
+    """
+    view = epoch.view
+    if view.format.history and view.cut not in session.boundaries:
+        if epoch.built:
+            await _search(means, session, view)
+        else:
+            await _build_backwards(means, session, epoch)
+        return False
+    if not epoch.built:
+        start = _start(session, view)
+        lead, version = await _lead(means, session, view)
+        if start is None or start != _start(session, view):
+            return False
+        epoch.begin(start, lead, version)
+        epoch.state = State.CURRENT
+    elif epoch.state is State.SUSPECT or not await _begins_right(means, session, epoch):
+        compared = await _compare(means, session, epoch, max(end, epoch.last), patient)
+        return compared and not patient
+    return await _extend(means, session, epoch, end)
+
+
+def _start(session: Session, view: View) -> Boundary | None:
+    """Where a view begins; None while that is not known."""
+    return session.boundaries.get(view.cut) if view.format.history else START
+
+
+async def _search(means: Means, session: Session, view: View) -> None:
+    session.touched.clear()
+    index = Index(array("Q", session.index.numbers), dict(session.index.odd))
+    below = None if view.cut is None else view.cut + 1
+    work = partial(find_boundary, session.reader, index, below)
+    found = await means.replay(session, len(index.numbers), work)
+    means.events.drain()
+    if not session.touches(found.number, index.greatest):
+        session.boundaries[view.cut] = found
+
+
+async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
+    """The first look at a history: from the end to the last compaction, keeping the lines."""
+    session.touched.clear()
+    view = epoch.view
+    top = session.end(view)
+    end, boundary = top + 1, None
+    epoch.begin(START, b"", None)
+    while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
+        work = partial(
+            backwards, session.reader, numbers, dict(session.index.odd), view.format.show
+        )
+        found = _noted(means, session, await means.replay(session, len(numbers), work))
+        if session.touches(found.reached or 0, top):
+            return
+        boundary = found.boundary
+        epoch.extend_backwards(found.texts)
+        end = numbers[0] if found.reached is None else found.reached
+        await means.cache.settle()
+    session.boundaries[view.cut] = boundary or START
+    lead, version = await _lead(means, session, view)
+    if view.cut in session.boundaries and not session.touches(end, top):
+        epoch.end_backwards(boundary or START, lead, version, top)
+
+
+async def _forwards(means: Means, session: Session, view: View, numbers: Sequence[int]) -> Pass:
+    """One pass upwards; steps that this mount has just stored need no reading."""
+    known = {n: step for n in numbers if (step := session.fresh.steps.get(n)) is not None}
+    work = partial(
+        forwards,
+        session.reader,
+        numbers,
+        dict(session.index.odd),
+        view.format.show,
+        compactions=view.format.history,
+        known=known,
+    )
+    return _noted(means, session, await means.replay(session, len(numbers), work))
+
+
+def _noted(means: Means, session: Session, found: Pass) -> Pass:
+    means.events.drain()
+    for name, sentence in found.skipped:
+        session.warn(name, sentence)
+    return found
+
+
+async def _extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
+    view = epoch.view
+    while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
+        session.touched.clear()
+        found = await _forwards(means, session, view, numbers)
+        if epoch.state is not State.CURRENT or epoch.last != last or found.reached is None:
+            return False
+        if session.touches(numbers[0], found.reached):
+            return False
+        if found.boundary is not None:
+            session.boundaries[view.cut] = found.boundary
+            return False
+        epoch.extend(found.texts)
+        epoch.last = found.reached
+        await means.cache.settle()
+    return True
+
+
+async def _compare(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
+    """Make the epoch again, and see whether what it showed is a prefix of it (G13).
+
+    Whether that came to an end: not where the history turned out to begin elsewhere, nor for
+    the `patient` where a step was changed meanwhile.
+    """
+    session.touched.clear()
+    view = epoch.view
+    start = _start(session, view)
+    lead, version = await _lead(means, session, view)
+    if start is None or start != _start(session, view):
+        return False
+    draft = Epoch(view, means.cache)
+    draft.opens = epoch.opens
+    check = PrefixCheck(epoch)
+    draft.begin(start, lead, version)
+    check.feed(lead)
+    while numbers := session.index.between(draft.last + 1, end, PASS_STEPS):
+        found = await _forwards(means, session, view, numbers)
+        disturbed = patient and session.touches(0, found.reached or 0)
+        if found.reached is None or found.boundary is not None or disturbed:
+            if found.boundary is not None:
+                session.boundaries[view.cut] = found.boundary
+            means.cache.drop(draft)
+            epoch.doubt()
+            return False
+        for part in found.texts:
+            check.feed(part.text)
+        draft.extend(found.texts)
+        draft.last = found.reached
+        await means.cache.settle()
+    draft.state = State.CURRENT
+    if check.passed:
+        epoch.adopt(draft)
+    else:
+        _supersede(means, session, epoch, draft)
+    if session.touches(0, end):
+        session.epochs[view].doubt()
+    return True
+
+
+def _supersede(means: Means, session: Session, epoch: Epoch, successor: Epoch) -> None:
+    # Its text stays while there is room: an open that looked it up just now may still come.
+    epoch.state = State.SUPERSEDED
+    successor.opens = 0
+    means.cache.unpinned(successor)
+    session.epochs[epoch.view] = successor
+
+
+async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:
+    number = epoch.last_shown or epoch.boundary.number
+    if number == epoch.dated:
+        return epoch
+    name = session.index.names(number)[-1] if number else "meta"
+    try:
+        found = await means.work.small(session.slug, _status, name, session.fd)
+    except FileNotFoundError:
+        return epoch
+    epoch.mtime_ns = found.st_mtime_ns
+    epoch.dated = number
+    return epoch
+
+
+def _status(name: str, at: int) -> os.stat_result:
+    return os.stat(name, dir_fd=at, follow_symlinks=False)
+
+
+async def _rendered(
+    means: Means, session: Session, epoch: Epoch, segment: Segment
+) -> tuple[bytes, bool]:
+    """The text of a segment as the store has it now, and whether it is what was shown."""
+    view = epoch.view
+    odd, reader, shown = dict(session.index.odd), session.reader, array("Q", segment.shown)
+    digest, length = segment.fingerprint(), segment.length
+    make, name = view.format.lead, epoch.boundary.archive
+
+    def render() -> tuple[bytes, bool]:
+        if shown:
+            found = forwards(reader, shown, odd, view.format.show, False)
+            data = b"".join(part.text for part in found.texts)
+        else:
+            data = b"" if make is None or name is None else make(name, means.archives.text(name))
+        return data, len(data) == length and fingerprint(data) == digest
+
+    return await means.replay(session, len(shown) if shown else PASS_STEPS, partial(render))

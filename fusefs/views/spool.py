@@ -1,0 +1,55 @@
+"""A spool: an unlinked file that keeps the text of one epoch, out of memory and out of the store."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+
+class Spool:
+    """Text kept in a file that nobody else can reach.
+
+    `write` and `read` may run in threads, one `write` at a time; a context of the spool keeps the file
+    until they are done.
+    """
+
+    def __init__(self) -> None:
+        """Raises `OSError`, such as ENOSPC."""
+        self._fd, path = tempfile.mkstemp(prefix="stepfs-", dir=_directory())
+        os.unlink(path)
+        self.size = 0
+        self._users = 0
+        self._closed = False
+
+    def write(self, text: bytes) -> int:
+        """Keep `text`; where it is. Raises `OSError`, such as ENOSPC."""
+        at, view = self.size, memoryview(text)
+        while view:
+            written = os.pwrite(self._fd, view, self.size)
+            view, self.size = view[written:], self.size + written
+        return at
+
+    def read(self, at: int, length: int) -> bytes:
+        """`length` bytes kept at `at`. Raises `OSError`."""
+        return os.pread(self._fd, length, at)
+
+    def __enter__(self) -> Spool:
+        """Use it from a thread: its file stays until the context ends."""
+        self._users += 1
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._users -= 1
+        if self._closed and self._users == 0:
+            os.close(self._fd)
+
+    def close(self) -> None:
+        """Let the text go, as soon as no thread uses it."""
+        self._closed = True
+        if self._users == 0:
+            os.close(self._fd)
+
+
+def _directory() -> str | None:
+    # /tmp is often memory, which the spool is there to spare.
+    return None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
