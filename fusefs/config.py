@@ -63,7 +63,8 @@ class MountOptions:
 
     `uid`, `gid` replace the owners that are shown, `umask` takes bits from the modes shown.
     `memory` is the daemon's memory: None for `memory.db` beside the store if it is there, `"none"`
-    for never, else an absolute path. `cache` and `line_limit` are in bytes (G23, G6).
+    for never, else an absolute path. `cache`, `pending` and `line_limit`
+    are in bytes (G23, G6).
     """
 
     read_only: bool = False
@@ -75,6 +76,7 @@ class MountOptions:
     cache: int = 64 * 2**20
     line_limit: int = 16 * 2**20
     sync: Sync = Sync.CLOSE
+    pending: int = 64 * 2**20
 
 
 def parse(texts: Sequence[str]) -> MountOptions:
@@ -178,6 +180,7 @@ VALUED: dict[str, Callable[[str, str], Any]] = {
     "memory": _memory,
     "cache": _size,
     "line_limit": _size,
+    "pending": _size,
     "sync": _sync,
 }
 EXAMPLES = {
@@ -187,5 +190,6 @@ EXAMPLES = {
     "memory": "/srv/crabtalk/memory.db",
     "cache": "64M",
     "line_limit": "16M",
+    "pending": "64M",
     "sync": "close",
 }

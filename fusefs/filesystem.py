@@ -29,6 +29,7 @@ from fusefs.dotdir.status import Status
 from fusefs.failures import KERNEL, Caller, Failures
 from fusefs.handles.base import OpenFile
 from fusefs.handles.control import Stores
+from fusefs.handles.pending import PendingBudget
 from fusefs.inodes.attributes import Attributes, Rules
 from fusefs.inodes.inode import ROOT_INO, Directory, Inode, refused
 from fusefs.inodes.root import Root
@@ -45,6 +46,7 @@ from fusefs.views.text_cache import TextCache
 from fusefs.work import Work
 from storage.archives import Memory, default_path
 from storage.capabilities import probe
+from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.store import Store
 
@@ -99,7 +101,10 @@ class FileSystem:
         self.work = Work(near=self.capabilities.near)
         self.events = EventQueue(store, self.work.near)
         self._archives = Memory(_memory_path(store, options))
-        means = Means(self.work, TextCache(options.cache), self._archives, self.events)
+        self._documents = Documents()
+        means = Means(
+            self.work, TextCache(options.cache), self._archives, self.events, self._documents
+        )
         self.pool = Pool(store, means)
         self._writer = Writer(means, options.sync)
         self._counter = MetaCounter(self.pool, self.work, self.failures)
@@ -137,6 +142,8 @@ class FileSystem:
             self.failures,
             self.options.line_limit,
             durable,
+            self._documents,
+            PendingBudget(self.options.pending),
         )
         return Services(
             self.store,
@@ -183,6 +190,7 @@ class FileSystem:
 
     def close(self) -> None:
         """Close all that is open; nothing waits."""
+        self._documents.close()
         self.pool.close_all()
         self.events.close()
         self._catalogue.close()

@@ -143,6 +143,8 @@ class Store:
         directory = self.open_session(slug)
         try:
             with _doing(f"delete session {printable(slug)}"):
+                if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
                 if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 os.rename(slug, hidden, src_dir_fd=self.fd, dst_dir_fd=self.fd)

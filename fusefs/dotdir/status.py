@@ -53,6 +53,7 @@ class Status:
             "options": {
                 "sync": self.options.sync.value,
                 "line_limit_bytes": self.options.line_limit,
+                "pending_limit_bytes": self.options.pending,
                 "read_only": self.options.read_only,
             },
             "cache": {

@@ -53,6 +53,9 @@ def handler(
             except OSError as error:
                 log.exception("%s failed", name)
                 raise FUSEError(error.errno or errno.EIO) from None
+            except MemoryError:
+                log.error("%s failed: there is not memory enough", name)  # noqa: TRY400
+                raise FUSEError(errno.ENOMEM) from None
             except Exception:
                 log.exception("%s failed", name)
                 raise FUSEError(errno.EIO) from None

@@ -13,15 +13,18 @@ from typing import Final
 
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile
+from fusefs.handles.pending import PendingBudget
 from fusefs.session.meta_counter import MetaCounter
 from fusefs.session.pool import Pool
 from fusefs.session.session import Session
 from fusefs.session.writer import Writer
 from fusefs.turn import Turn
 from fusefs.work import Work
+from storage.documents.pool import Documents
 from storage.errors import StoreError
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Kind, Step, classify
+from storage.session.replay import LONG_BYTES
 from storage.store import now
 
 INLINE_BYTES: Final = 1 << 14
@@ -63,6 +66,8 @@ class Stores:
     """In bytes; a longer line is refused (G6)."""
     durable: bool
     """Whether a meta is on disk when its close returns (G17)."""
+    documents: Documents
+    pending: PendingBudget
 
 
 class Control(OpenFile):
@@ -87,6 +92,11 @@ class Control(OpenFile):
         self._failures = stores.failures
         self._pool = stores.pool
         self._work = stores.work
+        self._documents = stores.documents
+        self._budget = stores.pending
+        self._counted = 0
+        """The bytes that the budget counts for this open file."""
+        self._user = caller.uid
         self._limit = stores.line_limit
         self._text = text
         """What it read as when it was opened."""
@@ -146,6 +156,7 @@ class Control(OpenFile):
             )
             lost = StoreError(errno.EINVAL, "incomplete-line", sentence)
             self._failures.record(self.session, self.name, "release", lost, self.caller)
+            self._set_pending(b"")
         self._pool.release(self._session)
 
     async def _take(self, data: bytes) -> int:
@@ -158,7 +169,8 @@ class Control(OpenFile):
         if failure is None and len(lines.rest) > self._limit:
             failure = self._too_long()
         if failure is None:
-            self._set_pending(lines.rest)
+            failure = self._try_pending(lines.rest)
+        if failure is None:
             return len(data)
         if failure is refusal and stored == 0:
             self._set_pending(b"")
@@ -171,6 +183,11 @@ class Control(OpenFile):
         if len(self._pending) + len(data) > self._limit:
             self._set_pending(b"")
             raise self._too_long()
+        try:
+            self._count_pending(len(self._pending) + len(data))
+        except StoreError:
+            self._set_pending(b"")
+            raise
         self._pending += data
         self._writes += 1
         return len(data)
@@ -188,7 +205,20 @@ class Control(OpenFile):
         self._set_pending(b"")
         self._ended = True
 
+    def _try_pending(self, data: bytes) -> StoreError | None:
+        try:
+            self._set_pending(data)
+        except StoreError as error:
+            return error
+        return None
+
+    def _count_pending(self, size: int) -> None:
+        self._budget.resize(self._user, self._counted, size)
+        self._counted = size
+
     def _set_pending(self, data: bytes) -> None:
+        if self._counted or data:
+            self._count_pending(len(data))
         self._pending = bytearray(data)
         self._writes = 1 if data else 0
 
@@ -199,7 +229,9 @@ class Control(OpenFile):
     async def _judge_all(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
         if sum(map(len, lines)) <= INLINE_BYTES:
             return self._judged(lines)
-        return await self._work.replay(self._session.slug, self._judged, lines)
+        long = max(map(len, lines)) > LONG_BYTES
+        run = self._work.long if long else self._work.replay
+        return await run(self._session.slug, self._judged, lines)
 
     def _judged(self, lines: Sequence[bytes]) -> tuple[list[Step], StoreError | None]:
         steps: list[Step] = []
@@ -233,7 +265,7 @@ class OpenAppend(Control):
     name = "append"
 
     def judge(self, line: bytes) -> Step:
-        return stored_form(line)
+        return self._documents.judge(line) if len(line) > LONG_BYTES else stored_form(line)
 
     def takes_at_flush(self) -> bool:
         return True

@@ -107,7 +107,7 @@ class Pool:
                 errno.ESTALE, "session-replaced", "another session has this name by now"
             )
         session.identity = identity
-        session.opened(fd, near=work.near)
+        session.opened(fd, near=work.near, documents=self._means.documents)
         self._open[session] = None
         if work.near:
             self._means.events.watch(session)

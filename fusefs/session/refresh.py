@@ -11,7 +11,8 @@ import itertools
 import os
 import time
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -24,6 +25,7 @@ from fusefs.views.formats import BOUNDARY, View
 from fusefs.views.text_cache import Segment, TextCache, fingerprint
 from fusefs.work import Work
 from storage.archives import Memory
+from storage.documents.pool import Documents
 from storage.errors import StoreError, from_os_error, printable
 from storage.session.index import Index, scan
 from storage.session.replay import (
@@ -31,10 +33,12 @@ from storage.session.replay import (
     START,
     Boundary,
     Pass,
+    Reader,
     backwards,
     find_boundary,
     forwards,
 )
+from storage.session.steps import LongStep
 
 PATIENCE: Final = 3
 """How often an epoch is made again because steps were changed meanwhile."""
@@ -56,11 +60,20 @@ class Means:
     cache: TextCache
     archives: Memory
     events: Events
+    documents: Documents
 
-    async def replay(self, session: Session, steps: int, work: partial[T]) -> T:
-        """A pass over so many steps: at once where they are few and near."""
-        run = self.work.small if steps <= INLINE_STEPS else self.work.replay
-        return await run(session.slug, work)
+    async def replay(self, session: Session, steps: int, work: Callable[[Reader], T]) -> T:
+        """A pass over so many steps: at once where they are few, short and near.
+
+        Where a long step is first, the pass waits for documents, in a thread that others can spare.
+        """
+        key, reader = session.slug, session.reader
+        with suppress(LongStep):
+            if steps <= INLINE_STEPS:
+                return await self.work.small(key, work, reader.brief())
+        with suppress(LongStep):
+            return await self.work.replay(key, work, reader.undocumented())
+        return await self.work.long(key, work, reader)
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
@@ -175,7 +188,7 @@ async def _look_at_recent(means: Means, session: Session, changed: Sequence[int]
     """Look at the steps of this mount that a daemon may have displaced without our being told."""
     remembered = session.recent.remembered(changed)
     if remembered:
-        work = partial(look, session.reader, remembered)
+        work = partial(look, remembered=remembered)
         gone, replaced = await means.replay(session, len(remembered), work)
         session.recent.looked(gone, replaced)
     if session.recent.displaced:
@@ -264,7 +277,7 @@ async def _search(means: Means, session: Session, view: View) -> None:
     session.touched.clear()
     index = Index(array("Q", session.index.numbers), dict(session.index.odd))
     below = None if view.cut is None else view.cut + 1
-    work = partial(find_boundary, session.reader, index, below)
+    work = partial(find_boundary, index=index, below=below)
     found = await means.replay(session, len(index.numbers), work)
     means.events.drain()
     if not session.touches(found.number, index.greatest):
@@ -279,9 +292,8 @@ async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None
     end, boundary = top + 1, None
     epoch.begin(START, b"", None)
     while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
-        work = partial(
-            backwards, session.reader, numbers, dict(session.index.odd), view.format.show
-        )
+        odd = dict(session.index.odd)
+        work = partial(backwards, numbers=numbers, odd=odd, show=view.format.show)
         found = _noted(means, session, await means.replay(session, len(numbers), work))
         if session.touches(found.reached or 0, top):
             return
@@ -300,10 +312,9 @@ async def _forwards(means: Means, session: Session, view: View, numbers: Sequenc
     known = {n: step for n in numbers if (step := session.fresh.steps.get(n)) is not None}
     work = partial(
         forwards,
-        session.reader,
-        numbers,
-        dict(session.index.odd),
-        view.format.show,
+        numbers=numbers,
+        odd=dict(session.index.odd),
+        show=view.format.show,
         compactions=view.format.history,
         known=known,
     )
@@ -407,11 +418,11 @@ async def _rendered(
 ) -> tuple[bytes, bool]:
     """The text of a segment as the store has it now, and whether it is what was shown."""
     view = epoch.view
-    odd, reader, shown = dict(session.index.odd), session.reader, array("Q", segment.shown)
+    odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length
     make, name = view.format.lead, epoch.boundary.archive
 
-    def render() -> tuple[bytes, bool]:
+    def render(reader: Reader) -> tuple[bytes, bool]:
         if shown:
             found = forwards(reader, shown, odd, view.format.show, False)
             data = b"".join(part.text for part in found.texts)
@@ -419,4 +430,4 @@ async def _rendered(
             data = b"" if make is None or name is None else make(name, means.archives.text(name))
         return data, len(data) == length and fingerprint(data) == digest
 
-    return await means.replay(session, len(shown) if shown else PASS_STEPS, partial(render))
+    return await means.replay(session, len(shown) if shown else PASS_STEPS, render)

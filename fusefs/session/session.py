@@ -24,6 +24,7 @@ from fusefs.session.unsynced import Unsynced
 from fusefs.turn import Turn
 from fusefs.views.epoch import Epoch
 from fusefs.views.formats import View
+from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
 from storage.posix import is_regular
@@ -72,12 +73,12 @@ class Session:
         self.fd = -1
         self.opened(-1, near=False)
 
-    def opened(self, fd: int, *, near: bool) -> None:
+    def opened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
         """Its directory is open as `fd`; what is known of its contents begins anew."""
         self.fd = fd
         self.watch: int | None = None
         """Tells of every change; None where nothing does."""
-        self.reader = Reader(fd)
+        self.reader = Reader(fd, documents)
         self.claimer = Claimer(fd, unnamed=near)
         self.index = Index()
         self.boundaries: dict[int | None, Boundary] = {}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from storage.formats.kinds import Kind, Step
-from storage.render import jsonl, markdown
+from storage.formats.kinds import Step
+from storage.render import jsonl, lines, markdown
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,16 +32,12 @@ class View:
     cut: int | None = None
 
 
-def _entry(show: Callable[[Step], bytes]) -> Callable[[Step], bytes | None]:
-    return lambda step: show(step) if step.kind is Kind.ENTRY else None
-
-
-HISTORY: Final = Format("history.jsonl", _entry(lambda s: jsonl.log_line(s.data)), history=True)
-MESSAGES: Final = Format("messages.jsonl", _entry(jsonl.message_line), True, jsonl.archive_line)
-MARKDOWN: Final = Format("history.md", _entry(markdown.entry), True, markdown.archive)
-LOG: Final = Format("log.jsonl", lambda s: jsonl.log_line(s.data), history=False)
+HISTORY: Final = Format("history.jsonl", lines.history, history=True)
+MESSAGES: Final = Format("messages.jsonl", lines.messages, history=True, lead=jsonl.archive_line)
+MARKDOWN: Final = Format("history.md", lines.for_people, history=True, lead=markdown.archive)
+LOG: Final = Format("log.jsonl", lines.log, history=False)
 FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN, LOG)
 """Those that a session's directory shows, in the order of its listing."""
 
-BOUNDARY: Final = Format("compact", lambda _step: None, history=True)
+BOUNDARY: Final = Format("compact", lines.nothing, history=True)
 """Shows nothing, and so follows where the history begins."""

@@ -37,7 +37,7 @@ class Segment:
         self.first = text.first
         self.last = text.last
         self.shown: array[int] = text.shown
-        self.digest = hashlib.blake2b(text.text, digest_size=16)
+        self.digest = text.digest.copy()
         self.text: bytes | None = None
         self.spooled_at: int | None = None
 

@@ -27,8 +27,10 @@ if TYPE_CHECKING:  # imported when the first long document comes: most mounts ne
 WORKERS: Final = 2
 MEMORY_BYTES: Final = 2 << 30
 """Address space of a worker: enough for any line of 16 MiB, be it nothing but brackets."""
-DEADLINE_SECONDS: Final = 8.0
-"""For one document, and as long for its turn to come."""
+DEADLINE_SECONDS: Final = 6.0
+"""For one document, from when a worker begins with it."""
+TURN_SECONDS: Final = 3.0
+"""For its turn to come, so that whoever waits is answered within ten."""
 IDLE_SECONDS: Final = 10.0
 TASKS_MAX: Final = 500
 """After so many documents a worker makes room for a new one."""
@@ -85,7 +87,7 @@ class Documents:
         _end(pool)
 
     def _run(self, task: Callable[..., T], *args: Any) -> T:
-        if not self._turns.acquire(timeout=self._deadline):
+        if not self._turns.acquire(timeout=TURN_SECONDS):
             raise _late("other long documents are being read: try again")
         try:
             return self._answer(task, args)
@@ -93,19 +95,21 @@ class Documents:
             self._turns.release()
 
     def _answer(self, task: Callable[..., T], args: tuple[Any, ...]) -> T:
+        from concurrent.futures import CancelledError
+
         from pebble import ProcessExpired
 
         with self._started() as pool:
             future = pool.schedule(task, args=args, timeout=self._deadline)
             try:
-                answer: T = future.result(timeout=2 * self._deadline)
+                answer: T = future.result(timeout=self._deadline + TURN_SECONDS)
             except TimeoutError:
                 future.cancel()  # type: ignore[no-untyped-call]
                 seconds = f"{self._deadline:g} s"
                 raise _late(f"the document is not read within {seconds}: make it shorter") from None
             except (MemoryError, ProcessExpired):
                 raise _too_much() from None
-            except RuntimeError:  # it was closed meanwhile
+            except (RuntimeError, CancelledError):  # it was closed meanwhile
                 raise _ended() from None
             return answer
 

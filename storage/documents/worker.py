@@ -13,7 +13,6 @@ import resource
 import threading
 from collections.abc import Callable
 from itertools import islice
-from multiprocessing import connection, parent_process
 from typing import Any, Final, NamedTuple
 
 from storage.errors import StoreError
@@ -127,6 +126,8 @@ def _limit(what: int, most: int) -> None:
 
 
 def _end_with_the_server() -> None:
+    from multiprocessing import connection, parent_process
+
     server = parent_process()
     if server is not None:
         connection.wait([server.sentinel])

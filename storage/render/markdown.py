@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from storage.formats.kinds import Step
+from storage.render.pretty import LEFT_OUT, PARTS_MAX, Room
 
 LINES_MAX: Final = 200
 CHARACTERS_MAX: Final = 16 << 10
@@ -41,12 +42,16 @@ def entry(step: Step) -> bytes:
     three quarters from its beginning, with a note of what is left out before its end.
     """
     message: dict[str, Any] = step.value["message"]
+    room = Room()
     blocks = [_heading(message, step.value.get("agent"))]
     if reasoning := message.get("reasoning_content"):
         blocks.append(_quoted(visible(reasoning)))
-    blocks += _content(message.get("content"), fenced=message["role"] in _TOOL_ROLES)
-    for call in message.get("tool_calls") or ():
-        blocks += _call(call)
+    blocks += _content(message.get("content"), message["role"] in _TOOL_ROLES, room)
+    calls = message.get("tool_calls") or []
+    for call in calls[:PARTS_MAX]:
+        blocks += _call(call, room)
+    if len(calls) > PARTS_MAX:
+        blocks.append(LEFT_OUT)
     if len(blocks) == 1:
         blocks.append("*(empty)*")
     return ("\n\n".join(blocks) + "\n\n").encode()
@@ -84,8 +89,14 @@ def _heading(message: dict[str, Any], agent: str | None) -> str:
     return " ".join(words)
 
 
-def _content(content: object, fenced: bool) -> Iterator[str]:
+def _content(content: object, fenced: bool, room: Room) -> Iterator[str]:
     parts = content if isinstance(content, list) else [content]
+    yield from _parts(parts[:PARTS_MAX], fenced, room)
+    if len(parts) > PARTS_MAX:
+        yield LEFT_OUT
+
+
+def _parts(parts: list[Any], fenced: bool, room: Room) -> Iterator[str]:
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
@@ -96,7 +107,7 @@ def _content(content: object, fenced: bool) -> Iterator[str]:
         elif isinstance(part, dict) and isinstance(part.get("type"), str):
             yield _named(part)
         elif part is not None:
-            yield _fenced(_pretty(part), "json")
+            yield _json(part, room)
 
 
 def _named(part: dict[str, Any]) -> str:
@@ -122,17 +133,21 @@ def _is_text(value: dict[str, Any], key: str) -> bool:
     return isinstance(value.get(key), str)
 
 
-def _call(call: dict[str, Any]) -> Iterator[str]:
+def _call(call: dict[str, Any], room: Room) -> Iterator[str]:
     function = call["function"]
     yield f"### Calls {_code(function['name'])} {_code(call['id'])}".rstrip()
     try:
-        yield _fenced(_pretty(json.loads(function["arguments"])), "json")
+        yield _json(json.loads(function["arguments"]), room)
     except (ValueError, RecursionError):
         yield _fenced(visible(function["arguments"]))
 
 
-def _pretty(value: object) -> str:
-    return visible(json.dumps(value, ensure_ascii=False, indent=2))
+def _json(value: object, room: Room) -> str:
+    text, whole = room.pretty(value)
+    if not text:
+        return LEFT_OUT
+    block = _fenced(visible(text), "json")
+    return block if whole else f"{block}\n\n{LEFT_OUT}"
 
 
 def _result(text: str) -> Iterator[str]:
@@ -167,7 +182,7 @@ def _whole_lines(text: str, quarters: int) -> int:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
+    longest = max((run.end() - run.start() for run in _BACKTICKS.finditer(text)), default=0)
     fence = "`" * max(3, longest + 1)
     end = "" if text.endswith("\n") else "\n"
     return f"{fence}{language}\n{text}{end}{fence}"

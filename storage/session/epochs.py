@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from storage.formats.kinds import NotAStep, classify
+from storage.render.lines import nothing
 from storage.session.index import Index
-from storage.session.replay import NO_STEP, PASS_BYTES, PASS_STEPS, Reader
+from storage.session.replay import LONG_BYTES, NO_STEP, PASS_BYTES, PASS_STEPS, Reader
 from storage.session.steps import step_name
 
 DOUBTFUL_STEPS: Final = 4 * PASS_STEPS
@@ -132,7 +133,7 @@ def compactions(reader: Reader, numbers: Iterable[int], odd: Mapping[int, Sequen
         for name in odd.get(number) or (step_name(number),):
             data = _read(reader, name)
             size += len(data)
-            if _is_compaction(data):
+            if _is_compaction(reader, name, data):
                 found.append(number)
                 break
         looked += 1
@@ -160,11 +161,13 @@ def _read(reader: Reader, name: str) -> bytes:
         return b""
 
 
-def _is_compaction(data: bytes) -> bool:
+def _is_compaction(reader: Reader, name: str, data: bytes) -> bool:
     # Most steps are none, and need not be parsed: their keys do not occur, written plainly or escaped.
     if b'"archive_name"' not in data and b'"compact"' not in data and b"\\u" not in data:
         return False
     try:
+        if len(data) > LONG_BYTES:
+            return reader.meet(reader.ahead([name]), name, nothing)[0].kind.is_compaction
         return classify(data).kind.is_compaction
     except NotAStep:
         return False

@@ -8,27 +8,40 @@ run it in a thread and do something else in between (G23). Nothing here keeps st
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from storage.ahead import ahead
 from storage.capabilities import is_near
 from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.render.lines import nothing
 from storage.session import meta
 from storage.session.index import Index, scan
-from storage.session.steps import NUMBER_MAX, STEP_BYTES_MAX, read_step, step_name
+from storage.session.steps import NUMBER_MAX, STEP_BYTES_MAX, LongStep, read_step, step_name
+
+if TYPE_CHECKING:
+    from storage.documents.pool import Documents
 
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
 TEXT_BYTES: Final = 128 << 10
+LONG_BYTES: Final = 256 << 10
+"""A longer step is long: nobody who keeps the interpreter from others reads it."""
+LOOP_BYTES: Final = 64 << 10
+"""So much of steps may be read on the loop at a time."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
 
 Show = Callable[[Step], bytes | None]
 """The line that a view shows for a step, or None if it shows none."""
+Met = tuple[Step, bytes | None]
+"""A step and its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Boundary:
 START: Final = Boundary(0, None)
 
 
-@dataclass(slots=True)
+@dataclass
 class Text:
     """Consecutive lines of a view, from the steps `first` to `last` (both examined)."""
 
@@ -51,6 +64,10 @@ class Text:
     shown: array[int]
     """The number of the step behind each line."""
     text: bytes
+
+    def __post_init__(self) -> None:
+        self.digest = hashlib.blake2b(self.text, digest_size=16)
+        """Told here, where it is rendered: of a long text it takes its time."""
 
 
 @dataclass(slots=True)
@@ -71,38 +88,81 @@ Read = Callable[[str], bytes]
 
 
 class Reader:
-    """Reads steps of one session, leaving their access times alone where the process may (G4)."""
+    """Reads steps of one session, leaving their access times alone where the process may (G4).
 
-    def __init__(self, session_fd: int) -> None:
+    A long step is read by `documents`, where there are any, and else here.
+    """
+
+    def __init__(self, session_fd: int, documents: Documents | None = None) -> None:
         self.fd = session_fd
         self._flags = os.O_NOATIME
         self._near: bool | None = None
+        self._documents = documents
+        self._most = STEP_BYTES_MAX if documents is None else LONG_BYTES
 
     def ahead(self, names: Iterable[str]) -> Read:
-        """What reads these names, in this order, as `read` does; some may be left out.
+        """What reads these names, in this order, for `meet`; some may be left out.
 
         On a far store many are read at a time, before they are asked for.
         """
+        read = partial(self.read, most=self._most)
         if self._near is None:
             self._near = is_near(self.fd)
         if self._near:
-            return self.read
-        coming = ahead(self.read, names)
+            return read
+        coming = ahead(read, names)
 
         def take(name: str) -> bytes:
             return next(outcome for expected, outcome in coming if expected == name).get()
 
         return take
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
         """As `read_step`."""
         try:
-            return read_step(name, self.fd, self._flags)
+            return read_step(name, self.fd, self._flags, most)
         except PermissionError:
             if not self._flags:
                 raise
             self._flags = 0
-            return read_step(name, self.fd)
+            return read_step(name, self.fd, most=most)
+
+    def meet(self, read: Read, name: str, show: Show) -> Met:
+        """The step `name`, which `read` (see `ahead`) reads, and what `show`, a function of a module, makes of it.
+
+        A long step that documents have read has its value cut short, and no data. Raises `NotAStep`,
+        `LongStep`, `StoreError` as `Documents.meet`, and `OSError` as `read_step`.
+        """
+        try:
+            step = classify(read(name))
+        except LongStep:
+            if self._documents is None:
+                raise
+            return self._documents.meet(self.fd, name, self._flags, show)
+        return step, show(step)
+
+    def brief(self) -> Reader:
+        """A reader for one pass on the loop: `LOOP_BYTES` together, and then `LongStep`."""
+        return _BriefReader(self)
+
+    def undocumented(self) -> Reader:
+        """A reader for passes in threads that may compute: of a long step `LongStep`."""
+        reader = copy(self)
+        reader._documents = None
+        return reader
+
+
+class _BriefReader(Reader):
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader.fd)
+        self._reader = reader
+        self._near = reader._near
+        self._left = LOOP_BYTES
+
+    def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
+        data = self._reader.read(name, min(most, self._left))
+        self._left -= len(data)
+        return data
 
 
 class ReaderAsOf(Reader):
@@ -118,11 +178,11 @@ class ReaderAsOf(Reader):
         super().__init__(session_fd)
         self._time_ns = time_ns
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
         """As `Reader.read`. Raises `FileNotFoundError` for a step that was stored later."""
         if os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns > self._time_ns:
             raise FileNotFoundError(errno.ENOENT, "stored later", name)
-        return super().read(name)
+        return super().read(name, most)
 
 
 NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
@@ -143,8 +203,24 @@ class _Gathering:
         self._edge: int | None = None
         self._held = 0
 
-    def take(self, number: int, step: Step) -> None:
-        line = self._show(step)
+    def met(
+        self, reader: Reader, read: Read, names: Iterable[str], known: Step | None
+    ) -> list[Met] | None:
+        """The steps of one number and their lines; None where a long step ends the pass.
+
+        Raises `LongStep` where it is the first of the pass, and `OSError`.
+        """
+        try:
+            if known is not None:
+                return [(known, self._show(known))]
+            all_met = [_meet(reader, read, name, self.found, self._show) for name in names]
+        except LongStep:
+            if self.found.reached is None:
+                raise
+            return None
+        return [met for met in all_met if met is not None]
+
+    def take(self, number: int, line: bytes | None) -> None:
         if line is None:
             return
         self._lines.append(line)
@@ -194,20 +270,20 @@ def forwards(
     """Read steps upwards, until the pass is full; those that are `known` need no reading.
 
     With `compactions` a compaction begins the history anew; without, it is shown like any step.
-    Raises `OSError` where a step cannot be read, so that no view silently lacks one.
+    Raises `OSError` where a step cannot be read, so that no view silently lacks one, and `LongStep`
+    as `Reader.meet`.
     """
     gathering = _Gathering(show, backwards=False)
     read = reader.ahead(name for number in numbers for name in _names(number, odd))
     for number in numbers:
-        for name in _names(number, odd):
-            step = known.get(number) or _read(read, name, gathering.found)
-            if step is None:
-                continue
+        if (met := gathering.met(reader, read, _names(number, odd), known.get(number))) is None:
+            break
+        for step, line in met:
             if compactions and step.kind.is_compaction:
                 gathering.found.boundary = Boundary(number, step.archive)
                 gathering.start_again()
             else:
-                gathering.take(number, step)
+                gathering.take(number, line)
         gathering.examined(number)
         if gathering.bytes >= PASS_BYTES:
             break
@@ -221,14 +297,14 @@ def backwards(
     gathering = _Gathering(show, backwards=True)
     read = reader.ahead(n for number in reversed(numbers) for n in reversed(_names(number, odd)))
     for number in reversed(numbers):
-        for name in reversed(_names(number, odd)):
-            step = _read(read, name, gathering.found)
-            if step is None:
-                continue
+        names = reversed(_names(number, odd))
+        if (met := gathering.met(reader, read, names, None)) is None:
+            break
+        for step, line in met:
             if step.kind.is_compaction:
                 gathering.found.boundary = Boundary(number, step.archive)
                 break
-            gathering.take(number, step)
+            gathering.take(number, line)
         if gathering.found.boundary is not None:
             break
         gathering.examined(number)
@@ -241,9 +317,14 @@ def _names(number: int, odd: Mapping[int, Sequence[str]]) -> Sequence[str]:
     return odd.get(number) or (step_name(number),)
 
 
-def _read(read: Read, name: str, found: Pass) -> Step | None:
+def _read(reader: Reader, read: Read, name: str, found: Pass) -> Step | None:
+    met = _meet(reader, read, name, found, nothing)
+    return met[0] if met is not None else None
+
+
+def _meet(reader: Reader, read: Read, name: str, found: Pass, show: Show) -> Met | None:
     try:
-        return classify(read(name))
+        return reader.meet(read, name, show)
     except NotAStep as error:
         found.skipped.append((name, error.sentence))
     except FileNotFoundError:
@@ -262,7 +343,7 @@ def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Bou
     """The last compaction of a session (one with a number less than `below`, if given)."""
     end = index.greatest + 1 if below is None else below
     while numbers := index.before(end, PASS_STEPS):
-        found = backwards(reader, numbers, index.odd, lambda _step: None)
+        found = backwards(reader, numbers, index.odd, nothing)
         if found.boundary is not None:
             return found.boundary
         end = numbers[0]
@@ -312,6 +393,6 @@ def _entries(
 ) -> Iterator[tuple[int, Step]]:
     for number in index.between(boundary.number + 1, last, len(index.numbers)):
         for name in index.names(number):
-            step = _read(reader.read, name, Pass())
+            step = _read(reader, reader.ahead([name]), name, Pass())
             if step is not None and step.kind is Kind.ENTRY:
                 yield number, step

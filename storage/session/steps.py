@@ -57,18 +57,28 @@ def step_name(number: int) -> str:
     return f"step-{number:06}"
 
 
-def read_step(name: str, session_fd: int, extra_flags: int = 0) -> bytes:
+class LongStep(Exception):  # noqa: N818 - it says what the step is
+    """A step that is too long to be read where that was tried."""
+
+
+def read_step(
+    name: str, session_fd: int, extra_flags: int = 0, most: int = STEP_BYTES_MAX
+) -> bytes:
     """The bytes of a regular step file; `extra_flags` may hold `O_NOATIME`.
 
     Raises `OSError` as open(2) and read(2) do, and EFBIG for a file over `STEP_BYTES_MAX`, of which
-    nothing but its beginning is read. The caller knows from the listing that it is regular.
+    nothing but its beginning is read; `LongStep` likewise for one of more than `most` bytes. The
+    caller knows from the listing that it is regular.
     """
     fd = os.open(name, READ_FLAGS | extra_flags, dir_fd=session_fd)
     try:
         data = os.read(fd, _CHUNK)
-        if len(data) < _CHUNK:
+        if len(data) < _CHUNK and len(data) <= most:
             return data
-        if os.fstat(fd).st_size <= STEP_BYTES_MAX:
+        size = os.fstat(fd).st_size
+        if most < size <= STEP_BYTES_MAX:
+            raise LongStep(name)
+        if size <= STEP_BYTES_MAX:
             data = read_on(fd, data, STEP_BYTES_MAX)
             if len(data) <= STEP_BYTES_MAX:
                 return data

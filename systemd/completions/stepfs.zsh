@@ -17,6 +17,7 @@ _stepfs_options() {
         'memory[the memory of the daemon, or none]:path:_files' \
         'cache[bound of the text kept in memory]:size:' \
         'line_limit[longest line taken by append]:size:' \
+        'pending[bound of unfinished lines]:size:' \
         'sync[when what was written is on disk]:when:(close always never)'
 }
 

@@ -1,0 +1,89 @@
+"""Somebody who uses another session meanwhile: opens, reads and closes its history every 5 ms."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+BASELINE_SECONDS = 1.0
+P99_MS, MOST_MS = 20.0, 100.0
+
+_PROGRAM = """
+import json, select, sys, time
+times = []
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    began = time.perf_counter()
+    with open(sys.argv[1], "rb", buffering=0) as file:
+        file.read()
+    times.append(1000 * (time.perf_counter() - began))
+print(json.dumps(times))
+"""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long the operations took, in milliseconds."""
+
+    times: list[float]
+
+    @property
+    def p99(self) -> float:
+        """What one in a hundred exceeds."""
+        return sorted(self.times)[len(self.times) * 99 // 100]
+
+    @property
+    def most(self) -> float:
+        """The longest of all."""
+        return max(self.times)
+
+    def __str__(self) -> str:
+        return f"{len(self.times)} operations, p99 {self.p99:.1f} ms, max {self.most:.1f} ms"
+
+
+class Probe:
+    """A process that measures while the context lasts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.waits = Waits([])
+
+    def __enter__(self) -> Probe:
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-c", _PROGRAM, str(self._path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        time.sleep(0.1)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        answer, _ = self._process.communicate(b"\n", timeout=30)
+        self.waits = Waits(json.loads(answer))
+
+
+@contextmanager
+def undisturbed(path: Path, what: str) -> Iterator[None]:
+    """Whoever uses the file `path` waits for nothing that the context does.
+
+    The limits are those of a machine with a free core; what the machine itself makes everybody wait
+    is measured before, and added.
+    """
+    with Probe(path) as alone:
+        time.sleep(BASELINE_SECONDS)
+    with Probe(path) as beside:
+        yield
+    print(f"{what}: {beside.waits} (alone: {alone.waits})")
+    assert beside.waits.p99 < P99_MS + 2 * alone.waits.p99, what
+    assert beside.waits.most < MOST_MS + 2 * alone.waits.most, what
