@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -51,9 +51,14 @@ def mount(
     seconds = SOAK_SECONDS if request.node.get_closest_marker("soak") else SECONDS
     with time_limit(tmp_path, seconds), ExitStack() as stack:
 
-        def start(*options: str, name: str = "mnt", check: bool = True) -> Mount:
+        def start(
+            *options: str,
+            name: str = "mnt",
+            check: bool = True,
+            limits: Mapping[int, int] | None = None,
+        ) -> Mount:
             return stack.enter_context(
-                mounted(store.path, tmp_path, *options, name=name, check=check)
+                mounted(store.path, tmp_path, *options, name=name, check=check, limits=limits)
             )
 
         yield start

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ from storage.errors import StoreError, printable
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
+SWITCH_SECONDS = 0.001
+"""After which a thread that computes lets the loop go on; Python's default is five times that."""
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
 DENIED = (errno.EPERM, errno.EACCES)
@@ -52,6 +55,7 @@ class Life:
         self._signals.install()
         os.chdir("/")
         _raise_descriptor_limit()
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._server = _opened(self._places, self._options)
         _mount(self._server)
         try:

@@ -41,12 +41,12 @@ class Lines:
     rest: bytes = b""
 
     @classmethod
-    def of(cls, pending: bytes, data: bytes) -> Lines:
+    def of(cls, pending: bytes | bytearray, data: bytes) -> Lines:
         """Cut `data`, whose first line began with `pending`."""
         lines, at = cls(), 0
         while (newline := data.find(b"\n", at)) >= 0:
             line = data[at:newline]
-            lines.whole.append(pending + line if not lines.whole else line)
+            lines.whole.append(line if lines.whole else b"".join((pending, line)))
             lines.ends.append(newline + 1)
             at = newline + 1
         lines.rest = data[at:]
@@ -160,7 +160,7 @@ class Control(OpenFile):
         self._pool.release(self._session)
 
     async def _take(self, data: bytes) -> int:
-        lines = Lines.of(bytes(self._pending) if b"\n" in data else b"", data)
+        lines = Lines.of(self._pending if b"\n" in data else b"", data)
         steps, refusal = await self._judge_all(lines.whole)
         if not lines.whole:
             return self._keep(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
@@ -20,9 +21,13 @@ from storage.errors import StoreError
 from storage.store import Store
 
 OPEN_SESSIONS: Final = 1024
+"""So many at most, and fewer where the process may have few descriptors."""
+OTHER_DESCRIPTORS: Final = 128
+"""Left for everything else: steps being read and written, spools, threads at work."""
 REMEMBERING: Final = 4
 """Sessions written to lately are kept longer, up to so many times `OPEN_SESSIONS`, to notice
 displacements."""
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
 """Indexed steps of all open sessions together, apart from the one that is used."""
 
@@ -34,6 +39,9 @@ class Pool:
         self._store = store
         self._means = means
         self._open: OrderedDict[Session, None] = OrderedDict()
+        descriptors = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_DESCRIPTORS)
+        self._most = min(OPEN_SESSIONS, descriptors // 2)
+        self._most_remembering = min(OPEN_SESSIONS * REMEMBERING, descriptors)
         self._steps = 0
         """The indexed steps of all, as of when each was used last."""
         self.unwatched = trio.Event()
@@ -85,7 +93,7 @@ class Pool:
         """Close a session, unless it is in use or remembers what a daemon may displace."""
         if not session.is_open or session.busy:
             return
-        many = len(self._open) > OPEN_SESSIONS * REMEMBERING
+        many = len(self._open) > self._most_remembering
         if len(session.recent) and not session.gone and not many:
             return
         self._put_away(session)
@@ -100,7 +108,13 @@ class Pool:
             raise session.deleted()
         self._trim()
         work, slug = self._means.work, session.slug
-        fd, identity = await work.small(slug, _opened, self._store, slug)
+        try:
+            fd, identity = await work.small(slug, _opened, self._store, slug)
+        except StoreError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise
+            self.let_go()
+            fd, identity = await work.small(slug, _opened, self._store, slug)
         if session.identity not in (None, identity):
             os.close(fd)
             raise StoreError(
@@ -114,12 +128,19 @@ class Pool:
         if session.watch is None:
             self.unwatched.set()
 
+    def let_go(self) -> None:
+        """Descriptors are short: hold none that is only kept."""
+        for session in self:
+            session.unsynced.let_go()
+            if session.is_open and not session.busy:
+                self._put_away(session)
+
     def _trim(self) -> None:
         """Close those least recently used where there are too many."""
-        if len(self._open) <= OPEN_SESSIONS and self._steps <= INDEXED_STEPS:
+        if len(self._open) < self._most and self._steps <= INDEXED_STEPS:
             return
         for session in list(self._open):
-            few = len(self._open) <= OPEN_SESSIONS * 3 // 4
+            few = len(self._open) <= self._most * 3 // 4
             if few and self._steps <= INDEXED_STEPS // 2:
                 break
             self.close(session)

@@ -97,6 +97,7 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
         except OSError as error:
             raise from_os_error(error, f"read the steps of {printable(session.slug)}") from error
         finally:
+            session.skipped.sum_up()
             await means.cache.settle()
 
 
@@ -178,7 +179,7 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
         session.unlisted()
         raise
     for name, sentence in new.strange:
-        session.warn(name, sentence)
+        session.skipped.note(name, sentence)
     changed = session.relisted(new, stale=session.losses != losses)
     session.listed_at = now
     await _look_at_recent(means, session, changed)
@@ -324,7 +325,7 @@ async def _forwards(means: Means, session: Session, view: View, numbers: Sequenc
 def _noted(means: Means, session: Session, found: Pass) -> Pass:
     means.events.drain()
     for name, sentence in found.skipped:
-        session.warn(name, sentence)
+        session.skipped.note(name, sentence)
     return found
 
 

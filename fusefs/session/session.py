@@ -20,6 +20,7 @@ from typing import Final
 from fusefs.inotify import Change
 from fusefs.session.fresh_steps import FreshSteps
 from fusefs.session.recent_steps import Lately
+from fusefs.session.skipped import Skipped
 from fusefs.session.unsynced import Unsynced
 from fusefs.turn import Turn
 from fusefs.views.epoch import Epoch
@@ -93,7 +94,7 @@ class Session:
         self.backlog: list[Change] | None = None
         """What happened while the directory was being listed."""
         self.touched: set[int] = set()
-        self.warned: set[str] = set()
+        self.skipped = Skipped(self.slug)
         for epoch in self.epochs.values():
             epoch.doubt()
 
@@ -197,12 +198,6 @@ class Session:
         if all(other.cut != view.cut for other in self.epochs):
             self.boundaries.pop(view.cut, None)
 
-    def warn(self, name: str, sentence: str) -> None:
-        """A name of a step is skipped; said once."""
-        if name not in self.warned:
-            self.warned.add(name)
-            log.warning("%s/%s is skipped: %s", printable(self.slug), printable(name), sentence)
-
     def deleted(self) -> StoreError:
         """What whoever still has it is told when it was deleted underneath (G20)."""
         sentence = f"the session {printable(self.slug)} was deleted"
@@ -234,7 +229,7 @@ class Session:
         if change.moved_from is None and self.index.knows(change.name, number):
             return Meaning.NOTHING  # the CREATE of a step that this mount stored itself
         if not self._may_be_read(change.name):
-            self.warn(change.name, "it is no regular file")
+            self.skipped.note(change.name, "it is no regular file")
             self._lost(change.name)  # the step that it may have replaced is gone
             return Meaning.CHANGED
         after_all = number > self.index.greatest

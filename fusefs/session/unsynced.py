@@ -33,6 +33,13 @@ class Unsynced:
             os.close(claim.fd)
             self.whole = True
 
+    def let_go(self) -> None:
+        """Keep no descriptor: everything is synced as a whole then."""
+        self.whole = bool(self)
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
     def close(self) -> None:
         """Forget about them."""
         for fd in self.fds:

@@ -7,7 +7,9 @@ thread. Only where every step waits for the disk, or one is long, a thread does 
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -28,6 +30,11 @@ BATCH_STEPS: Final = 32
 BATCH_BYTES: Final = 1 << 18
 """So many bytes likewise; a longer step is written by a thread."""
 
+BATCH_SECONDS: Final = 0.002
+"""So long steps are stored before others get their turn, however few they are."""
+SLOW_SECONDS: Final = 0.002
+"""A claim that takes longer waits for the disk, and is one for a thread."""
+
 Claims = tuple[list[Claim], StoreError | None]
 
 
@@ -37,6 +44,8 @@ class Writer:
     def __init__(self, means: Means, sync: Sync) -> None:
         self.means = means
         self._sync = sync
+        self._slow = False
+        """The last claims took long each."""
 
     async def append(
         self, session: Session, steps: Sequence[Step]
@@ -140,9 +149,14 @@ class Writer:
             durably = partial(_claim_durably, claimer, session.fd, steps, first, ownership)
             return await work.long(session.slug, durably)
         keep = self._sync is Sync.CLOSE and most <= KEPT_STEPS
-        claim = partial(_claim_all, claimer, _batch(steps), first, ownership, keep=keep)
-        run = work.small if len(steps[0].data) <= BATCH_BYTES else work.long
-        return await run(session.slug, claim)
+        batch, began = _batch(steps), time.monotonic()
+        claim = partial(
+            _claim_all, claimer, batch, first, ownership, keep=keep, until=BATCH_SECONDS
+        )
+        long = self._slow or len(batch[0].data) > BATCH_BYTES
+        claims, error = await (work.long if long else work.small)(session.slug, claim)
+        self._slow = (time.monotonic() - began) / max(1, len(claims)) > SLOW_SECONDS
+        return claims, error
 
 
 def _claim_durably(
@@ -164,9 +178,14 @@ def _claim_all(
     *,
     sync: bool = False,
     keep: bool = False,
+    until: float = math.inf,
 ) -> Claims:
+    """Claim all, or as many as `until` seconds allow, and at least one."""
     claims: list[Claim] = []
+    end = time.monotonic() + until
     for step in steps:
+        if claims and time.monotonic() >= end:
+            break
         try:
             claimed = claimer.claim(first, step.data, ownership, sync=sync, keep=keep)
         except StoreError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,3 +128,100 @@ def test_nobody_waits_for_a_broken_line_that_is_refused_or_met_in_the_store(
         with undisturbed(other, f"{name} met"):
             _read_all(at.path)
     assert _resident_mib(at) < RESIDENT_MIB
+
+
+@pytest.mark.guarantee("S5", "G19c", "G23d")
+def test_sparse_files_of_gigabytes_cost_nothing(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    for name, size in (("step-000001", 3 << 29), ("step-000002", 1 << 40), ("meta", 1 << 30)):
+        (store.path / HOSTILE / name).touch()
+        os.truncate(store.path / HOSTILE / name, size)
+    at = mount()
+    at.expected += ["(EINVAL)", "(EFBIG)"]
+    with undisturbed(at.path / OTHER / "history.jsonl", "sparse files"):
+        _read_all(at.path)
+        (at.path / ".stepfs/sessions.jsonl").read_bytes()
+        assert _append(at.path, entry("more")) == 0
+        with pytest.raises(OSError):
+            (at.path / HOSTILE / "meta.json").write_bytes(b'{"title":"x"}')
+    assert (at.path / HOSTILE / "history.jsonl").read_bytes() == entry("more") + b"\n"
+    assert _resident_mib(at) < RESIDENT_MIB
+
+
+@pytest.mark.guarantee("G23e", "G19c")
+def test_unfinished_lines_of_a_hundred_files_take_no_more_than_their_budget(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    _other(store)
+    at = mount("pending=32M")
+    at.expected += ["(ENOBUFS)", "had no newline"]
+    piece, answers = b"a" * MIB, []
+    with undisturbed(at.path / OTHER / "history.jsonl", "a hundred unfinished lines"):
+        opened = [os.open(at.path / HOSTILE / "append", os.O_WRONLY) for _ in range(100)]
+        for fd in opened:
+            try:
+                for _ in range(15):
+                    os.write(fd, piece)
+            except OSError as error:
+                answers.append(error.errno)
+        for fd in opened:
+            with suppress(OSError):
+                os.close(fd)
+    assert set(answers) == {errno.ENOBUFS}
+    assert len(answers) == 99
+    assert _resident_mib(at) < RESIDENT_MIB
+    assert _append(at.path, entry("x" * (10 * MIB))) == 0
+
+
+@pytest.mark.guarantee("G10a", "G19c")
+def test_an_unfinished_object_costs_what_is_written(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    at = mount()
+    at.expected += ["(EINVAL)", "only the beginning"]
+    piece = rb"\"[]{}" * 400
+    with undisturbed(at.path / OTHER / "history.jsonl", "objects in pieces"):
+        for path in (at.path / HOSTILE / "meta.json", at.path / ".stepfs/create"):
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b'{"title":"')
+            for _ in range(400):
+                os.write(fd, piece)
+            with pytest.raises(OSError):
+                os.close(fd)
+
+
+@pytest.mark.guarantee("G19c", "G5c")
+def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    at = mount("sync=never")
+    lines = b"".join(entry(f"line {n}") + b"\n" for n in range(5000))
+    with undisturbed(at.path / OTHER / "history.jsonl", "bulk append"):
+        assert _append(at.path, lines[:-1]) == 0
+    assert (at.path / HOSTILE / "history.jsonl").read_bytes() == lines
+
+
+@pytest.mark.guarantee("S2", "G19c")
+def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_lines(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    _other(store)
+    for number in range(1, 5001):
+        (store.path / HOSTILE / f"step-{number:06}").write_bytes(b"{")
+    at = mount()
+    with undisturbed(at.path / OTHER / "history.jsonl", "bad steps"):
+        _read_all(at.path)
+    assert at.log().count("is skipped") < 20
+
+
+@pytest.mark.guarantee("G23f")
+def test_1500_sessions_are_used_with_256_descriptors(store: StoreOnDisk, mount: Mounting) -> None:
+    slugs = [f"crab_tg-1_{n}" for n in range(1, 1501)]
+    for slug in slugs:
+        store.session(slug, entry(slug))
+    at = mount(limits={resource.RLIMIT_NOFILE: 256})
+    for _ in range(2):
+        for slug in slugs:
+            assert (at.path / slug / "history.jsonl").read_bytes().startswith(entry(slug))
+        for slug in slugs[::10]:
+            (at.path / slug / "append").write_bytes(entry("more") + b"\n")
+    assert at.server is not None
+    assert len(os.listdir(f"/proc/{at.server.pid}/fd")) < 256

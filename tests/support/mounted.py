@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,8 @@ class Mount:
         self.server: subprocess.Popen[bytes] | None = None
         self.expected: list[str] = []
         """Parts of warnings that the test provokes."""
+        self.limits: dict[int, int] = {}
+        """Resource limits of the server."""
 
     def start(self, **env: str) -> Mount:
         """Mount, and wait until it is live."""
@@ -41,6 +44,8 @@ class Mount:
                 stdout=log,
                 stderr=log,
             )
+        for limit, most in self.limits.items():
+            resource.prlimit(self.server.pid, limit, (most, most))
         until(lambda: self._is_there() or self._ended())
         assert not self._ended(), self.log()
         os.statvfs(self.path)
@@ -115,12 +120,21 @@ def time_limit(below: Path, seconds: float = SECONDS) -> Iterator[None]:
 
 @contextmanager
 def mounted(
-    store: Path, directory: Path, *options: str, name: str = "mnt", check: bool = True
+    store: Path,
+    directory: Path,
+    *options: str,
+    name: str = "mnt",
+    check: bool = True,
+    limits: Mapping[int, int] | None = None,
 ) -> Iterator[Mount]:
-    """A mount of `store` below `directory`; it must end well and log nothing unexpected."""
+    """A mount of `store` below `directory`; it must end well and log nothing unexpected.
+
+    `limits` are resource limits of the server, soft and hard.
+    """
     path = directory / name
     path.mkdir(exist_ok=True)
     mount = Mount(store, path, directory / f"{name}.log", options)
+    mount.limits = dict(limits or {})
     try:
         mount.start()
         yield mount
