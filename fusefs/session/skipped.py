@@ -7,7 +7,7 @@ from typing import Final
 
 from storage.errors import printable
 
-NAMED: Final = 5
+NAMED: Final = 20
 """So many names are told one by one; of the others how many they are."""
 REMEMBERED: Final = 2000
 

@@ -40,7 +40,7 @@ class UnfinishedObject:
             return None
         self._text += piece[: closing + 1]
         if piece[closing + 1 :].strip(WHITE_SPACE):
-            sentence = f"nothing may follow the JSON object, which is {len(self)} bytes long"
+            sentence = f"nothing may follow the JSON object that ends at byte {len(self)}"
             raise _no_object(sentence)
         return bytes(self._text)
 

@@ -128,7 +128,9 @@ class Reader:
             return read_step(name, self.fd, most=most)
 
     def meet(self, read: Read, name: str, show: Show) -> Met:
-        """The step `name`, which `read` (see `ahead`) reads, and what `show`, a function of a module, makes of it.
+        """The step `name`, read by `read` (see `ahead`), and what `show` makes of it.
+
+        `show` is a function of a module, which a worker process can be told to call.
 
         A long step that documents have read has its value cut short, and no data. Raises `NotAStep`,
         `LongStep`, `StoreError` as `Documents.meet`, and `OSError` as `read_step`.

@@ -209,7 +209,7 @@ def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_l
     at = mount()
     with undisturbed(at.path / OTHER / "history.jsonl", "bad steps"):
         _read_all(at.path)
-    assert at.log().count("is skipped") < 20
+    assert at.log().count("is skipped") < 30
 
 
 @pytest.mark.guarantee("G23f")
