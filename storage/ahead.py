@@ -12,9 +12,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
-THREADS: Final = 48
+THREADS: Final = 96
 """Of one process, for all that it reads."""
-WINDOW: Final = 96
+WINDOW: Final = 192
 """So many calls of one reader are under way or waiting to be taken."""
 
 T = TypeVar("T")
