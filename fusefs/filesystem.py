@@ -201,11 +201,25 @@ class FileSystem:
         """Look at the whole store again, and at the daemon's memory."""
         self.events.missed()
 
+    def _look_at_store(self) -> None:
+        """Say once, aloud, that the store's directory was removed: all names in it are ENOENT then."""
+        if self.status.store_removed or not self.work.near or os.fstat(self.store.fd).st_nlink:
+            return
+        self.status.store_removed = True
+        sentence = (
+            f"the store's directory {printable(self.store.path)} was removed: this mount shows"
+            " nothing any more; unmount it, and mount what is there by now"
+        )
+        gone = StoreError(errno.ESTALE, "store-removed", sentence)
+        self.failures.record(None, None, "lookup", gone, KERNEL)
+
     # --- names ---------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The attributes of a name, which the kernel now holds once more. Raises ENOENT, …"""
         self.events.drain()
+        if parent == ROOT_INO:
+            self._look_at_store()
         inode = await self._directory(parent).lookup(name)
         attributes = await self._counted(inode)
         successor = inode.successor

@@ -69,7 +69,17 @@ def detach(mountpoint: str, *, lazy: bool) -> None:
 
 def _umount2(mountpoint: str, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(mountpoint), flags) != 0:
+    parent, name = os.path.split(mountpoint)
+    directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # From within the directory that was meant: nobody can lead the path elsewhere meanwhile.
+        inside = f"/proc/self/fd/{directory}"
+        if os.readlink(inside) != parent:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), mountpoint)
+        failed = libc.umount2(os.fsencode(f"{inside}/{name}"), flags) != 0
+    finally:
+        os.close(directory)
+    if failed:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), mountpoint)
 

@@ -28,7 +28,7 @@ class Watching(Protocol):
         """How many directories are watched."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Status:
     """The parts of a mount that there is something to tell of."""
 
@@ -41,6 +41,8 @@ class Status:
     operations: Operations
     inodes: Sized
     open_files: Sized
+    store_removed: bool = False
+    """Whether the store's directory was seen to be removed."""
     began: float = field(default_factory=time.time)
 
     def document(self) -> Mapping[str, Any]:
@@ -49,6 +51,7 @@ class Status:
             "version": version(),
             "pid": os.getpid(),
             "store": self.store_path,
+            "store_removed": self.store_removed,
             "uptime_seconds": round(time.time() - self.began, 1),
             "options": {
                 "sync": self.options.sync.value,

@@ -49,7 +49,8 @@ def begin(memory_bytes: int) -> None:
     _limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
-    os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # a service may be forbidden to
+        os.nice(NICENESS)
     gc.disable()  # values are trees, and going through millions of them would take most of the time
     threading.Thread(target=_end_with_the_server, daemon=True).start()
 
@@ -122,7 +123,8 @@ def _put(path: str, text: bytes) -> None:
 def _limit(what: int, most: int) -> None:
     _, hard = resource.getrlimit(what)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(what, (most, hard))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(what, (most, hard))
 
 
 def _end_with_the_server() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
+import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -210,6 +214,65 @@ def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_l
     with undisturbed(at.path / OTHER / "history.jsonl", "bad steps"):
         _read_all(at.path)
     assert at.log().count("is skipped") < 30
+
+
+@pytest.mark.guarantee("G19f")
+@pytest.mark.parametrize("doing", ["append", "read"])
+def test_the_mount_ends_in_time_whatever_is_under_way(
+    store: StoreOnDisk, mount: Mounting, doing: str
+) -> None:
+    _other(store)
+    line = _content(b'{"a":1,"a":2},', 15 * MIB)
+    if doing == "read":
+        (store.path / HOSTILE / "step-000001").write_bytes(line)
+    at = mount(check=False)
+    work = _append if doing == "append" else _read_all
+    arguments = (at.path, line) if doing == "append" else (at.path,)
+    busy = threading.Thread(target=suppressed, args=(work, *arguments), daemon=True)
+    busy.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    at.stop()
+    assert time.monotonic() - began < 15
+    busy.join(20)
+    assert not busy.is_alive()
+
+
+def suppressed(work: Callable[..., object], *arguments: object) -> None:
+    """Do what the end of the mount may cut short."""
+    with suppress(OSError, AssertionError):
+        work(*arguments)
+
+
+@pytest.mark.guarantee("G19e")
+def test_a_store_that_is_removed_underneath_is_told_of(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    at = mount()
+    at.expected.append("(ESTALE)")
+    shutil.rmtree(store.path)
+    store.path.mkdir()
+    store.session("new_tg-1_1", entry("new"))
+    assert not (at.path / "new_tg-1_1").exists()
+    assert "was removed" in at.errors()[-1]
+    assert json.loads((at.path / ".stepfs/status.json").read_text())["store_removed"] is True
+    assert "was removed" in at.log()
+
+
+@pytest.mark.guarantee("G19a")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_store_that_became_read_only_answers_erofs(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    subprocess.run(["mount", "--bind", store.path, store.path], check=True)
+    try:
+        at = mount()
+        at.expected.append("(EROFS)")
+        subprocess.run(["mount", "-o", "remount,bind,ro", store.path], check=True)
+        with pytest.raises(OSError) as refused:
+            (at.path / OTHER).rmdir()
+        assert refused.value.errno == errno.EROFS
+        at.stop()
+    finally:
+        subprocess.run(["umount", "-l", store.path], check=True)
 
 
 @pytest.mark.guarantee("G23f")
