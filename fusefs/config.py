@@ -64,7 +64,7 @@ class MountOptions:
     `uid`, `gid` replace the owners that are shown, `umask` takes bits from the modes shown.
     `memory` is the daemon's memory: None for `memory.db` beside the store if it is there, `"none"`
     for never, else an absolute path. `cache`, `pending` and `line_limit`
-    are in bytes (G23, G6).
+    are in bytes (G23, G6), `deadline` is in seconds (G27).
     """
 
     read_only: bool = False
@@ -77,6 +77,7 @@ class MountOptions:
     line_limit: int = 16 * 2**20
     sync: Sync = Sync.CLOSE
     pending: int = 64 * 2**20
+    deadline: float = 60.0
 
 
 def parse(texts: Sequence[str]) -> MountOptions:
@@ -136,6 +137,13 @@ def _size(name: str, value: str) -> int:
     return size
 
 
+def _seconds(name: str, value: str) -> float:
+    seconds = int(value) if NUMBER.fullmatch(value) and len(value) < 8 else 0
+    if not seconds:
+        raise OptionError(f"option {name}={value} is not a number of seconds, such as 60")
+    return float(seconds)
+
+
 def _owner(name: str, value: str) -> int:
     """A user or group, by number or by name."""
     try:
@@ -181,6 +189,7 @@ VALUED: dict[str, Callable[[str, str], Any]] = {
     "cache": _size,
     "line_limit": _size,
     "pending": _size,
+    "deadline": _seconds,
     "sync": _sync,
 }
 EXAMPLES = {
@@ -191,5 +200,6 @@ EXAMPLES = {
     "cache": "64M",
     "line_limit": "16M",
     "pending": "64M",
+    "deadline": "60",
     "sync": "close",
 }

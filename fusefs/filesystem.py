@@ -98,7 +98,7 @@ class FileSystem:
         self.capabilities = probe(store.fd, write=not options.read_only)
         if not options.read_only:
             self.capabilities.require_writable(printable(store.path))
-        self.work = Work(near=self.capabilities.near)
+        self.work = Work(self.capabilities.near, options.deadline)
         self.events = EventQueue(store, self.work.near)
         self._archives = Memory(_memory_path(store, options))
         self._documents = Documents()
@@ -124,6 +124,8 @@ class FileSystem:
             self.events,
             self.failures,
             self.operations,
+            self.capabilities,
+            self.work,
             inodes=self.table,
             open_files=self._files,
         )

@@ -22,6 +22,7 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 """What a file system answers to a lock that it does not know."""
 
+_STALE_ATTEMPTS = 5
 _F_OFD_SETLK = 37
 _WHOLE_FILE = struct.pack("hhlllhh", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,13 +65,28 @@ def listing(directory: int) -> list[str]:
         return os.listdir(own)
 
 
+def status(name: str, at: int) -> os.stat_result:
+    """The status of `name`, no symlink followed. Raises OSError.
+
+    A name that is just being renamed over on another host is stale for a moment, and asked for afresh.
+    """
+    for _ in range(_STALE_ATTEMPTS):
+        try:
+            return os.stat(name, dir_fd=at, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        refresh(name, at)
+    return os.stat(name, dir_fd=at, follow_symlinks=False)
+
+
 def is_regular(name: str, at: int) -> bool:
     """Whether `name` is a regular file, looked at without opening it; False if it is not there.
 
     Raises OSError where that cannot be known.
     """
     try:
-        return stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+        return stat.S_ISREG(status(name, at).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -84,7 +100,7 @@ def is_same(name: str, at: int, descriptor: int) -> bool:
 def exists(name: str, at: int) -> bool:
     """Whether there is anything of that name, a dangling symlink too. Raises OSError."""
     try:
-        os.stat(name, dir_fd=at, follow_symlinks=False)
+        status(name, at)
     except FileNotFoundError:
         return False
     return True

@@ -92,7 +92,7 @@ class Store:
         try:
             fd = os.open(slug, _LOOK, dir_fd=self.fd)
             try:
-                found = os.fstat(fd), os.stat(meta.NAME, dir_fd=fd, follow_symlinks=False)
+                found = os.fstat(fd), files.status(meta.NAME, fd)
             finally:
                 os.close(fd)
         except OSError as error:

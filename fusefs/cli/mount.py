@@ -35,6 +35,7 @@ options for -o (comma separated; the last of a repeated one counts):
   cache=SIZE             bound of the text kept in memory (default 64M)
   line_limit=SIZE        longest line taken by append (default 16M)
   pending=SIZE           bound of the unfinished lines of all open files (default 64M)
+  deadline=SECONDS       what a store on other hosts has not answered then fails (default 60)
   sync=close|always|never  on disk when close or fsync returns (the default), when write
                          returns, or when the kernel likes
   nofail, x-..., noatime and other options of mount(8) are accepted and change nothing

@@ -22,7 +22,7 @@ from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.kernel import Kernel
 from fusefs.session.pool import Pool
 from fusefs.session.recent_steps import Relocated
-from fusefs.session.refresh import STAT_LAG_SECONDS, ready
+from fusefs.session.refresh import LEAST_LAG_SECONDS, STAT_LAG_SECONDS, ready
 from fusefs.session.session import Session
 from fusefs.session.writer import Writer
 from storage.errors import StoreError, printable
@@ -127,7 +127,9 @@ class Publisher:
             return
         async with self._pool.lease(session):
             if len(session.recent):
-                await ready(self._means, session)  # which looks at what a daemon may have displaced
+                await ready(
+                    self._means, session, exact=False
+                )  # which looks at what a daemon may have displaced
             for file in list(directory.views.values()):
                 await file.publish(session)
             session.fresh.clear()
@@ -205,14 +207,21 @@ class Publisher:
             log.debug("%s: %s", printable(directory.name), error.sentence)
 
     async def _ask(self) -> None:
-        """Where no events tell of changes, look once a second for who waits in poll(2)."""
+        """Where no events tell of changes, look for who waits in poll(2), often while somebody does, and
+        once a second for what a daemon may have displaced."""
+        pause, asked_at = STAT_LAG_SECONDS, 0.0
         while True:
             await self._pool.unwatched.wait()
-            await trio.sleep(STAT_LAG_SECONDS)
-            for session in self._pool:
-                if session.watch is None and any(
-                    follower.waits
-                    for epoch in session.epochs.values()
-                    for follower in epoch.followers
-                ):
-                    self._events.mark(session)
+            await trio.sleep(pause)
+            unwatched = [session for session in self._pool if session.watch is None]
+            waited_for = [session for session in unwatched if _is_waited_for(session)]
+            pause = LEAST_LAG_SECONDS if waited_for else STAT_LAG_SECONDS
+            if trio.current_time() - asked_at >= STAT_LAG_SECONDS:
+                asked_at = trio.current_time()
+                waited_for += [session for session in unwatched if len(session.recent)]
+            for session in waited_for:
+                self._events.mark(session)
+
+
+def _is_waited_for(session: Session) -> bool:
+    return any(follower.waits for epoch in session.epochs.values() for follower in epoch.followers)

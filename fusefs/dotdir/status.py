@@ -14,6 +14,8 @@ from fusefs.operations import Operations
 from fusefs.session.pool import Pool
 from fusefs.version import version
 from fusefs.views.text_cache import TextCache
+from fusefs.work import Work
+from storage.capabilities import Capabilities
 
 
 class Watching(Protocol):
@@ -39,6 +41,8 @@ class Status:
     watching: Watching
     failures: Failures
     operations: Operations
+    capabilities: Capabilities
+    work: Work
     inodes: Sized
     open_files: Sized
     store_removed: bool = False
@@ -57,6 +61,7 @@ class Status:
                 "sync": self.options.sync.value,
                 "line_limit_bytes": self.options.line_limit,
                 "pending_limit_bytes": self.options.pending,
+                "deadline_seconds": self.options.deadline,
                 "read_only": self.options.read_only,
             },
             "cache": {
@@ -66,6 +71,8 @@ class Status:
                 "misses": self.cache.misses,
             },
             "sessions": {"live": len(self.pool), "watches": self.watching.watches},
+            "file_system": self.capabilities.document(),
+            "store_silent_seconds": round(self.work.silent_seconds, 1),
             "inotify": "works" if self.watching.works else "not relied on",
             "inodes": len(self.inodes),
             "open_files": len(self.open_files),

@@ -116,7 +116,7 @@ class ViewFile(Inode):
         epoch = self.epoch
         if epoch is None or not epoch.built:
             return
-        await refresh(self.session_directory.services.means, session, self.view)
+        await refresh(self.session_directory.services.means, session, self.view, exact=False)
         self.session_directory.settle()
         if self.told > NEVER and not self.superseded:
             await self.grow()

@@ -48,6 +48,9 @@ INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
 STAT_LAG_SECONDS: Final = 1.0
 """How far a stat may be behind where no events tell of changes (G12)."""
+LEAST_LAG_SECONDS: Final = 0.05
+LAG_FACTOR: Final = 10
+"""A session is listed for a tenth of the time at most by who need not be exact."""
 
 T = TypeVar("T")
 
@@ -114,12 +117,12 @@ async def archive(means: Means, session: Session) -> str | None:
     return (await refresh(means, session, View(BOUNDARY))).boundary.archive
 
 
-async def ready(means: Means, session: Session) -> None:
-    """Know the steps that are in the store now. Raises `StoreError`."""
+async def ready(means: Means, session: Session, exact: bool = True) -> None:
+    """Know the steps that are in the store now, or were lately. Raises `StoreError`."""
     if session.stale or session.watch is None:
         async with session.lock:
             try:
-                await _relist(means, session, exact=True)
+                await _relist(means, session, exact)
             except OSError as error:
                 raise from_os_error(error, f"list {printable(session.slug)}") from error
 
@@ -166,7 +169,7 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
     if not session.stale and session.watch is not None:
         return
     now, losses = time.monotonic(), session.losses
-    if not session.stale and not exact and now - session.listed_at < STAT_LAG_SECONDS:
+    if not session.stale and not exact and now - session.listed_at < _lag_seconds(session):
         return
     session.backlog = []
     try:
@@ -181,8 +184,12 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)
     changed = session.relisted(new, stale=session.losses != losses)
-    session.listed_at = now
+    session.listed_at, session.listing_seconds = now, time.monotonic() - now
     await _look_at_recent(means, session, changed)
+
+
+def _lag_seconds(session: Session) -> float:
+    return min(max(LEAST_LAG_SECONDS, LAG_FACTOR * session.listing_seconds), STAT_LAG_SECONDS)
 
 
 async def _look_at_recent(means: Means, session: Session, changed: Sequence[int] | None) -> None:

@@ -89,6 +89,8 @@ class Session:
         self.stale = True
         """The index has to be made again."""
         self.listed_at = 0.0
+        self.listing_seconds = 0.0
+        """How long the last listing took."""
         self.losses = 0
         """How often changes were missed."""
         self.backlog: list[Change] | None = None

@@ -17,11 +17,13 @@ class Unsynced:
     """Open descriptors of new steps, or that there were more than are worth keeping open."""
 
     fds: list[int] = field(default_factory=list)
+    names: bool = False
+    """The contents are on disk, and the directory has to be synced."""
     whole: bool = False
     """Everything on the file system has to be synced."""
 
     def __bool__(self) -> bool:
-        return bool(self.fds) or self.whole
+        return bool(self.fds) or self.names or self.whole
 
     def add(self, claim: Claim) -> None:
         """One more step, kept open where there are few."""
@@ -44,4 +46,4 @@ class Unsynced:
         """Forget about them."""
         for fd in self.fds:
             os.close(fd)
-        self.fds, self.whole = [], False
+        self.fds, self.names, self.whole = [], False, False

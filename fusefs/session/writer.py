@@ -32,6 +32,8 @@ BATCH_BYTES: Final = 1 << 18
 
 BATCH_SECONDS: Final = 0.002
 """So long steps are stored before others get their turn, however few they are."""
+FAR_BATCH_SECONDS: Final = 1.0
+"""So long a thread stores steps of one writer on a far store, well within its deadline."""
 SLOW_SECONDS: Final = 0.002
 """A claim that takes longer waits for the disk, and is one for a thread."""
 
@@ -52,7 +54,9 @@ class Writer:
     ) -> tuple[int, StoreError | None]:
         """Store `steps` in their order (G5): how many were, and why the next was not."""
         async with session.writing:
-            await ready(self.means, session)
+            if session.stale or self.means.work.near:
+                await ready(self.means, session)
+            # On a far store the last listing will do: claims go on behind what others have stored.
             if session.gone:
                 return 0, session.deleted()
             try:
@@ -88,7 +92,9 @@ class Writer:
             if not session.unsynced:
                 return
             batch, session.unsynced = session.unsynced, Unsynced()
-            work = partial(sync_steps, session.fd, batch.fds, batch.whole)
+            # On a far store the contents are on disk already, and only names have to follow.
+            whole = batch.whole and self.means.work.near
+            work = partial(sync_steps, session.fd, batch.fds, whole)
             try:
                 await self.means.work.long(session.slug, work)
             except OSError as error:
@@ -135,10 +141,16 @@ class Writer:
         return await self.means.work.small(session.slug, Ownership.of_session, session.fd)
 
     def _took(self, session: Session, step: Step, claim: Claim) -> None:
+        if not self.means.work.near and claim.number != session.index.greatest + 1:
+            session.stale = True  # others have stored steps that are not known yet
         session.stored(claim.number, step)
         session.recent.remember(claim.number, step.data)
-        if self._sync is Sync.CLOSE:
+        if self._sync is not Sync.CLOSE:
+            return
+        if self.means.work.near:
             session.unsynced.add(claim)
+        else:
+            session.unsynced.names = True
 
     async def _claim(
         self, session: Session, steps: Sequence[Step], most: int, ownership: Ownership
@@ -148,6 +160,11 @@ class Writer:
         if self._sync is Sync.ALWAYS:
             durably = partial(_claim_durably, claimer, session.fd, steps, first, ownership)
             return await work.long(session.slug, durably)
+        if not work.near:
+            # One batch, with contents on disk before their names: syncfs(2) reaches no server.
+            sync, until = self._sync is Sync.CLOSE, FAR_BATCH_SECONDS
+            far = partial(_claim_all, claimer, steps, first, ownership, sync=sync, until=until)
+            return await work.long(session.slug, far)
         keep = self._sync is Sync.CLOSE and most <= KEPT_STEPS
         batch, began = _batch(steps), time.monotonic()
         claim = partial(

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Final
 
 from storage.errors import StoreError, from_os_error
-from storage.posix import exists, listing, read_on, refresh, sync_filesystem, write_all
+from storage.posix import exists, listing, read_on, refresh, status, sync_filesystem, write_all
 
 NUMBER_MAX: Final = 2**64 - 1
 STEP_BYTES_MAX: Final = 64 << 20
@@ -101,7 +101,7 @@ class Ownership:
         The owner is given only where the process may give files away, and where it must.
         """
         directory = os.fstat(session_fd)
-        meta = os.stat("meta", dir_fd=session_fd, follow_symlinks=False)
+        meta = status("meta", session_fd)
         mine = directory.st_uid == os.geteuid() and directory.st_gid == os.getegid()
         owner = None if mine or os.geteuid() != 0 else (directory.st_uid, directory.st_gid)
         return cls(stat.S_IMODE(meta.st_mode) & 0o666, owner)

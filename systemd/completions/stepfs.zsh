@@ -18,6 +18,7 @@ _stepfs_options() {
         'cache[bound of the text kept in memory]:size:' \
         'line_limit[longest line taken by append]:size:' \
         'pending[bound of unfinished lines]:size:' \
+        'deadline[seconds that a far store has to answer]:seconds:' \
         'sync[when what was written is on disk]:when:(close always never)'
 }
 

@@ -81,7 +81,7 @@ def test_what_mount_and_fstab_hand_to_every_file_system_changes_nothing() -> Non
     [
         ("allow_othr", "unknown option allow_othr; did you mean allow_other?"),
         ("cash=1M", "unknown option cash; did you mean cache?"),
-        ("zzz", "unknown option zzz; there are allow_other, cache, gid, line_limit, memory, "
+        ("zzz", "unknown option zzz; there are allow_other, cache, deadline, gid, line_limit, memory, "
                 "pending, ro, sync, uid, umask"),
         ("sync", "option sync needs a value, such as sync=close"),
         ("memory=", "option memory needs a value, such as memory=/srv/crabtalk/memory.db"),

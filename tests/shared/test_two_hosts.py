@@ -213,6 +213,28 @@ def test_what_an_append_costs_beside_a_create_and_a_link(hosts: tuple[Host, Host
     assert len(a.contents(SLUG)) == part(100)
 
 
+@pytest.mark.guarantee("G25d")
+def test_an_append_costs_the_same_in_a_long_session(hosts: tuple[Host, Host]) -> None:
+    a = hosts[0]
+    cost = {}
+    for slug, steps in (("crab_tg-42_1", 2), ("crab_tg-42_2", part(2000))):
+        session = a.store / slug
+        session.mkdir()
+        (session / "meta").write_text(json.dumps(META))
+        for number in range(1, steps + 1):
+            (session / f"step-{number:06}").write_bytes(entry("text"))
+        until((a.path / slug).is_dir)
+        took = []
+        for number in range(30):
+            began = time.monotonic()
+            a.write(slug, [user(f"line {number}")])
+            took.append(time.monotonic() - began)
+        cost[steps] = statistics.median(took)
+    print({steps: f"{seconds * 1000:.1f} ms" for steps, seconds in cost.items()})
+    short, long = cost.values()
+    assert long < 2 * short + 0.005
+
+
 def keep_writing(host: Host, seconds: float, out: Path) -> None:
     """Append a line after another, and write down which were acknowledged and which failed."""
     end, number = time.monotonic() + seconds, 0
