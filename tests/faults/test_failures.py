@@ -197,6 +197,7 @@ def test_a_failing_change_is_told_and_changes_nothing(
     way.act(at.path)
     assert way.seen(store) != before
     _nothing_left_over(session)
+    until(lambda: not any(name.startswith(".del.") for name in os.listdir(store.path)))
     _healthy(store)
 
 
