@@ -50,6 +50,9 @@ from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.store import Store
 
+SILENCE_SECONDS: Final = 0.6
+"""After so long without an answer an ending mount gives a far store up."""
+
 log: Final = logging.getLogger(__name__)
 _ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EISDIR})
 """Answers to an open that are no failures."""
@@ -114,6 +117,7 @@ class FileSystem:
         self._files: dict[int, tuple[OpenFile, Inode]] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._next_handle = 1
+        self._space = os.fstatvfs(store.fd)
         services = self._services(means, kernel)
         root = Root(services, self._removals)
         self.status = Status(
@@ -175,7 +179,29 @@ class FileSystem:
                 nursery.start_soon(_unending, work)
 
     async def finish(self) -> None:
-        """Before the end: open files are released, what is due is written and synced (G9, G17)."""
+        """Before the end: open files are released, what is due is written and synced (G9, G17).
+
+        A far store that does not answer any more is not waited for (G27).
+        """
+        if self.work.near:
+            await self._finish()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._give_up_on_silence, nursery.cancel_scope)
+            await self._finish()
+            nursery.cancel_scope.cancel()
+
+    async def _give_up_on_silence(self, scope: trio.CancelScope) -> None:
+        while True:
+            with trio.move_on_after(SILENCE_SECONDS) as waiting:
+                await self.work.small(self, os.fstatvfs, self.store.fd)
+            if waiting.cancelled_caught:
+                log.warning("the store does not answer: what was due is not written")
+                scope.cancel()
+                return
+            await trio.sleep(SILENCE_SECONDS / 4)
+
+    async def _finish(self) -> None:
         for handle, (opened, _) in list(self._files.items()):
             try:
                 await opened.flush()
@@ -399,8 +425,13 @@ class FileSystem:
         return await self.getattr(ino)
 
     async def statfs(self) -> os.statvfs_result:
-        """The space that the store has. Raises `StoreError`, `OSError`."""
-        return await self.work.small(None, os.fstatvfs, self.store.fd)
+        """The space that the store has; as it was lately, where the store does not answer.
+
+        Raises `StoreError`, `OSError`.
+        """
+        with self.work.patience():
+            self._space = await self.work.small(None, os.fstatvfs, self.store.fd)
+        return self._space
 
     # --- what is behind them ---------------------------------------------------------------------
 

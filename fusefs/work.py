@@ -24,6 +24,8 @@ import trio
 
 from storage.errors import StoreError
 
+PATIENCE_SECONDS: Final = 0.3
+"""So long an answer that could be given from what is known waits for a far store to confirm it."""
 THREADS: Final = 16
 """Threads of one mount that may be at work on its store."""
 KEY_THREADS: Final = 4
@@ -55,6 +57,10 @@ class Work:
         """For how long a far store has not answered what waits longest; 0 where nothing waits."""
         began = next(iter(self._waiting.values()), None)
         return 0.0 if began is None else trio.current_time() - began
+
+    def patience(self) -> trio.CancelScope:
+        """A scope that ends soon where a far store does not answer, for who has an answer already."""
+        return trio.CancelScope() if self.near else trio.move_on_after(PATIENCE_SECONDS)
 
     async def small(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Work of a few short system calls: done at once, without a checkpoint, on a near store.

@@ -76,7 +76,8 @@ class OpenView(OpenFile):
         epoch = self._epoch
         self._means.events.drain()
         if not self._replaced:
-            await refresh(self._means, self._session, epoch.view)
+            with self._means.work.patience():
+                await refresh(self._means, self._session, epoch.view, exact=False)
         if self._replaced:
             return REGULAR | select.EPOLLPRI
         self._waiter = waiter

@@ -80,6 +80,13 @@ class ViewFile(Inode):
         """Without `exact` a view that nobody looked at yet has no size."""
         if self.session_directory.gone:
             return self._last_known()
+        if self.epoch is None or not self.epoch.pinned:
+            return await self._present(exact)
+        with self.session_directory.services.work.patience():
+            return await self._present(exact)
+        return self._last_known()  # an open file of a store that does not answer
+
+    async def _present(self, exact: bool) -> Attributes:
         try:
             _, meta = await self.session_directory.status()
         except StoreError:

@@ -15,7 +15,7 @@ import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WANTED = os.environ.get("SHARED_STORES", "").split()
-STORIES = {"seaweedfs": "test_refused.py"}
+STORIES = {"seaweedfs": ["test_refused.py"], "slowfs": ["test_two_hosts.py", "test_silent.py"]}
 CANNOT = 77
 SECONDS = 1800
 
@@ -25,11 +25,11 @@ SECONDS = 1800
 def test_two_hosts_on(name: str) -> None:
     if name not in WANTED:
         pytest.skip(f"make test-shared SHARED_STORES={name}")
-    stories = Path(__file__).with_name(STORIES.get(name, "test_two_hosts.py"))
+    stories = [Path(__file__).with_name(s) for s in STORIES.get(name, ["test_two_hosts.py"])]
     done = subprocess.run(
         [
             *(FIXTURES / f"{name}.sh", sys.executable, "-B", "-m", "pytest", "-q", "-rP"),
-            *("-p", "no:cacheprovider", "-p", "no:xdist", stories),
+            *("-p", "no:cacheprovider", "-p", "no:xdist", *map(str, stories)),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,0 +1,111 @@
+"""A store that does not answer, inside the fixture `slowfs.sh`: what does not need it goes on (G27)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from tests.shared.two_hosts import both_hosts, user
+from tests.support.commands import STEPFS, environment
+
+pytestmark = [
+    pytest.mark.skipif("SCRATCH" not in os.environ, reason="inside a fixture of make test-shared"),
+    pytest.mark.timeout(120),
+]
+SLUG = "crab_tg-42_1"
+HANG_SECONDS = 8
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """The store does not answer host a; whatever happens here, it does again after a while.
+
+    What ends it is started before: a new process closes what it inherits, which may wait too.
+    """
+    end = subprocess.Popen(["sh", "-c", f"sleep {HANG_SECONDS}; delay-a 0"])
+    subprocess.run(["delay-a", "hang"], check=True, timeout=5)
+    try:
+        yield
+    finally:
+        end.wait(timeout=HANG_SECONDS + 10)
+
+
+def within_a_second(*command: str) -> str:
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS - 1,
+        check=True,
+    )
+    took = time.monotonic() - began
+    print(f"figure: {command[-1]} {took:.2f} s")
+    assert took < 1.5, command  # an interpreter starts within half a second
+    return done.stdout
+
+
+@pytest.mark.guarantee("G27c")
+def test_what_needs_no_store_answers_while_it_hangs() -> None:
+    a = both_hosts("store")[0]
+    with a.mounted("deadline=3"):
+        (a.path / SLUG).mkdir()
+        a.write(SLUG, [user("said before")])
+        assert a.contents(SLUG) == ["said before"]
+        with open(a.path / SLUG / "history.jsonl", "rb") as opened, silent():
+            dot = str(a.path / ".stepfs")
+            waiting = subprocess.Popen(
+                ["sh", "-c", f"echo x >{a.path}/{SLUG}/append"], stderr=subprocess.DEVNULL
+            )
+            assert "chat sessions" in within_a_second("cat", f"{dot}/README")
+            assert '"version"' in within_a_second("cat", f"{dot}/status.json")
+            within_a_second("cat", f"{dot}/errors.jsonl")
+            within_a_second(*STEPFS, "status", str(a.path))
+            began = time.monotonic()
+            assert b"said before" in os.pread(opened.fileno(), 1000, 0)
+            assert time.monotonic() - began < 0.5
+            assert waiting.wait(timeout=HANG_SECONDS) != 0
+            found = a.status()
+            assert isinstance(found["store_silent_seconds"], float)
+        a.write(SLUG, [user("said after")])
+        assert a.contents(SLUG) == ["said before", "said after"]
+
+
+@pytest.mark.guarantee("G27b")
+def test_what_needs_the_store_fails_after_the_deadline() -> None:
+    a = both_hosts("deadline")[0]
+    with a.mounted("deadline=2"):
+        (a.path / SLUG).mkdir()
+        with silent():
+            began = time.monotonic()
+            with pytest.raises(OSError) as failed:
+                a.write(SLUG, [user("in vain")])
+            assert failed.value.errno == errno.ETIMEDOUT
+            assert 1.5 < time.monotonic() - began < 6
+        assert "has not answered for 2 s" in "".join(a.errors())
+
+
+@pytest.mark.guarantee("G27c")
+def test_a_mount_of_a_silent_store_is_unmounted_at_once() -> None:
+    a = both_hosts("unmounted")[0]
+    a.path.mkdir()
+    assert a.stepfs("mount", a.store, a.path).returncode == 0
+    (a.path / SLUG).mkdir()
+    a.write(SLUG, [user("said before")])
+    with silent():
+        began = time.monotonic()
+        done = a.stepfs("umount", a.path, check=False)
+        took = time.monotonic() - began
+    print(f"figure: umount {took:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert took < 2
+    with suppress(FileNotFoundError):
+        a.path.rmdir()
