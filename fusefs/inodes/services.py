@@ -43,5 +43,10 @@ class Services:
         return os.fstat(self.store.fd) if self.work.near else self.root_at_mount
 
     async def root_status(self) -> os.stat_result:
-        """The status of the store's directory. Raises `StoreError`."""
-        return await self.work.small(None, os.fstat, self.store.fd)
+        """The status of the store's directory; as it was at mount, where a far store does not answer.
+
+        Raises `StoreError`.
+        """
+        with self.work.patience():
+            return await self.work.small(None, os.fstat, self.store.fd)
+        return self.root_at_mount
