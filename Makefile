@@ -73,9 +73,9 @@ check: lint
 
 .PHONY: test
 test: lint
-	@# What changes limits of the whole machine runs first and alone, so that no other test meets them.
-	$(PYTEST) tests/mount/test_unseen_changes.py
-	$(PYTEST) -n 2 --dist loadfile --ignore tests/mount/test_unseen_changes.py
+	@# What changes limits of the whole machine, or measures how long others wait, runs first and alone.
+	$(PYTEST) tests/mount/test_unseen_changes.py tests/faults/test_bounded_work.py
+	$(PYTEST) -n 2 --dist loadfile --ignore tests/mount/test_unseen_changes.py --ignore tests/faults/test_bounded_work.py
 
 .PHONY: test-systemd
 test-systemd: packages-test $(READY)

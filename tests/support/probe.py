@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from storage.documents.pool import WORKERS
+from storage.documents.worker import NICENESS
+
 LEAST_SECONDS = 1.0
 """So long everything is measured, so that there are a hundred operations to take the 99th of."""
 P99_MS, MOST_MS = 20.0, 100.0
@@ -76,16 +79,29 @@ class Probe:
 
 
 @contextmanager
+def busy_workers() -> Iterator[None]:
+    """Processes that compute at the priority of workers, while the context lasts."""
+    command = [sys.executable, "-S", "-c", "while True: pass"]
+    busy = [subprocess.Popen(["nice", "-n", str(NICENESS), *command]) for _ in range(WORKERS)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def undisturbed(path: Path, what: str) -> Iterator[None]:
     """Whoever uses the file `path` waits for nothing that the context does.
 
-    The limits are those of a machine with a free core; what the machine itself makes everybody wait
-    is measured before, and added.
+    The limits are those of a machine with a free core. What a machine without one makes everybody wait
+    is measured before, beside as many busy processes as there are workers, and added.
     """
-    with Probe(path) as alone:
+    with busy_workers(), Probe(path) as alone:
         pass
     with Probe(path) as beside:
         yield
-    print(f"{what}: {beside.waits} (alone: {alone.waits})")
+    print(f"{what}: {beside.waits} (beside busy workers: {alone.waits})")
     assert beside.waits.p99 < P99_MS + 2 * alone.waits.p99, what
     assert beside.waits.most < MOST_MS + 2 * alone.waits.most, what
