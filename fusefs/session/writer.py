@@ -30,7 +30,7 @@ BATCH_STEPS: Final = 32
 BATCH_BYTES: Final = 1 << 18
 """So many bytes likewise; a longer step is written by a thread."""
 
-BATCH_SECONDS: Final = 0.002
+BATCH_SECONDS: Final = 0.001
 """So long steps are stored before others get their turn, however few they are."""
 FAR_BATCH_SECONDS: Final = 1.0
 """So long a thread stores steps of one writer on a far store, well within its deadline."""
