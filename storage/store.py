@@ -16,13 +16,21 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from storage import latest
 from storage import posix as files
 from storage.capabilities import is_near
 from storage.errors import StoreError, from_os_error, printable
-from storage.formats.slug import SEQ_MAX, parse_session, session_prefix
+from storage.formats.slug import (
+    SEQ_MAX,
+    is_ulid,
+    named_after,
+    new_ulid,
+    sequence_number,
+    session_prefix,
+)
 from storage.session import meta
 from storage.session.steps import TOMBSTONE, Ownership
 
@@ -62,7 +70,7 @@ class Store:
 
     def names(self) -> list[str]:
         """The sessions there are now, in no order: real directories that hold a `meta`."""
-        return list(self._sessions(""))
+        return self._sessions(self.directories())
 
     def open_session(self, slug: str) -> int:
         """A new descriptor of a session's directory. Raises StoreError, ENOENT if it is none."""
@@ -107,8 +115,8 @@ class Store:
         """Makes the next session of this agent and sender, and returns its slug (G11).
 
         Its number is the greatest there is for the two, of any kind of entry, plus one; of several
-        creators of the same number one gets it and the others the next. With `sync` it is on disk
-        on return (G17). Raises StoreError.
+        creators of the same number one gets it and the others the next. Where a session has a ULID
+        as its slug, so has the new one. With `sync` it is on disk on return (G17). Raises StoreError.
         """
         with self.making(sync) as new:
             new.write_meta(meta.fresh(agent, created_by, now()))
@@ -117,16 +125,18 @@ class Store:
     def make(self, slug: str, *, sync: bool) -> None:
         """Makes exactly the session `slug`, whose meta names the parts of the slug (G11).
 
+        A ULID has none: the meta names the daemon's default agent and no sender.
         With `sync` it is on disk on return (G17). Raises StoreError: EINVAL if the name has not the
         form of a session's, EEXIST if it is taken.
         """
-        parts = parse_session(slug)
-        if parts is None:
-            sentence = f"{printable(slug)} is no session name: AGENT_SENDER_NUMBER is needed"
+        about = named_after(slug)
+        if about is None:
+            sentence = (
+                f"{printable(slug)} is no session name: AGENT_SENDER_NUMBER or a ULID is needed"
+            )
             raise StoreError(errno.EINVAL, "bad-slug", sentence)
-        agent, sender, _ = parts
         with self.making(sync) as new:
-            new.write_meta(meta.fresh(agent, sender, now()))
+            new.write_meta(meta.fresh(*about, now()))
             new.claim(slug)
 
     def delete(self, slug: str, *, sync: bool) -> None:
@@ -189,21 +199,16 @@ class Store:
             os.close(directory)
 
     def latest(self, agent: str, created_by: str) -> str | None:
-        """The session of this agent and sender with the greatest number, None if there is none."""
-        prefix = session_prefix(agent, created_by)
-        numbered = ((_seq(slug[len(prefix) :]), slug) for slug in self._sessions(prefix))
-        return max((pair for pair in numbered if pair[0] is not None), default=(0, None))[1]
+        """The latest session of this agent and sender, None if there is none."""
+        names = list(self.directories())
+        if not any(map(is_ulid, names)):
+            prefix = session_prefix(agent, created_by)
+            names = [name for name in names if name.startswith(prefix)]
+        return latest.session_of(agent, created_by, self._sessions(names), self._meta)
 
     def latest_links(self) -> dict[str, str]:
-        """Per `<agent>_<sender>` the session with the greatest number (`.stepfs/latest/`)."""
-        greatest: dict[str, tuple[int, str]] = {}
-        for slug in self._sessions(""):
-            name, _, tail = slug.rpartition("_")
-            seq = _seq(tail)
-            if seq is None or (name not in greatest and parse_session(f"{name}_1") is None):
-                continue
-            greatest[name] = max(greatest.get(name, (-1, "")), (seq, slug))
-        return {name: slug for name, (_, slug) in greatest.items()}
+        """Per `<agent>_<sender>` the latest session (`.stepfs/latest/`)."""
+        return latest.links(self.names(), self._meta)
 
     def sweep(self, pause: Callable[[], None] = lambda: None) -> int:
         """Clears what crashes have left of new and deleted sessions and of metas written aside.
@@ -241,10 +246,23 @@ class Store:
                 if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
             }
 
-    def _sessions(self, prefix: str) -> Iterator[str]:
-        for name in self.directories():
-            if name.startswith(prefix) and _holds_meta(name, self.fd):
-                yield name
+    def _sessions(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if _holds_meta(name, self.fd)]
+
+    def _meta(self, slug: str) -> meta.Meta | None:
+        """The meta of a session, None if it is broken or gone."""
+        try:
+            directory = self.open_session(slug)
+            try:
+                return meta.parsed(meta.read(directory)[0])
+            finally:
+                os.close(directory)
+        except (OSError, StoreError):
+            return None
+
+    def has_ulids(self, names: Iterable[str]) -> bool:
+        """Whether one of these names is a session whose slug is a ULID."""
+        return any(is_ulid(name) and _holds_meta(name, self.fd) for name in names)
 
     @contextmanager
     def making(self, sync: bool) -> Iterator[NewSession]:
@@ -331,7 +349,8 @@ class NewSession:
         """Claims the next name of this agent and sender: the slug."""
         prefix = session_prefix(agent, created_by)
         while True:
-            slug = f"{prefix}{self._next_seq(prefix)}"
+            names = files.listing(self._store.fd)
+            slug = new_ulid() if self._store.has_ulids(names) else _next_slug(prefix, names)
             with suppress(FileExistsError):
                 self.claim(slug)
                 return slug
@@ -345,19 +364,6 @@ class NewSession:
             if error.errno not in files.UNSUPPORTED:
                 raise
             claim_in_steps(self._hidden, slug, root)
-
-    def _next_seq(self, prefix: str) -> int:
-        """The greatest number of any entry with this prefix, plus one.
-
-        The store is listed each time: no stamp of a directory tells whether only we changed it.
-        """
-        names = [name for name in files.listing(self._store.fd) if name.startswith(prefix)]
-        seq = 1 + max((_seq(name[len(prefix) :]) or 0 for name in names), default=0)
-        if seq > SEQ_MAX:
-            raise StoreError(
-                errno.ENOSPC, "no-number", f"{printable(prefix)}{SEQ_MAX} exists: no number is left"
-            )
-        return seq
 
 
 def claim_in_steps(hidden: str, slug: str, root: int) -> None:
@@ -413,14 +419,17 @@ def _holds_meta(slug: str, root: int) -> bool:
         return False
 
 
-def _seq(text: str) -> int | None:
-    """The number that `text` is, as Rust's `str::parse::<u32>` takes it."""
-    digits = text.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit()):
-        return None
-    significant = digits.lstrip("0")
-    number = int(significant or 0) if len(significant) <= 10 else SEQ_MAX + 1
-    return number if number <= SEQ_MAX else None
+def _next_slug(prefix: str, names: Iterable[str]) -> str:
+    """The greatest number that any of `names` has after this prefix, plus one.
+
+    The store is listed each time: no stamp of a directory tells whether only we changed it.
+    """
+    seqs = (sequence_number(name[len(prefix) :]) for name in names if name.startswith(prefix))
+    seq = 1 + max((seq or 0 for seq in seqs), default=0)
+    if seq > SEQ_MAX:
+        sentence = f"{printable(prefix)}{SEQ_MAX} exists: no number is left"
+        raise StoreError(errno.ENOSPC, "no-number", sentence)
+    return f"{prefix}{seq}"
 
 
 def _lock(directory: int) -> bool:

@@ -26,7 +26,7 @@ from fusefs.exits import CommandError, Exit
 from fusefs.mounts import DEAD_ERRORS
 from storage.errors import printable
 from storage.formats.kinds import Kind, NotAStep, classify
-from storage.render.markdown import visible
+from storage.render.pieces import visible
 
 DESCRIPTION = """\
 Print every step of a session once, as it comes, and go on across compactions. PATH is a session's

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from storage.render.markdown import visible
+from storage.render.pieces import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

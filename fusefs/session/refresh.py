@@ -27,6 +27,7 @@ from fusefs.work import Work
 from storage.archives import Memory
 from storage.documents.pool import Documents
 from storage.errors import StoreError, from_os_error, printable
+from storage.formats.slug import is_ulid
 from storage.session.index import Index, scan
 from storage.session.replay import (
     PASS_STEPS,
@@ -37,6 +38,7 @@ from storage.session.replay import (
     backwards,
     find_boundary,
     forwards,
+    with_form,
 )
 from storage.session.steps import LongStep
 
@@ -243,11 +245,23 @@ async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hash
         return b"", None
     version = await _version(means, session, view)
     make, name = view.format.lead, boundary.archive
+    index = _copy(session.index)
 
-    def render() -> bytes:
-        return make(name, means.archives.text(name))
+    def render(reader: Reader) -> bytes:
+        blocks = _in_blocks(reader, index, boundary, session.slug)
+        return make(name, means.archives.text(name), blocks)
 
-    return await means.work.long(session.slug, render), version
+    return await means.replay(session, PASS_STEPS, render), version
+
+
+def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
+    """Whether the message of the archive is of content blocks (G2)."""
+    blocks = with_form(reader, index, boundary).blocks
+    return is_ulid(slug) if blocks is None else blocks
+
+
+def _copy(index: Index) -> Index:
+    return Index(array("Q", index.numbers), dict(index.odd))
 
 
 async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
@@ -283,7 +297,7 @@ def _start(session: Session, view: View) -> Boundary | None:
 
 async def _search(means: Means, session: Session, view: View) -> None:
     session.touched.clear()
-    index = Index(array("Q", session.index.numbers), dict(session.index.odd))
+    index = _copy(session.index)
     below = None if view.cut is None else view.cut + 1
     work = partial(find_boundary, index=index, below=below)
     found = await means.replay(session, len(index.numbers), work)
@@ -429,13 +443,17 @@ async def _rendered(
     odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length
     make, name = view.format.lead, epoch.boundary.archive
+    index = _copy(session.index) if not shown and name is not None else Index()
 
     def render(reader: Reader) -> tuple[bytes, bool]:
         if shown:
             found = forwards(reader, shown, odd, view.format.show, False)
             data = b"".join(part.text for part in found.texts)
         else:
-            data = b"" if make is None or name is None else make(name, means.archives.text(name))
+            data = b""
+            if make is not None and name is not None:
+                blocks = _in_blocks(reader, index, epoch.boundary, session.slug)
+                data = make(name, means.archives.text(name), blocks)
         return data, len(data) == length and fingerprint(data) == digest
 
     return await means.replay(session, len(shown) if shown else PASS_STEPS, render)

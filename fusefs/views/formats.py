@@ -20,8 +20,9 @@ class Format:
     """The line of a step, None where it has none."""
     history: bool
     """Whether it begins after the last compaction; else it shows every step from the first."""
-    lead: Callable[[str, str | None], bytes] | None = None
-    """How it begins after a compaction, given the archive's name and its text if known."""
+    lead: Callable[[str, str | None, bool], bytes] | None = None
+    """How it begins after a compaction, given the archive's name, its text if known, and whether
+    messages there are of content blocks."""
 
 
 @dataclass(frozen=True, slots=True)

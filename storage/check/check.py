@@ -20,8 +20,8 @@ from storage import posix as files
 from storage.check.examine import Examined, Finding, examine, is_of_a_session
 from storage.check.repair import Lost, rebuild_meta
 from storage.errors import StoreError, from_os_error, printable
-from storage.formats.slug import parse_session
-from storage.render.markdown import visible
+from storage.formats.slug import is_session_name
+from storage.render.pieces import visible
 from storage.session import meta
 from storage.store import Store
 
@@ -148,7 +148,7 @@ class _Check:
             with _opened(slug, self._store) as directory:
                 if directory is not None:
                     self._look_into(slug, directory)
-                elif parse_session(slug) is not None and files.exists(slug, self._store):
+                elif is_session_name(slug) and files.exists(slug, self._store):
                     sentence = "has a session's name and is no directory"
                     self._tell(Finding(slug, slug, "wrong-type", sentence), self._store, slug)
         except OSError as error:
@@ -157,7 +157,7 @@ class _Check:
 
     def _look_into(self, slug: str, directory: int) -> None:
         names = files.listing(directory)
-        if parse_session(slug) is None and not any(map(is_of_a_session, names)):
+        if not is_session_name(slug) and not any(map(is_of_a_session, names)):
             return
         examined = examine(slug, directory, self._tell_progress)
         if self._repair and self._may_be_at_work(directory, examined.findings):

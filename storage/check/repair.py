@@ -13,7 +13,7 @@ from typing import Any, Final
 from storage import posix as files
 from storage.errors import StoreError, printable
 from storage.formats.jsontext import NotJSON, parse
-from storage.formats.slug import parse_session
+from storage.formats.slug import named_after
 from storage.formats.splice import encoded
 from storage.session import meta
 
@@ -125,8 +125,7 @@ def _object(data: bytes | None) -> dict[str, Any]:
 
 
 def _parts(slug: str) -> tuple[str, str]:
-    parts = parse_session(slug)
-    return (parts[0], parts[1]) if parts else (printable(slug), "")
+    return named_after(slug) or (printable(slug), "")
 
 
 def _rfc3339(ns: int) -> str:

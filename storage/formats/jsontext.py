@@ -50,10 +50,14 @@ class NotJSON(ValueError):  # noqa: N818 - it says what the bytes are
 
 
 class Repeating(dict[str, Any]):
-    """An object in which some keys occur more than once; `keys_repeated` are those."""
+    """An object in which some keys occur more than once; `keys_repeated` are those.
+
+    `members` are all that were written; of a repeated key the dictionary has the last.
+    """
 
     def __init__(self, members: list[tuple[str, Any]]) -> None:
         super().__init__()
+        self.members = members
         self.keys_repeated: set[str] = set()
         for key, value in members:
             if key in self:
@@ -122,6 +126,22 @@ def members(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = _after_space(data, stop)
         if data[at] == ord(","):
             at = _after_space(data, at + 1)
+
+
+def items(data: bytes) -> list[tuple[int, int]]:
+    """Where in the array `data` each of its items begins and ends, in bytes.
+
+    `data` is a document that `parse` accepted.
+    """
+    found = []
+    at = _after_space(data, data.index(b"[") + 1)
+    while data[at] != ord("]"):
+        end = _end_of_value(data, at)
+        found.append((at, end))
+        at = _after_space(data, end)
+        if data[at] == ord(","):
+            at = _after_space(data, at + 1)
+    return found
 
 
 def one_line(data: bytes) -> bytes:

@@ -1,23 +1,17 @@
 """Which document is which kind of step: compaction, legacy compaction, event, entry, or none.
 
-The kinds are tried in this order and the first that fits wins. A kind is a `Rule`: a function
-that tells what keeps a value from fitting, as a path and a reason, or `""` when it fits. Rules for
-objects know the keys of a kind; a known key that occurs twice does not fit, other keys are ignored.
+The kinds are tried in this order and the first that fits wins.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.formats.jsontext import NotJSON, Repeating, exact, parse
-
-Rule = Callable[[Any], str]
-
-U32_MAX = 2**32 - 1
-U64_MAX = 2**64 - 1
+from storage.formats.dialects import ENTRY, EVENT
+from storage.formats.jsontext import NotJSON, exact, parse
+from storage.formats.rules import Rule, object_, string
 
 
 class Kind(enum.Enum):
@@ -91,143 +85,12 @@ def _why_not(value: dict[str, Any]) -> str:
     return "a step must have one of the keys message, event, archive_name"
 
 
-def _anything(_value: Any) -> str:
-    return ""
-
-
-def _string(value: Any) -> str:
-    return "" if type(value) is str else " must be a string"
-
-
-def _one_of(*names: str) -> Rule:
-    reason = " must be " + " or ".join(f'"{name}"' for name in names)
-
-    def rule(value: Any) -> str:
-        return "" if type(value) is str and value in names else reason
-
-    return rule
-
-
-def _integer(greatest: int) -> Rule:
-    reason = f" must be an integer from 0 to {greatest}, written in digits alone"
-
-    def rule(value: Any) -> str:
-        return "" if type(value) is int and 0 <= value <= greatest else reason
-
-    return rule
-
-
-def _or_null(rule: Rule) -> Rule:
-    def or_null(value: Any) -> str:
-        if value is None:
-            return ""
-        wrong = rule(value)
-        return f"{wrong}, or null" if wrong.startswith(" must be ") else wrong
-
-    return or_null
-
-
-def _array(rule: Rule) -> Rule:
-    def array(value: Any) -> str:
-        if type(value) is not list:
-            return " must be an array"
-        for index, item in enumerate(value):
-            if wrong := rule(item):
-                return f"[{index}]{wrong}"
-        return ""
-
-    return array
-
-
-def _object(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
-    rules = {**required, **(optional or {})}
-    rule_of = rules.get
-
-    def object_(value: Any) -> str:
-        if type(value) is not dict:
-            if type(value) is not Repeating:
-                return " must be an object"
-            for key in rules:
-                if key in value.keys_repeated:
-                    return f".{key} must occur only once"
-        for key in required:
-            if key not in value:
-                return f".{key} is missing"
-        for key, item in value.items():
-            if (rule := rule_of(key)) and (wrong := rule(item)):
-                return f".{key}{wrong}"
-        return ""
-
-    return object_
-
-
-_u32 = _integer(U32_MAX)
-_u64 = _integer(U64_MAX)
-_maybe_string = _or_null(_string)
-_maybe_u32 = _or_null(_u32)
-
-_compaction = _object({"archive_name": _string, "archived_at": _string})
-_legacy_compaction = _object({"compact": _string}, {"title": _string, "archived_at": _string})
-
-_usage = _object(
-    {"prompt_tokens": _u32, "completion_tokens": _u32, "total_tokens": _u32},
-    {
-        "prompt_cache_hit_tokens": _maybe_u32,
-        "prompt_cache_miss_tokens": _maybe_u32,
-        "completion_tokens_details": _or_null(_object({}, {"reasoning_tokens": _maybe_u32})),
-    },
-)
-_call_started = _object({"id": _string, "name": _string}, {"arguments": _string})
-_events = {
-    "tool_start": _object({"event": _string, "calls": _array(_call_started), "ts": _string}),
-    "tool_result": _object(
-        {"event": _string, "call_id": _string, "duration_ms": _u64, "ts": _string}
-    ),
-    "done": _object(
-        {
-            "event": _string,
-            "model": _string,
-            "iterations": _u64,
-            "stop_reason": _string,
-            "usage": _usage,
-            "ts": _string,
-        }
-    ),
-    "user_steered": _object({"event": _string, "content": _string, "ts": _string}),
-}
-_event_name = _one_of(*_events)
-
-
-def _event(value: dict[str, Any]) -> str:
-    name = value["event"]
-    if wrong := _event_name(name):
-        return f".event{wrong}"
-    return _events[name](value)
-
-
-_tool_call = _object(
-    {
-        "id": _string,
-        "type": _one_of("function"),
-        "function": _object({"name": _string, "arguments": _string}),
-    },
-    {"index": _maybe_u32},
-)
-_message = _object(
-    {"role": _string},
-    {
-        "content": _anything,
-        "tool_calls": _or_null(_array(_tool_call)),
-        "tool_call_id": _maybe_string,
-        "name": _maybe_string,
-        "reasoning_content": _maybe_string,
-    },
-)
-_entry = _object({"message": _message}, {"agent": _string})
+_compaction = object_({"archive_name": string, "archived_at": string})
+_legacy_compaction = object_({"compact": string}, {"title": string, "archived_at": string})
 
 _KINDS: tuple[tuple[Kind, str, Rule], ...] = (
     (Kind.COMPACTION, "archive_name", _compaction),
     (Kind.LEGACY_COMPACTION, "compact", _legacy_compaction),
-    (Kind.EVENT, "event", _event),
-    (Kind.ENTRY, "message", _entry),
+    (Kind.EVENT, "event", EVENT),
+    (Kind.ENTRY, "message", ENTRY),
 )

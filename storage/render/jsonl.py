@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
-from storage.formats.jsontext import WHITE_SPACE, member, one_line
+from storage.formats.dialects import is_blocks
+from storage.formats.jsontext import WHITE_SPACE, items, member, one_line
 from storage.formats.kinds import Step
 
 _MESSAGE_FIRST = b'{"message":'
@@ -18,38 +21,57 @@ def log_line(data: bytes) -> bytes:
 def message_line(step: Step) -> bytes:
     """The line of an entry in `messages.jsonl` (G2): its message's own bytes.
 
-    Where an agent other than the session's own spoke as assistant, the content tells its name; no
-    other value is encoded again.
+    Where an agent other than the session's own spoke as assistant, its words tell its name: a text
+    as a whole, of content blocks each text block. No other value is encoded again.
     """
     message = one_line(_message(step))
     agent = step.value.get("agent")
     if agent and step.value["message"]["role"] == "assistant":
-        content = step.value["message"].get("content")
-        text = content if isinstance(content, str) else ""
-        message = _with_content(message, f'<from agent="{agent}">\n{text}\n</from>')
+        message = _as_guest(message, step.value["message"].get("content"), agent)
     return message + b"\n"
 
 
-def archive_line(name: str, text: str | None) -> bytes:
+def archive_line(name: str, text: str | None, blocks: bool = False) -> bytes:
     """The first line of `messages.jsonl` after a compaction with the archive `name` (G2).
 
-    It is a user message with the archive's `text`, or with a placeholder where that is unknown.
+    It is a user message with the archive's `text`, or with a placeholder where that is unknown; with
+    `blocks` in the form of the dialect whose content is blocks.
     """
-    content = f"[archived context unavailable: {name}]" if text is None else text
+    told = f"[archived context unavailable: {name}]" if text is None else text
+    content = [{"type": "text", "text": told}] if blocks else told
     return orjson.dumps({"role": "user", "content": content}) + b"\n"
+
+
+def _as_guest(message: bytes, content: Any, agent: str) -> bytes:
+    if not is_blocks(content):
+        return _with_content(message, _told(agent, content if isinstance(content, str) else ""))
+    start, end = _found(member(message, "content"))
+    written = message[start:end]
+    parts, done = [message[:start]], 0
+    for block, (first, last) in zip(content, items(written), strict=True):
+        if block["type"] == "text" and isinstance(block.get("text"), str):
+            from_, to = _found(member(written[first:last], "text"))
+            parts += [written[done : first + from_], orjson.dumps(_told(agent, block["text"]))]
+            done = first + to
+    return b"".join([*parts, written[done:], message[end:]])
+
+
+def _told(agent: str, text: str) -> str:
+    return f'<from agent="{agent}">\n{text}\n</from>'
 
 
 def _message(step: Step) -> bytes:
     data = step.data
     if len(step.value) == 1 and data.startswith(_MESSAGE_FIRST):
         return data.rstrip(WHITE_SPACE)[len(_MESSAGE_FIRST) : -1]
-    return _at(data, member(data, "message"))
+    start, end = _found(member(data, "message"))
+    return data[start:end]
 
 
-def _at(data: bytes, span: tuple[int, int] | None) -> bytes:
+def _found(span: tuple[int, int] | None) -> tuple[int, int]:
     if span is None:
-        raise ValueError("an entry without a message")
-    return data[span[0] : span[1]]
+        raise ValueError("a member that the value has is not in its bytes")
+    return span
 
 
 def _with_content(message: bytes, content: str) -> bytes:

@@ -13,13 +13,14 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.ahead import ahead
 from storage.capabilities import is_near
+from storage.formats.dialects import has_blocks
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.render.lines import nothing
 from storage.session import meta
@@ -50,6 +51,8 @@ class Boundary:
 
     number: int
     archive: str | None
+    blocks: bool | None = None
+    """Whether the message of the archive is of content blocks; None where no entry tells."""
 
 
 START: Final = Boundary(0, None)
@@ -350,6 +353,45 @@ def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Bou
             return found.boundary
         end = numbers[0]
     return START
+
+
+def with_form(reader: Reader, index: Index, boundary: Boundary) -> Boundary:
+    """The boundary with the form of the archive's message (G2).
+
+    It is that of the last entry before the compaction, without one that of the first after it.
+    """
+    if boundary.archive is None:
+        return boundary
+    message = _last_message(reader, index, boundary.number)
+    if message is None:
+        message = _first_message(reader, index, boundary.number)
+    return boundary if message is None else replace(boundary, blocks=has_blocks(message))
+
+
+def _last_message(reader: Reader, index: Index, end: int) -> Any:
+    while numbers := index.before(end, PASS_STEPS):
+        names = (name for number in reversed(numbers) for name in reversed(index.names(number)))
+        if (message := _first_entry(reader, names)) is not None:
+            return message
+        end = numbers[0]
+    return None
+
+
+def _first_message(reader: Reader, index: Index, after: int) -> Any:
+    numbers = index.between(after + 1, index.greatest, len(index.numbers))
+    return _first_entry(reader, (name for number in numbers for name in index.names(number)))
+
+
+def _first_entry(reader: Reader, names: Iterable[str]) -> Any:
+    """The message of the first entry among these steps, None if there is none."""
+    for name in names:
+        try:
+            step = _read(reader, reader.ahead([name]), name, Pass())
+        except LongStep:
+            continue  # any other entry tells as well
+        if step is not None and step.kind is Kind.ENTRY:
+            return step.value["message"]
+    return None
 
 
 @dataclass(frozen=True, slots=True)

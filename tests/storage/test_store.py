@@ -15,12 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from storage import posix as files
 from storage import store as sessions
 from storage.errors import StoreError
+from storage.formats.slug import is_ulid
 from storage.session import meta
 from storage.store import Store, claim_in_steps
 
@@ -210,6 +209,28 @@ def test_two_thousand_creates_of_eight_processes_are_two_thousand_sessions(
     assert sorted(slugs) == sorted(f"crab_tg-42_{number}" for number in range(1, 2001))
     assert sorted(store.names()) == sorted(slugs)
     assert sorted(os.listdir(root)) == sorted(slugs)
+
+
+ULID = "01M08R03HTKZZ83REJ2F4CGXK6"
+
+
+@pytest.mark.guarantee("G11f")
+def test_where_a_session_has_a_ulid_a_new_one_has_too(store: Store, root: Path) -> None:
+    (root / ULID).mkdir()
+    assert store.create("Crab", "tg:42", sync=False) == "crab_tg-42_1"
+    (root / ULID).rmdir()
+    put_session(root, ULID)
+    slug = store.create("Crab", "tg:42", sync=False)
+    assert is_ulid(slug)
+    written = json.loads((root / slug / "meta").read_bytes())
+    assert (written["agent"], written["created_by"]) == ("Crab", "tg:42")
+
+
+def test_a_session_made_under_a_ulid_is_of_the_default_agent(store: Store, root: Path) -> None:
+    store.make(ULID, sync=True)
+    written = json.loads((root / ULID / "meta").read_bytes())
+    assert (written["agent"], written["created_by"]) == ("crab", "")
+    refused(errno.EEXIST, store.make, ULID, sync=True)
 
 
 def test_make_makes_exactly_that_session(store: Store, root: Path) -> None:
@@ -419,16 +440,3 @@ def test_no_call_leaks_a_descriptor(store: Store) -> None:
     store.delete(slug, sync=True)
     refused(errno.ENOENT, store.delete, slug, sync=True)
     assert descriptors() == before
-
-
-@given(st.integers(0, U32_MAX), st.sampled_from(["", "+", "0", "+000"]))
-def test_every_spelling_of_a_number_counts(number: int, before: str) -> None:
-    assert sessions._seq(f"{before}{number}") == number
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "+", "-0", "-1", "1_0", " 1", "1 ", "٣", "²", "4294967296", "++1", "0x1", "1" * 5000],
-)
-def test_what_is_no_number_does_not_count(text: str) -> None:
-    assert sessions._seq(text) is None

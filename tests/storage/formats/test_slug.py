@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.formats.slug import SEQ_MAX, parse_session, sender_slug, session_prefix
+from storage.formats.slug import (
+    SEQ_MAX,
+    is_session_name,
+    is_ulid,
+    named_after,
+    new_ulid,
+    parse_session,
+    sender_slug,
+    sequence_number,
+    session_prefix,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +94,54 @@ def test_a_session_is_named_after_agent_sender_and_number(
 )
 def test_other_names_are_no_names_of_sessions(slug: str) -> None:
     assert parse_session(slug) is None
+
+
+@given(st.integers(0, SEQ_MAX), st.sampled_from(["", "+", "0", "+000"]))
+def test_every_spelling_of_a_number_counts(number: int, before: str) -> None:
+    assert sequence_number(f"{before}{number}") == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "+", "-0", "-1", "1_0", " 1", "1 ", "٣", "²", "4294967296", "++1", "0x1", "1" * 5000],
+)
+def test_what_is_no_number_does_not_count(text: str) -> None:
+    assert sequence_number(text) is None
+
+
+ULID = "01M08R03HTKZZ83REJ2F4CGXK6"
+
+
+def test_a_ulid_is_26_letters_of_which_the_first_is_at_most_7() -> None:
+    for slug in (ULID, "7" + "Z" * 25, "0" * 26):
+        assert is_ulid(slug)
+    for slug in (ULID.lower(), ULID[:-1], ULID + "0", "8" + "Z" * 25, f"{ULID}\n", ""):
+        assert not is_ulid(slug)
+    for letter in "ILOUu-_²":
+        assert not is_ulid(ULID[:-1] + letter)
+
+
+def test_ulids_are_new_each_time_and_sorted_by_the_time() -> None:
+    before = new_ulid()
+    time.sleep(0.002)
+    after = {new_ulid() for _ in range(1000)}
+    assert len(after) == 1000
+    assert all(map(is_ulid, after))
+    assert all(before < slug for slug in after)
+
+
+@pytest.mark.parametrize(
+    ("slug", "about"),
+    [
+        ("crab_tg-42_7", ("crab", "tg-42")),
+        (ULID, ("crab", "")),
+        (ULID.lower(), None),
+        ("8" + ULID[1:], None),
+        ("notes", None),
+    ],
+)
+def test_a_session_made_under_a_name_is_of_the_agent_and_sender_in_it(
+    slug: str, about: tuple[str, str] | None
+) -> None:
+    assert named_after(slug) == about
+    assert is_session_name(slug) == (about is not None)

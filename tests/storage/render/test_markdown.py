@@ -95,7 +95,7 @@ def test_parts_that_are_no_text_are_named_without_their_data() -> None:
     )
     assert text == (
         "## user\n\nLook:\n\n*[`image_url` `image/png`, 3.0 KiB]*\n\n"
-        "*[`image_url` `https://example.org/a.png`]*\n\n*[`input_audio` `wav`]*\n\n"
+        "*[`image_url` `https://example.org/a.png`]*\n\n*[`input_audio` `wav`, 3 bytes]*\n\n"
         "*[`file` `plan.pdf`]*\n\n"
     )
 
@@ -163,3 +163,116 @@ def test_an_archive_begins_the_file_with_its_text_or_says_that_it_is_not_there()
     unknown = markdown.archive("crab-1", None).decode()
     assert "The text of the archive `crab-1` is not available." in unknown
     assert unknown.endswith("\n\n---\n\n")
+
+
+BASH = {"type": "tool_use", "id": "tu_1", "name": "bash", "input": {"command": "df -h", "n": [1]}}
+
+
+def test_content_blocks_look_as_the_plain_dialect_does() -> None:
+    blocks = shown(
+        role="assistant",
+        content=[
+            {"type": "thinking", "thinking": "ask df", "signature": "c2ln"},
+            {"type": "text", "text": "I look."},
+            BASH,
+        ],
+    )
+    call = CALL | {
+        "id": "tu_1",
+        "function": {"name": "bash", "arguments": json.dumps(BASH["input"])},
+    }
+    plain = shown(
+        role="assistant", reasoning_content="ask df", content="I look.", tool_calls=[call]
+    )
+    assert blocks == plain
+    assert blocks.startswith("## assistant\n\n> *Reasoning*\n>\n> ask df\n\nI look.\n\n### Calls")
+
+
+def test_an_input_that_is_no_object_is_laid_out_too() -> None:
+    for given, told in (("ls", '"ls"'), (None, "null"), ([1], "[\n  1\n]"), ({}, "{}")):
+        assert f"### Calls `bash` `tu_1`\n\n```json\n{told}\n```" in shown(
+            content=[{**BASH, "input": given}]
+        )
+
+
+def test_a_result_stands_apart_from_what_the_user_says() -> None:
+    text = shown(
+        content=[
+            {"type": "tool_result", "tool_use_id": "tu_1", "name": "bash", "content": "97%"},
+            {"type": "tool_result", "tool_use_id": "tu_2", "content": "", "is_error": True},
+            {"type": "text", "text": "And now?"},
+        ]
+    )
+    assert text == (
+        "## tool `bash` `tu_1`\n\n```\n97%\n```\n\n"
+        "## tool `tu_2` failed\n\n*(empty)*\n\n"
+        "## user\n\nAnd now?\n\n"
+    )
+
+
+def test_a_long_result_in_blocks_is_cut_and_its_pictures_are_named() -> None:
+    picture = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    text = shown(
+        content=[
+            {
+                "type": "tool_result",
+                "tool_use_id": "tu_2",
+                "content": [
+                    {"type": "text", "text": "line\n" * 1000},
+                    {"type": "image", "source": picture},
+                    {"type": "thinking", "thinking": "?"},
+                ],
+            }
+        ]
+    )
+    assert "left out here" in text
+    assert "*[`image` `image/png`, 8 bytes]*\n\n*[`thinking`" in text
+    assert "iVBO" not in text
+
+
+def test_a_result_without_a_name_has_that_of_its_call() -> None:
+    entry = {"type": "tool_result", "tool_use_id": "tu_1", "content": "97%"}
+    step = classify(json.dumps({"message": {"role": "user", "content": [entry]}}).encode())
+    about = markdown.About(tool_name={"tu_1": "bash"}.get)
+    assert markdown.entry(step, about).startswith(b"## tool `bash` `tu_1`\n")
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        (
+            {"type": "image", "source": {"type": "url", "url": "https://a.b/c.png"}},
+            "`image` `https://a.b/c.png`",
+        ),
+        ({"type": "image", "source": None}, "`image`"),
+        ({"type": "image", "source": ["iVBO"]}, "`image`"),
+        (
+            {
+                "type": "document",
+                "source": {"type": "text", "media_type": "text/plain", "data": "äb"},
+            },
+            "`document` `text/plain`, 3 bytes",
+        ),
+        ({"type": "redacted_thinking", "data": "b3BhcXVl"}, "`redacted_thinking` 6 bytes"),
+        ({"type": "text", "text": 7}, "`text`"),
+    ],
+)
+def test_blocks_that_are_no_text_are_told_by_type_media_type_and_size(
+    block: dict[str, Any], told: str
+) -> None:
+    assert shown(content=[block]) == f"## user\n\n*[{told}]*\n\n"
+
+
+def test_keys_of_the_plain_dialect_may_be_anything_beside_blocks() -> None:
+    text = shown(
+        content=[{"type": "text", "text": "a"}], name=7, tool_calls="none", reasoning_content=[]
+    )
+    assert text == "## user\n\na\n\n"
+
+
+def test_a_heading_tells_the_step_and_when_it_was_stored() -> None:
+    step = classify(b'{"message":{"role":"user","content":"a"}}')
+    about = markdown.About(12, "2026-04-28 14:03:05")
+    assert (
+        markdown.entry(step, about) == "## user · step 12 · 2026-04-28 14:03:05\n\na\n\n".encode()
+    )

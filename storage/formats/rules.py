@@ -1,0 +1,136 @@
+"""Rules for JSON values: each tells what keeps a value from fitting.
+
+A rule answers with a path and a reason (`".usage.total_tokens is missing"`), or with `""` when the
+value fits. Values are as `jsontext.exact` gives them. A known key that an object repeats does not fit;
+other keys are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from storage.formats.jsontext import Repeating
+
+Rule = Callable[[Any], str]
+
+U32_MAX = 2**32 - 1
+U64_MAX = 2**64 - 1
+
+
+def anything(_value: Any) -> str:
+    """Every value fits."""
+    return ""
+
+
+def string(value: Any) -> str:
+    """A string."""
+    return "" if type(value) is str else " must be a string"
+
+
+def one_of(*names: str) -> Rule:
+    """One of these strings."""
+    reason = " must be " + " or ".join(f'"{name}"' for name in names)
+
+    def rule(value: Any) -> str:
+        return "" if type(value) is str and value in names else reason
+
+    return rule
+
+
+def integer(greatest: int) -> Rule:
+    """An integer literal from 0 to `greatest`."""
+    reason = f" must be an integer from 0 to {greatest}, written in digits alone"
+
+    def rule(value: Any) -> str:
+        return "" if type(value) is int and 0 <= value <= greatest else reason
+
+    return rule
+
+
+def or_null(rule: Rule) -> Rule:
+    """What fits `rule`, or null."""
+
+    def nullable(value: Any) -> str:
+        if value is None:
+            return ""
+        wrong = rule(value)
+        return f"{wrong}, or null" if wrong.startswith(" must be ") else wrong
+
+    return nullable
+
+
+def array(rule: Rule) -> Rule:
+    """An array whose items all fit `rule`."""
+
+    def items(value: Any) -> str:
+        if type(value) is not list:
+            return " must be an array"
+        for index, item in enumerate(value):
+            if wrong := rule(item):
+                return f"[{index}]{wrong}"
+        return ""
+
+    return items
+
+
+def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
+    """An object that has the `required` keys and perhaps the `optional` ones."""
+    rules = {**required, **(optional or {})}
+    rule_of = rules.get
+
+    def members(value: Any) -> str:
+        if type(value) is not dict:
+            if type(value) is not Repeating:
+                return " must be an object"
+            for key in rules:
+                if key in value.keys_repeated:
+                    return f".{key} must occur only once"
+        for key in required:
+            if key not in value:
+                return f".{key} is missing"
+        for key, item in value.items():
+            if (rule := rule_of(key)) and (wrong := rule(item)):
+                return f".{key}{wrong}"
+        return ""
+
+    return members
+
+
+def map_of(rule: Rule) -> Rule:
+    """An object of any keys, each of whose values fits `rule`; keys may be repeated."""
+
+    def members(value: Any) -> str:
+        if not isinstance(value, dict):
+            return " must be an object"
+        pairs = value.members if isinstance(value, Repeating) else value.items()
+        for key, item in pairs:
+            if wrong := rule(item):
+                return f".{key}{wrong}"
+        return ""
+
+    return members
+
+
+def tagged(tag: str, variants: Mapping[str, Rule]) -> Rule:
+    """An object whose key `tag` says which of the `variants` it must fit."""
+    name = one_of(*variants)
+    tagged_object = object_({tag: name})
+
+    def variant(value: Any) -> str:
+        return tagged_object(value) or variants[value[tag]](value)
+
+    return variant
+
+
+def either(first: Rule, second: Rule, mark: Callable[[Any], bool]) -> Rule:
+    """What fits one of two rules; where none fits, `mark` tells values that were meant for `second`."""
+
+    def rule(value: Any) -> str:
+        wrong = first(value)
+        if not wrong:
+            return ""
+        other = second(value)
+        return other if not other or mark(value) else wrong
+
+    return rule

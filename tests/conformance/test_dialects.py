@@ -1,0 +1,168 @@
+"""Sessions of every version of the daemon are read as the version that wrote them keeps them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.check.check import check
+from storage.formats.kinds import Kind, NotAStep, classify
+from storage.session.replay import load
+from storage.store import Store
+from tests.conformance.reference import entry_as_kept, message_as_kept, rows, same_json
+from tests.support.drivers import Driver, driving
+from tests.support.memories import database
+from tests.support.stores import StoreOnDisk
+
+CASES = rows("dialects")
+NAMED = [pytest.param(case, id=case["name"]) for case in CASES]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> StoreOnDisk:
+    """A store of all cases, and the daemon's memory beside it."""
+    made = StoreOnDisk(tmp_path_factory.mktemp("dialects") / "store")
+    memory: dict[str, str] = {}
+    for case in CASES:
+        memory.update(case.get("memory") or {})
+        for path, data in case["files"].items():
+            (made.path / path).parent.mkdir(exist_ok=True)
+            (made.path / path).write_bytes(base64.b64decode(data))
+    (made.path.parent / "memory.db").write_bytes(database(memory))
+    return made
+
+
+@pytest.fixture(scope="module", params=["tree", "mount"])
+def driver(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Driver]:
+    with driving(request.param, store.path, store.path.parent) as driver:
+        yield driver
+
+
+def steps(case: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """The names and bytes of the steps of the session that a case asks about, in order."""
+    files = sorted((Path(path), base64.b64decode(data)) for path, data in case["files"].items())
+    return [
+        (path.name, data)
+        for path, data in files
+        if path.parent.name == case["session"] and path.name != "meta"
+    ]
+
+
+def shown(driver: Driver, case: dict[str, Any], view: str) -> list[Any]:
+    lines = driver.text(f"{case['session']}/{view}").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_session_loads_as_its_own_daemon_would_resume_it(
+    case: dict[str, Any], store: StoreOnDisk
+) -> None:
+    directory = os.open(store.path / case["session"], os.O_RDONLY)
+    try:
+        loaded = load(directory)
+    finally:
+        os.close(directory)
+    assert loaded is not None
+    assert loaded.archive == case["expect"]["archive"]
+    history = [entry_as_kept(step.value) for step in loaded.history]
+    assert same_json(history, case["expect"]["history"])
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_every_step_is_of_the_kind_that_some_dialect_says(case: dict[str, Any]) -> None:
+    kinds, skipped = [], []
+    for name, data in steps(case):
+        try:
+            kinds.append(classify(data).kind.value)
+        except NotAStep:
+            skipped.append(name)
+    assert kinds == case["expect"]["log_kinds"]
+    assert skipped == case["expect"]["skipped"]
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_the_latest_session_is_the_one_that_the_daemon_goes_on_with(
+    case: dict[str, Any], tmp_path: Path
+) -> None:
+    for path, data in case["files"].items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(base64.b64decode(data))
+    store = Store(str(tmp_path))
+    try:
+        assert store.latest_links() == case["expect"]["latest"]
+    finally:
+        store.close()
+
+
+def test_a_store_of_all_dialects_is_healthy_but_for_what_none_knows(
+    store: StoreOnDisk, tmp_path: Path
+) -> None:
+    copied = tmp_path / "store"
+    shutil.copytree(store.path, copied)
+    found = {(fault.session, fault.name) for fault in check(str(copied), repair=False).faults}
+    assert found == {
+        (case["session"], name) for case in CASES for name in case["expect"]["skipped"]
+    } | {("01M3250V00TDZVY05RNV14SP9A", "meta")}
+
+
+@pytest.mark.guarantee("G1c", "S3", "S5")
+@pytest.mark.parametrize("case", NAMED)
+def test_a_served_session_is_what_its_own_daemon_would_resume(
+    case: dict[str, Any], driver: Driver
+) -> None:
+    expected = case["expect"]
+    skipped = set(expected["skipped"])
+    for name in skipped:
+        driver.allow(name)
+    assert same_json(
+        [entry_as_kept(entry) for entry in shown(driver, case, "history.jsonl")],
+        expected["history"],
+    )
+    archive = driver.text(f"{case['session']}/compact").decode()
+    assert archive == (f"{expected['archive']}\n" if expected["archive"] else "")
+    logged = [classify(json.dumps(step).encode()) for step in shown(driver, case, "log.jsonl")]
+    assert [step.kind.value for step in logged] == expected["log_kinds"]
+    text = driver.text(f"{case['session']}/history.md")
+    assert bool(text) == bool(expected["history"] or expected["archive"])
+
+
+@pytest.mark.guarantee("G2a", "G2b", "G2c")
+@pytest.mark.parametrize("case", NAMED)
+def test_messages_are_what_its_own_daemon_would_send(case: dict[str, Any], driver: Driver) -> None:
+    messages = [message_as_kept(line) for line in shown(driver, case, "messages.jsonl")]
+    assert same_json(messages, case["expect"]["messages"])
+
+
+@pytest.mark.guarantee("G11f")
+def test_the_links_of_all_pairs_stand_side_by_side(driver: Driver) -> None:
+    links = set(driver.listdir(".stepfs/latest"))
+    assert links >= {name for case in CASES for name in case["expect"]["latest"]}
+
+
+@pytest.mark.guarantee("G6e", "S3")
+def test_append_takes_the_entries_and_events_of_all_dialects_and_nothing_else(
+    driver: Driver,
+) -> None:
+    session = driver.store.session(f"crab_{type(driver).__name__.lower()}_1")
+    taken = []
+    with driver.opened(f"{session.slug}/append", os.O_WRONLY) as handle:
+        for case in CASES:
+            for name, data in steps(case):
+                if b"\n" in data:
+                    continue
+                skipped = name in case["expect"]["skipped"]
+                if skipped or classify(data).kind.is_compaction:
+                    with driver.refuses(22, ""):
+                        driver.write(handle, data + b"\n")
+                else:
+                    driver.write(handle, data + b"\n")
+                    taken.append(data)
+    assert session.steps() == taken
+    assert {classify(data).kind for data in taken} == {Kind.ENTRY, Kind.EVENT}
