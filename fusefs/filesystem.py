@@ -34,6 +34,7 @@ from fusefs.inodes.attributes import Attributes, Rules
 from fusefs.inodes.inode import ROOT_INO, Directory, Inode, refused
 from fusefs.inodes.root import Root
 from fusefs.inodes.services import Services
+from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.inodes.table import Table
 from fusefs.kernel import Kernel, PollWaiter
 from fusefs.operations import Operations
@@ -301,8 +302,14 @@ class FileSystem:
             self.events.drain()
             await self._directory(parent).rmdir(name, caller)
 
-    def refuse(self, parent: int, name: str, operation: str, caller: Caller) -> NoReturn:
-        """No name is made, moved or removed but by mkdir and rmdir: EPERM, and why (G11)."""
+    async def refuse(self, parent: int, name: str, operation: str, caller: Caller) -> NoReturn:
+        """No name is made, moved or removed but by mkdir and rmdir: EPERM, and why (G11).
+
+        In a session that was deleted underneath it is ENOENT, as for any other name (G20).
+        """
+        directory = self._inode(parent)
+        if isinstance(directory, SessionDirectory):
+            await directory.status()
         with self._noted(parent, name, operation, caller):
             raise refused(_WHY_NOT[operation])
 

@@ -197,7 +197,7 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._refuse(parent_inode, name, "unlink", ctx)
+        await self._refuse(parent_inode, name, "unlink", ctx)
 
     @handler
     async def rename(
@@ -209,7 +209,7 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        self._refuse(parent_inode_old, name_old, "rename", ctx)
+        await self._refuse(parent_inode_old, name_old, "rename", ctx)
 
     @handler
     async def link(
@@ -219,7 +219,7 @@ class Adapter(pyfuse3.Operations):
         new_name: bytes,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        self._refuse(new_parent_inode, new_name, "link", ctx)
+        await self._refuse(new_parent_inode, new_name, "link", ctx)
 
     @handler
     async def symlink(
@@ -229,7 +229,7 @@ class Adapter(pyfuse3.Operations):
         target: bytes,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        self._refuse(parent_inode, name, "symlink", ctx)
+        await self._refuse(parent_inode, name, "symlink", ctx)
 
     @handler
     async def mknod(
@@ -240,7 +240,7 @@ class Adapter(pyfuse3.Operations):
         rdev: int,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        self._refuse(parent_inode, name, "mknod", ctx)
+        await self._refuse(parent_inode, name, "mknod", ctx)
 
     @handler
     async def create(
@@ -251,12 +251,12 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        self._refuse(parent_inode, name, "create", ctx)
+        await self._refuse(parent_inode, name, "create", ctx)
 
-    def _refuse(
+    async def _refuse(
         self, parent_inode: int, name: bytes, operation: str, ctx: RequestContext
     ) -> NoReturn:
-        self.filesystem.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
+        await self.filesystem.refuse(parent_inode, os.fsdecode(name), operation, _caller(ctx))
 
 
 class _Waiter:

@@ -112,7 +112,7 @@ def test_a_store_of_all_dialects_is_healthy_but_for_what_none_knows(
     } | {("01M3250V00TDZVY05RNV14SP9A", "meta")}
 
 
-@pytest.mark.guarantee("G1c", "S3", "S5")
+@pytest.mark.guarantee("G1c", "S3", "S6")
 @pytest.mark.parametrize("case", NAMED)
 def test_a_served_session_is_what_its_own_daemon_would_resume(
     case: dict[str, Any], driver: Driver
