@@ -16,6 +16,7 @@ from fusefs.dotdir.files import (
     ErrorsFile,
     ReadmeFile,
     SessionsFile,
+    SkillFile,
     StatusFile,
 )
 from fusefs.dotdir.status import Status
@@ -59,6 +60,7 @@ class DotDirectory(OwnDirectory):
         super().__init__(services, parent, DOT_DIRECTORY)
         listed: list[Inode] = [
             ReadmeFile(services, self, "README"),
+            SkillFile(services, self, "SKILL.md"),
             SessionsFile(services, self, "sessions.jsonl", catalogue),
             LatestDirectory(services, self, "latest"),
             CreateFile(services, self, "create"),

@@ -11,6 +11,7 @@ import orjson
 
 from fusefs.catalogue.catalogue import Catalogue
 from fusefs.dotdir.guide import GUIDE
+from fusefs.dotdir.skill import SKILL
 from fusefs.dotdir.status import Status
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile, OpenText
@@ -69,6 +70,15 @@ class ReadmeFile(DotFile):
 
     async def text(self) -> bytes:
         return GUIDE
+
+
+class SkillFile(DotFile):
+    """`SKILL.md`: the tree, explained to agents."""
+
+    __slots__ = ()
+
+    async def text(self) -> bytes:
+        return SKILL
 
 
 class SessionsFile(DotFile):

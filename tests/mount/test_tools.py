@@ -18,7 +18,7 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
 
 SESSIONS = 1000
-FILES_OF_ALL = {"README", "create"}
+FILES_OF_ALL = {"README", "SKILL.md", "create"}
 PRIVATE = {"sessions.jsonl", "status.json", "errors.jsonl"}
 ROOT = Person(0)
 SECONDS = 300

@@ -190,8 +190,8 @@ def test_what_tells_of_all_sessions_is_the_mounting_users_alone(
         status = (at / name).stat()
         assert (status.st_uid, status.st_mode & 0o777) == (0, 0o400)
         assert not may(ANA, f"cat {name}", at)
-    assert ANA.run("ls", at=at).stdout.split() == ["README", "create", "latest"]
-    assert sorted(os.listdir(at)) == sorted(["README", "create", "latest", *private])
+    assert ANA.run("ls", at=at).stdout.split() == ["README", "SKILL.md", "create", "latest"]
+    assert sorted(os.listdir(at)) == sorted(["README", "SKILL.md", "create", "latest", *private])
     assert may(EVE, "cat README && readlink latest/crab_tg-42", at)
     told = EVE.run("grep", "-r", "secret", ".", at=at)
     assert (told.returncode, told.stderr) == (1, "")
