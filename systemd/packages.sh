@@ -75,8 +75,13 @@ case ${1:-} in
     *) echo "usage: packages.sh run|test|deb" >&2; exit 1 ;;
 esac
 
+# systemd makes it at boot; where nothing has booted, fusermount3 needs it to unmount for a user.
+provide_mtab() {
+    [ -e /etc/mtab ] || as_root ln -s ../proc/self/mounts /etc/mtab
+}
+
 lacking=$(printf '%s' "$wanted" | missing)
-[ -n "$lacking" ] || exit 0
+[ -n "$lacking" ] || { provide_mtab; exit 0; }
 
 if ! command -v apt-get >/dev/null; then
     cat >&2 <<END
@@ -102,3 +107,4 @@ if [ -n "$lacking" ]; then
     echo "stepfs: another interpreter can be named: make PYTHON=/usr/bin/python3 ..." >&2
     exit 1
 fi
+provide_mtab

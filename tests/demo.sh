@@ -7,7 +7,7 @@ place=$(mktemp -d)
 cleanup() {
     cd /
     stepfs umount "$place/sessions" 2>/dev/null || fusermount3 -uzq "$place/sessions" || true
-    rm -rf "$place"
+    rm -rf --one-file-system "$place"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
