@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno as errnos
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StoreError(Exception):
@@ -35,6 +37,15 @@ def from_os_error(error: OSError, doing: str) -> StoreError:
     if number == errnos.ESTALE:
         number = errnos.ENOENT
     return StoreError(number, "os-error", f"could not {doing}: {os.strerror(number)}")
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """A block whose failed system calls are `StoreError`s, as `from_os_error` makes them."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, what) from error
 
 
 def printable(name: str | bytes) -> str:

@@ -15,13 +15,13 @@ import os
 import stat
 from array import array
 from bisect import bisect_left
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storage import posix as files
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, doing, printable
 from storage.formats.kinds import Kind, Step
 from storage.formats.splice import encoded
 from storage.session import meta
@@ -71,7 +71,7 @@ def fork(
     Raises StoreError: ENOENT if there is no such session; EINVAL where its broken meta does not tell
     an agent or sender that is not given either; EAGAIN if its steps do not keep still; ENOSPC, …
     """
-    with _doing(f"fork {printable(slug)}"), _opened(store, slug) as origin:
+    with doing(f"fork {printable(slug)}"), store.opened(slug) as origin:
         about = _meta_of_fork(origin, slug, agent, created_by)
         rights = Ownership.of_session(origin)
         with store.making(sync) as new:
@@ -266,20 +266,3 @@ def _together(stamps: Iterable[int]) -> int:
 
 def _identity(found: os.stat_result) -> int:
     return hash((found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size))
-
-
-@contextmanager
-def _opened(store: Store, slug: str) -> Iterator[int]:
-    directory = store.open_session(slug)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
-@contextmanager
-def _doing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, what) from error

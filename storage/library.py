@@ -30,25 +30,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
-from storage.capabilities import is_near
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Step
 from storage.session import meta, replay
+from storage.session.append import claim_all
 from storage.session.epochs import scan_epochs
 from storage.session.index import scan
 from storage.session.replay import Snapshot
-from storage.session.steps import NUMBER_MAX, Claimer, Ownership, sync_steps
+from storage.session.steps import NUMBER_MAX
 from storage.store import Store, now
 from storage.times import nanoseconds
-
-SYNCED_STEPS: Final = 16
-"""More new steps than these are synced with all of their file system, which costs less."""
 
 Document = Mapping[str, Any]
 """A JSON object, as `json.loads` gives it."""
@@ -92,7 +89,7 @@ def list_sessions(store: Store) -> list[SessionSummary]:
     """Every session whose meta is sound, by slug. Raises StoreError if the store cannot be listed."""
     summaries = []
     for slug in sorted(store.names()):
-        with suppress(StoreError, OSError), _opened(store, slug) as directory:
+        with suppress(StoreError, OSError), store.opened(slug) as directory:
             about = meta.parsed(meta.read(directory)[0])
             summaries.append(SessionSummary(slug, {**meta.ABSENT, **about}))
     return summaries
@@ -108,7 +105,7 @@ def load_session(store: Store, slug: str, *, at: int | str | None = None) -> Sna
     """
     last, time_ns = (NUMBER_MAX, _time(at)) if isinstance(at, str) else (at, None)
     try:
-        with _opened(store, slug) as directory, _doing(f"load {printable(slug)}"):
+        with store.opened(slug) as directory, doing(f"load {printable(slug)}"):
             return replay.load(directory, NUMBER_MAX if last is None else last, time_ns)
     except StoreError as error:
         if error.code == "no-session":
@@ -121,7 +118,7 @@ def count_epochs(store: Store, slug: str) -> int:
 
     Raises StoreError: ENOENT; where a file cannot be read.
     """
-    with _opened(store, slug) as directory, _doing(f"read {printable(slug)}"):
+    with store.opened(slug) as directory, doing(f"read {printable(slug)}"):
         return len(scan_epochs(replay.Reader(directory), scan(directory)))
 
 
@@ -132,7 +129,7 @@ def load_epoch(store: Store, slug: str, epoch: int) -> Snapshot | None:
     session or epoch. Raises StoreError as `load_session` does.
     """
     try:
-        with _opened(store, slug) as directory, _doing(f"load {printable(slug)}"):
+        with store.opened(slug) as directory, doing(f"load {printable(slug)}"):
             last = scan_epochs(replay.Reader(directory), scan(directory)).last_step(epoch)
     except LookupError:
         return None
@@ -190,7 +187,7 @@ def update_meta(store: Store, slug: str, patch: Document, *, sync: bool = True) 
     for a wrong type or a required key taken away (nothing changes then), ENOENT, EBUSY, …
     """
     asked = orjson.loads(orjson.dumps(patch))
-    with _opened(store, slug) as directory, _doing(f"change the meta of {printable(slug)}"):
+    with store.opened(slug) as directory, doing(f"change the meta of {printable(slug)}"):
         return meta.update(directory, lambda about: meta.merged(about, asked), sync=sync)
 
 
@@ -220,31 +217,6 @@ def _stored_form(document: Document) -> Step:
 def _append(store: Store, slug: str, steps: Iterable[Step | bytes], sync: bool) -> list[int]:
     judged = [step if isinstance(step, bytes) else step.data for step in steps]
     numbers: list[int] = []
-    with _opened(store, slug) as directory, _doing(f"append to {printable(slug)}"):
-        claimer = Claimer(directory, unnamed=is_near(directory))
-        ownership = Ownership.of_session(directory)
-        greatest = scan(directory).greatest
-        each = sync and len(judged) <= SYNCED_STEPS
-        for data in judged:
-            greatest = claimer.claim(greatest + 1, data, ownership, sync=each).number
-            numbers.append(greatest)
-        if sync:
-            sync_steps(directory, (), whole=not each)
+    with store.opened(slug) as directory, doing(f"append to {printable(slug)}"):
+        claim_all(directory, judged, numbers, sync=sync)
     return numbers
-
-
-@contextmanager
-def _opened(store: Store, slug: str) -> Iterator[int]:
-    directory = store.open_session(slug)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
-@contextmanager
-def _doing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, what) from error

@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from storage import latest
 from storage import posix as files
 from storage.capabilities import is_near
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, doing, from_os_error, printable
 from storage.formats.slug import (
     SEQ_MAX,
     is_ulid,
@@ -60,7 +60,7 @@ class Store:
     def __init__(self, path: str) -> None:
         """Opens the store at `path`. Raises StoreError ENOENT, ENOTDIR, EACCES, …"""
         self.path = path
-        with _doing(f"open the store {printable(path)}"):
+        with doing(f"open the store {printable(path)}"):
             self.fd = files.open_directory(path)
         self._near = is_near(self.fd)
 
@@ -76,7 +76,7 @@ class Store:
         """A new descriptor of a session's directory. Raises StoreError, ENOENT if it is none."""
         if not slug or slug.startswith(".") or "/" in slug or "\0" in slug:
             raise _no_session(slug)
-        with _doing(f"open session {printable(slug)}"):
+        with doing(f"open session {printable(slug)}"):
             try:
                 directory = files.open_directory(slug, self.fd)
             except OSError as error:
@@ -89,6 +89,15 @@ class Store:
                     failing.pop_all()
                     return directory
         raise _no_session(slug)
+
+    @contextmanager
+    def opened(self, slug: str) -> Iterator[int]:
+        """A descriptor of a session's directory while the block lasts. Raises as `open_session`."""
+        directory = self.open_session(slug)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
 
     def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
         """The status of a session's directory and of its meta, neither of them a symlink's.
@@ -152,7 +161,7 @@ class Store:
         hidden = f".del.{secrets.token_hex(8)}"
         directory = self.open_session(slug)
         try:
-            with _doing(f"delete session {printable(slug)}"):
+            with doing(f"delete session {printable(slug)}"):
                 if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
                     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
                 if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
@@ -218,7 +227,7 @@ class Store:
         for. What cannot be removed is logged and left.
         """
         cleared = 0
-        with _doing("list the store"):
+        with doing("list the store"):
             left_over = [name for name in files.listing(self.fd) if _LEFT_OVER.fullmatch(name)]
         for name in left_over:
             with suppress(OSError):
@@ -236,7 +245,7 @@ class Store:
     def directories(self) -> dict[str, int]:
         """The real directories there are now that may be sessions, each with its inode number."""
         with (
-            _doing("list the store"),
+            doing("list the store"),
             files.reopened(self.fd) as own,
             os.scandir(own) as entries,
         ):
@@ -252,11 +261,8 @@ class Store:
     def _meta(self, slug: str) -> meta.Meta | None:
         """The meta of a session, None if it is broken or gone."""
         try:
-            directory = self.open_session(slug)
-            try:
+            with self.opened(slug) as directory:
                 return meta.parsed(meta.read(directory)[0])
-            finally:
-                os.close(directory)
         except (OSError, StoreError):
             return None
 
@@ -272,7 +278,7 @@ class Store:
         cleared by `sweep`, which its lock keeps away until then. With `sync` it is on disk at the end
         of the block (G17). Raises StoreError for a system call that failed in the block.
         """
-        with _doing("make a session"):
+        with doing("make a session"):
             hidden, directory = self._locked_directory()
             try:
                 yield NewSession(self, hidden, directory, sync)
@@ -389,14 +395,6 @@ def claim_in_steps(hidden: str, slug: str, root: int) -> None:
         with suppress(OSError):  # left to `sweep`
             os.unlink(meta.NAME, dir_fd=made)
             os.rmdir(hidden, dir_fd=root)
-
-
-@contextmanager
-def _doing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, what) from error
 
 
 def _bury(directory: int) -> None:

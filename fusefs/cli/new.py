@@ -60,11 +60,8 @@ def _in_store(place: Place, agent: str, sender: str, more: dict[str, str]) -> st
     store = Store(place.root)
     slug = store.create(agent, sender, sync=True)
     if more:
-        directory = store.open_session(slug)
-        try:
+        with store.opened(slug) as directory:
             meta.update(directory, lambda now: meta.merged(now, more), sync=True)
-        finally:
-            os.close(directory)
     return slug
 
 

@@ -120,27 +120,19 @@ class Stored(Source):
         return self.store.names()
 
     def history_lines(self, slug: str) -> Iterator[bytes]:
-        with self._opened(slug) as directory:
+        with self.store.opened(slug) as directory:
             _, entries = replay.history(directory)
             for _number, step in entries:
                 yield log_line(step.data)
 
     def history_markdown(self, slug: str) -> Iterator[str]:
-        with self._opened(slug) as directory:
+        with self.store.opened(slug) as directory:
             archive, entries = replay.history(directory)
             if archive is not None:
                 text = Memory(default_path(self.root)).text(archive)
                 yield markdown.archive(archive, text).decode()
             for _number, step in entries:
                 yield markdown.entry(step).decode()
-
-    @contextlib.contextmanager
-    def _opened(self, slug: str) -> Iterator[int]:
-        directory = self.store.open_session(slug)
-        try:
-            yield directory
-        finally:
-            os.close(directory)
 
 
 def source_of(place: Place) -> Source:

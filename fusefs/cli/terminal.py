@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -87,11 +87,6 @@ def bar(share: float) -> str:
     return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
 
 
-def plain(text: str) -> str:
-    """`text` on one line, with nothing in it that could steer a terminal."""
-    return " ".join(visible(text).split())
-
-
 def _cell(text: str) -> str:
     return visible(text).replace("\n", "␊").replace("\t", " ")
 
@@ -106,8 +101,3 @@ def paged() -> Iterator[Console]:
     os.environ.setdefault("LESS", PAGER_OPTIONS)
     with drawing.pager(styles=drawing.color_system is not None):
         yield drawing
-
-
-def as_is(value: Any) -> str:
-    """A value of a document as a cell."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -6,12 +6,11 @@ running mount does (G16).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
 from storage.capabilities import is_near
-from storage.errors import from_os_error, printable
+from storage.errors import doing, printable
 from storage.formats.kinds import Kind, Step
 from storage.session import meta
 from storage.session.index import scan
@@ -28,29 +27,28 @@ def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:
     Each is complete before it has its name and replaces nothing (G15); on return all are on disk
     (G17) and counted in the meta (G9). Raises StoreError; what was stored before it stays, counted.
     """
-    directory = store.open_session(slug)
     numbers: list[int] = []
-    try:
+    with store.opened(slug) as directory, doing(f"append to {printable(slug)}"):
         try:
-            _claim(directory, steps, numbers)
+            claim_all(directory, [step.data for step in steps], numbers, sync=True)
         finally:
             entries = sum(step.kind is Kind.ENTRY for step in steps[: len(numbers)])
             if numbers:
                 meta.update(directory, meta.count_delta(entries, now()), sync=True)
-    except OSError as error:
-        raise from_os_error(error, f"append to {printable(slug)}") from error
-    finally:
-        os.close(directory)
     return numbers
 
 
-def _claim(directory: int, steps: Sequence[Step], numbers: list[int]) -> None:
+def claim_all(directory: int, steps: Sequence[bytes], numbers: list[int], *, sync: bool) -> None:
+    """Store `steps` in their order, and add the number of each to `numbers` once it is stored.
+
+    With `sync` all are on disk on return. Raises OSError, StoreError; what was stored before stays.
+    """
     claimer = Claimer(directory, unnamed=is_near(directory))
     ownership = Ownership.of_session(directory)
-    following = scan(directory).greatest + 1
-    many = len(steps) > SYNCED_ONE_BY_ONE
-    for step in steps:
-        claimed = claimer.claim(following, step.data, ownership, sync=not many)
-        numbers.append(claimed.number)
-        following = claimed.number + 1
-    sync_steps(directory, (), whole=many)
+    greatest = scan(directory).greatest
+    each = sync and len(steps) <= SYNCED_ONE_BY_ONE
+    for data in steps:
+        greatest = claimer.claim(greatest + 1, data, ownership, sync=each).number
+        numbers.append(greatest)
+    if sync:
+        sync_steps(directory, (), whole=not each)
