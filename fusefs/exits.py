@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
-from fusefs.daemon.logs import is_journal
 from storage.errors import StoreError, printable
 
 INTERRUPTED = 130
@@ -80,3 +79,12 @@ def _complain(program: str, sentence: str) -> None:
     priority = "<3>" if is_journal() else ""
     text = printable(sentence).replace("\n", " ").replace("\r", " ")
     print(f"{priority}{program}: {text}", file=sys.stderr)
+
+
+def is_journal() -> bool:
+    """Whether stderr goes to the journal (`$JOURNAL_STREAM`, systemd.exec(5))."""
+    try:
+        opened = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}"

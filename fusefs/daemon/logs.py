@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from fusefs.exits import is_journal
 from fusefs.failures import NOTICE
 
 REFUSED = "fusefs.failures"
@@ -77,15 +78,6 @@ class _Syslog(logging.handlers.SysLogHandler):
 
     def mapPriority(self, levelName: str) -> str:  # noqa: N802, N803
         return "notice" if levelName == "NOTICE" else super().mapPriority(levelName)
-
-
-def is_journal() -> bool:
-    """Whether stderr goes to the journal (`$JOURNAL_STREAM`, systemd.exec(5))."""
-    try:
-        opened = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}"
 
 
 def priority(level: int) -> int:
