@@ -113,7 +113,7 @@ class FileSystem:
         self._writer = Writer(means, options.sync)
         self._counter = MetaCounter(self.pool, self.work, self.failures)
         self._removals = Removals(store, self.work)
-        self._catalogue = Catalogue(store, self.work.near)
+        self._catalogue = Catalogue(store, self.work)
         self._rules = Rules(options, (os.geteuid(), os.getegid()))
         self._files: dict[int, tuple[OpenFile, Inode]] = {}
         self._directories: dict[int, OpenDirectory] = {}

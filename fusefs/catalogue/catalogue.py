@@ -5,12 +5,15 @@ names in the store's directory at once, of metas once they are *armed*, which is
 background. A session that is not armed, and a directory that is not yet a session, are looked at
 whenever somebody asks (G12); so are all where no events tell of changes.
 
-Concurrency. One thread at a time works on the catalogue (`_lock`); nobody else touches its state.
+Concurrency. Whoever works on the catalogue is in a thread and holds `_lock`; nobody else touches its
+state. Of a far store that does not answer the thread is abandoned at the deadline, and keeps the lock
+until it ends.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ import trio
 
 from fusefs.catalogue.lines import Lines, Text
 from fusefs.catalogue.meta_watches import MetaWatches
+from fusefs.work import Work
 from storage.errors import StoreError, printable
 from storage.formats import jsontext
 from storage.session.meta import read as read_meta
@@ -51,12 +55,13 @@ class _Session:
 class Catalogue:
     """The sessions of a store."""
 
-    def __init__(self, store: Store, near: bool) -> None:
+    def __init__(self, store: Store, work: Work) -> None:
         self.generation = 0
         """Grows with every change of the list of sessions."""
         self._store = store
-        self._watches = MetaWatches(store.fd) if near else None
-        self._lock = trio.Lock()
+        self._watches = MetaWatches(store.fd) if work.near else None
+        self._work = work
+        self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         self._slugs: list[str] = []
         """Of all sessions, sorted."""
@@ -70,18 +75,18 @@ class Catalogue:
         """None until somebody wants them."""
 
     async def names(self) -> Sequence[str]:
-        """The slugs of all sessions, sorted. Raises `StoreError`."""
-        return await self._work(self._names)
+        """The slugs of all sessions, sorted. Raises `StoreError`, ETIMEDOUT of a silent store."""
+        return await self._locked(self._names)
 
     async def text(self) -> Text:
         """`sessions.jsonl`: a line for each session, in the order of their slugs (G12)."""
-        return await self._work(self._text)
+        return await self._locked(self._text)
 
     async def arm(self) -> None:
         """Watch the metas of what was looked at, some at a time, until cancelled."""
         while True:
             await self._arming.wait()
-            while await self._work(self._arm_some):
+            while await self._locked(self._arm_some):
                 await trio.sleep(ARM_PAUSE_SECONDS)
             self._arming = trio.Event()
 
@@ -90,9 +95,12 @@ class Catalogue:
         if self._watches is not None:
             self._watches.close()
 
-    async def _work(self, work: Callable[[], T]) -> T:
-        async with self._lock:
-            done = await trio.to_thread.run_sync(work)
+    async def _locked(self, look: Callable[[], T]) -> T:
+        def work() -> T:
+            with self._lock:
+                return look()
+
+        done = await self._work.long(self, work)
         if self._to_arm:
             self._arming.set()
         return done

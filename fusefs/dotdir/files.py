@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from fusefs.catalogue.catalogue import Catalogue
+from fusefs.catalogue.lines import Text
 from fusefs.dotdir.guide import GUIDE
 from fusefs.dotdir.skill import SKILL
 from fusefs.dotdir.status import Status
@@ -48,14 +49,30 @@ class DotFile(Inode):
             return self.services.rules.private()
         return self.services.rules.public(self.services.known_root(), directory=False)
 
-    async def size(self) -> int:
-        """The size in bytes that stat is told, as exact as the contents are constant."""
-        return len(await self.text())
-
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             sentence = "the file only tells, and takes nothing"
             raise StoreError(errno.EACCES, "read-only-file", sentence)
+        return await self.opened()
+
+    @abstractmethod
+    async def size(self) -> int:
+        """The size in bytes that stat is told. Raises `StoreError`."""
+
+    @abstractmethod
+    async def opened(self) -> OpenFile:
+        """The file, as of its open. Raises `StoreError`."""
+
+
+class TextFile(DotFile):
+    """One whose text is made at once."""
+
+    __slots__ = ()
+
+    async def size(self) -> int:
+        return len(await self.text())
+
+    async def opened(self) -> OpenFile:
         return OpenText(await self.text())
 
     @abstractmethod
@@ -63,7 +80,7 @@ class DotFile(Inode):
         """What it reads as now. Raises `StoreError`."""
 
 
-class ReadmeFile(DotFile):
+class ReadmeFile(TextFile):
     """`README`: the tree, explained."""
 
     __slots__ = ()
@@ -72,7 +89,7 @@ class ReadmeFile(DotFile):
         return GUIDE
 
 
-class SkillFile(DotFile):
+class SkillFile(TextFile):
     """`SKILL.md`: the tree, explained to agents."""
 
     __slots__ = ()
@@ -93,12 +110,14 @@ class SessionsFile(DotFile):
         super().__init__(services, parent, name)
         self._catalogue = catalogue
 
-    async def text(self) -> bytes:
-        text = await self._catalogue.text()
-        return text.read(0, len(text))
+    async def size(self) -> int:
+        return len(await self._catalogue.text())
+
+    async def opened(self) -> OpenFile:
+        return OpenPieces(await self._catalogue.text())
 
 
-class StatusFile(DotFile):
+class StatusFile(TextFile):
     """`status.json`: how the mount is."""
 
     __slots__ = ("_status",)
@@ -116,7 +135,7 @@ class StatusFile(DotFile):
         return text[: STATUS_BYTES - 1].ljust(STATUS_BYTES - 1) + b"\n"
 
 
-class ErrorsFile(DotFile):
+class ErrorsFile(TextFile):
     """`errors.jsonl`: what was refused or failed lately."""
 
     __slots__ = ()
@@ -125,12 +144,11 @@ class ErrorsFile(DotFile):
     async def text(self) -> bytes:
         return self.services.failures.text()
 
-    async def open(self, flags: int, caller: Caller) -> OpenFile:
-        await super().open(flags, caller)
+    async def opened(self) -> OpenFile:
         return OpenErrors(self.services.failures)
 
 
-class CreateFile(DotFile):
+class CreateFile(TextFile):
     """`create`: makes sessions; a fresh open reads as nothing."""
 
     __slots__ = ()
@@ -144,6 +162,16 @@ class CreateFile(DotFile):
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         return OpenCreate(self.services.stores, self.services.store, caller)
+
+
+class OpenPieces(OpenFile):
+    """`sessions.jsonl`, as of its open: in the pieces that the catalogue keeps, so none is copied."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._text.read(offset, size)
 
 
 class OpenErrors(OpenFile):

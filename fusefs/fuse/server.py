@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import pyfuse3
@@ -26,6 +27,8 @@ from storage.store import Store
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
 JOIN_SECONDS: Final = 2.0
+SWEEP_RETRY_SECONDS: Final = 30.0
+"""The sweep is not urgent: where descriptors are short it waits until there are some."""
 SWEEP_PAUSE: Final = 0.03
 """Seconds between two parts of the sweep, which who mounts a big store and lists it must not feel."""
 MOST_TASKS: Final = 1000
@@ -79,10 +82,23 @@ class Server:
         def pause() -> None:
             trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
 
-        try:
-            await trio.to_thread.run_sync(self.filesystem.store.sweep, pause)
-        except (StoreError, OSError) as error:
-            log.warning("what crashes left in the store could not be cleared: %s", error)
+        # The end of the mount must not wait for a far store that does not answer.
+        sweep = partial(
+            trio.to_thread.run_sync,
+            self.filesystem.store.sweep,
+            pause,
+            abandon_on_cancel=not self.filesystem.work.near,
+        )
+        while True:
+            try:
+                await sweep()
+            except (StoreError, OSError) as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    log.warning("what crashes left in the store could not be cleared: %s", error)
+                    return
+            else:
+                return
+            await trio.sleep(SWEEP_RETRY_SECONDS)
 
     def stop(self) -> None:
         """End `serve` once the operations that were begun are done. On the loop."""

@@ -93,6 +93,20 @@ def test_what_needs_the_store_fails_after_the_deadline() -> None:
         assert "has not answered for 2 s" in "".join(a.errors())
 
 
+@pytest.mark.guarantee("G27b")
+def test_listing_the_sessions_fails_after_the_deadline_and_works_again() -> None:
+    a = both_hosts("listed")[0]
+    with a.mounted("deadline=2"):
+        (a.path / SLUG).mkdir()
+        with silent():
+            began = time.monotonic()
+            with pytest.raises(OSError) as failed:
+                os.listdir(a.path)
+            assert failed.value.errno == errno.ETIMEDOUT
+            assert 1.5 < time.monotonic() - began < 6
+        assert SLUG in os.listdir(a.path)
+
+
 @pytest.mark.guarantee("G27c")
 def test_a_mount_of_a_silent_store_is_unmounted_at_once() -> None:
     a = both_hosts("unmounted")[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fusefs.catalogue.catalogue import Catalogue
+from fusefs.work import Work
 from storage.posix import exchange
 from storage.store import Store
 from tests.support.stores import StoreOnDisk
@@ -20,7 +21,7 @@ from tests.support.stores import StoreOnDisk
 def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     """Asks, twice, and compares with what the store holds."""
     opened = Store(str(store.path))
-    catalogue = Catalogue(opened, near=request.param != "not watched")
+    catalogue = Catalogue(opened, Work(near=request.param != "not watched"))
 
     def compare() -> None:
         for _ in range(2):
