@@ -72,17 +72,25 @@ def _does(document: bytes) -> Iterator[tuple[str, Callable[[], object]]]:
             yield show.__name__, lambda show=show: show(step)  # type: ignore[misc]
 
 
+def _processor_seconds(do: Callable[[], object]) -> float:
+    began = time.process_time()
+    do()
+    return time.process_time() - began
+
+
 def _search(seconds: float, size: int) -> list[tuple[float, str, bytes]]:
     """The worst of each doing: seconds per MiB, what was done, and how the document begins."""
     end = time.monotonic() + seconds
     worst: dict[str, tuple[float, bytes]] = {}
     for document in _documents(random.SystemRandom().randrange(1 << 32), size):
         for name, do in _does(document):
-            began = time.process_time()
-            do()
-            took = (time.process_time() - began) * MIB / max(len(document), 1)
-            if took > worst.get(name, (0.0, b""))[0]:
-                worst[name] = took, document[:90]
+            least = worst.get(name, (0.0, b""))[0]
+            took = _processor_seconds(do) * MIB / max(len(document), 1)
+            if took > least:
+                # A slow document is slow each time; a garbage collection of all that the tests
+                # hold, or a neighbour of this machine, is met once.
+                again = min(_processor_seconds(do) for _ in range(2)) * MIB / max(len(document), 1)
+                worst[name] = max(least, min(took, again)), document[:90]
         if time.monotonic() > end:
             break
     found = sorted(((took, name, begins) for name, (took, begins) in worst.items()), reverse=True)

@@ -141,7 +141,7 @@ def mounted(
         if mount.server is not None and mount.server.poll() is None:
             mount.stop()
         if check:
-            assert mount.unexpected() == []
+            assert mount.unexpected() == [], mount.unexpected()
     finally:
         if is_mounted(path):
             clear(path)
