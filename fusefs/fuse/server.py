@@ -70,9 +70,11 @@ class Server:
         self._kernel.start()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.filesystem.run)
-            if not self._options.read_only:
-                nursery.start_soon(self._sweep)
-            await pyfuse3.main(max_tasks=MOST_TASKS)
+            async with trio.open_nursery() as sweeping:
+                if not self._options.read_only:
+                    sweeping.start_soon(self._sweep)
+                await pyfuse3.main(max_tasks=MOST_TASKS)
+                sweeping.cancel_scope.cancel()
             await self.filesystem.finish()
             nursery.cancel_scope.cancel()
 

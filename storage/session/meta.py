@@ -31,6 +31,8 @@ KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
 LOCK_SECONDS = 10.0
 _LOCK_PAUSE_SECONDS = 0.001
+_RACES_MAX = 8
+"""How often the lock's file may be another by the time that it is locked."""
 _LOCK_PAUSE_MAX_SECONDS = 0.05
 _ATTEMPTS = 20
 U64_MAX = 2**64 - 1
@@ -219,23 +221,35 @@ def _lock(directory: int, seconds: float) -> int:
 
 
 def _lock_once(directory: int) -> int | None:
-    """The locked file, open, if nobody has it; it is the one of its name."""
-    lock = _lock_file(directory)
-    if lock is None:
-        return None
-    try:
-        if files.lock(lock) is not False:
-            files.refresh(LOCK, directory)
-            if files.is_same(LOCK, directory, lock):
+    """The locked file, open, if nobody has it; it is the one of its name.
+
+    Whoever had it unlinks it, so the file may be another by the time that it is locked. Then nobody
+    holds it, and it is tried again.
+    """
+    for _ in range(_RACES_MAX):
+        lock = _lock_file(directory)
+        if lock is None:
+            continue
+        try:
+            if files.lock(lock) is False:
+                return None
+            if _is_named(lock, directory):
                 lock, mine = -1, lock
                 return mine
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESTALE):  # whoever had it has unlinked it
-            raise
-    finally:
-        if lock >= 0:
-            os.close(lock)
+        finally:
+            if lock >= 0:
+                os.close(lock)
     return None
+
+
+def _is_named(lock: int, directory: int) -> bool:
+    try:
+        files.refresh(LOCK, directory)
+        return files.is_same(LOCK, directory, lock)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        return False
 
 
 def _lock_file(directory: int) -> int | None:
