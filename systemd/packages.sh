@@ -22,6 +22,8 @@ acl              command -v setfacl
 attr             command -v getfattr
 bindfs           command -v bindfs
 dash             command -v dash
+exfat-fuse       command -v mount.exfat-fuse
+exfatprogs       command -v mkfs.exfat
 file             command -v file
 findutils        command -v find
 fish             command -v fish
@@ -43,6 +45,7 @@ tar              command -v tar
 tmux             command -v tmux
 util-linux       command -v findmnt
 vim              command -v vim
+xfsprogs         command -v mkfs.xfs
 zsh              command -v zsh
 '
 

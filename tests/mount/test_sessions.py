@@ -451,7 +451,7 @@ def test_every_command_of_the_readme_works(store: StoreOnDisk, mount: Mounts) ->
     assert "let us deploy it" in done.stdout
     assert session.meta()["title"] == "Deploy plan"
     assert [json.loads(step).get("archive_name") for step in session.steps()][-1]
-    assert sorted(os.listdir(store.path)) == ["crab_tg-42_1", session.slug]
+    until(lambda: sorted(os.listdir(store.path)) == ["crab_tg-42_1", session.slug])
 
 
 def tables(at: Path, slug: str) -> list[str]:
