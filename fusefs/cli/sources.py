@@ -26,6 +26,7 @@ from storage.store import Store
 
 HISTORY: Final = "history.jsonl"
 MARKDOWN: Final = "history.md"
+SESSIONS: Final = ".stepfs/sessions.jsonl"
 
 Meta = dict[str, Any]
 
@@ -97,6 +98,20 @@ class Mounted(Source):
 
     def slugs(self) -> list[str]:
         return [name for name in os.listdir(self.root) if name[0] != "."]
+
+    def summaries(self) -> Iterator[Summary]:
+        """From the one document that has them all; session by session for who may not read it."""
+        try:
+            with open(os.path.join(self.root, SESSIONS), "rb") as file:
+                lines = file.readlines()
+        except PermissionError:
+            yield from super().summaries()
+            return
+        for line in lines:
+            meta = _object(line)
+            slug = meta.pop("session")
+            with contextlib.suppress(FileNotFoundError):
+                yield Summary(slug, meta, os.stat(os.path.join(self.root, slug)).st_mtime)
 
     def history_lines(self, slug: str) -> Iterator[bytes]:
         with open(os.path.join(self.root, slug, HISTORY), "rb") as file:
