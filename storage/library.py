@@ -34,12 +34,12 @@ from typing import Any
 
 import orjson
 
+from storage.append import claim_all
 from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Step
 from storage.session import meta, replay
-from storage.session.append import claim_all
 from storage.session.epochs import scan_epochs
 from storage.session.index import scan
 from storage.session.replay import Snapshot

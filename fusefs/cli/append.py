@@ -107,7 +107,7 @@ def _through_mount(place: Place, lines: list[bytes]) -> None:
 
 
 def _in_store(place: Place, lines: list[bytes]) -> None:
-    from storage.session.append import append
+    from storage.append import append
     from storage.store import Store
 
     store = Store(place.root)

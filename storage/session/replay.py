@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from storage.ahead import ahead
 from storage.capabilities import is_near
@@ -26,9 +26,6 @@ from storage.render.lines import nothing
 from storage.session import meta
 from storage.session.index import Index, scan
 from storage.session.steps import NUMBER_MAX, STEP_BYTES_MAX, LongStep, read_step, step_name
-
-if TYPE_CHECKING:
-    from storage.documents.pool import Documents
 
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
@@ -90,13 +87,20 @@ class Pass:
 Read = Callable[[str], bytes]
 
 
+class LongSteps(Protocol):
+    """Who reads long steps apart: `storage.documents.pool.Documents`."""
+
+    def meet(self, session_fd: int, name: str, flags: int, show: Show) -> Met:
+        """As `Documents.meet`."""
+
+
 class Reader:
     """Reads steps of one session, leaving their access times alone where the process may (G4).
 
     A long step is read by `documents`, where there are any, and else here.
     """
 
-    def __init__(self, session_fd: int, documents: Documents | None = None) -> None:
+    def __init__(self, session_fd: int, documents: LongSteps | None = None) -> None:
         self.fd = session_fd
         self._flags = os.O_NOATIME
         self._near: bool | None = None

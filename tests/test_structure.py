@@ -1,0 +1,268 @@
+"""The house: imports point down, modules stay short, and fusefs/README.md names what there is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, TypeGuard
+
+import pytest
+
+TOP: Final = Path(__file__).parent.parent
+PACKAGES: Final = ("storage", "fusefs")
+ROOMS: Final = (
+    ("storage.errors", "storage.ahead", "storage.times"),
+    ("storage.posix",),
+    ("storage.capabilities", "storage.archives"),
+    ("storage.formats",),
+    ("storage.render",),
+    ("storage.session",),
+    ("storage.documents", "storage.latest"),
+    ("storage.store",),
+    ("storage.append", "storage.fork"),
+    ("storage.library",),
+    ("storage",),
+    ("storage.check", "storage.demo"),
+    ("fusefs",),
+    (
+        "fusefs.exits",
+        "fusefs.failures",
+        "fusefs.kernel",
+        "fusefs.operations",
+        "fusefs.turn",
+        "fusefs.version",
+    ),
+    ("fusefs.config", "fusefs.inotify", "fusefs.mounts", "fusefs.work"),
+    ("fusefs.views", "fusefs.catalogue"),
+    ("fusefs.session",),
+    ("fusefs.handles",),
+    ("fusefs.inodes",),
+    ("fusefs.dotdir", "fusefs.coherence"),
+    ("fusefs.filesystem",),
+    ("fusefs.fuse",),
+    ("fusefs.daemon",),
+    ("fusefs.cli",),
+)
+"""Rooms, lowest first: a folder, or a module that stands alone. Those in a row do not know each other."""
+ONLY_IN: Final = {
+    "pyfuse3": "fusefs.fuse",
+    "trio": "fusefs",
+    "inotify_simple": "fusefs",
+}
+"""Libraries that only one part of the house may know."""
+LINES_MAX: Final = 320
+LONGER: Final[Mapping[str, str]] = {
+    "fusefs.filesystem": "opening directories and going through them is still in it",
+    "fusefs.session.refresh": "reading, comparing and listing are still together",
+    "storage.session.meta": "what a meta is and how it is changed are still together",
+    "storage.session.replay": "the reader and the passes are still together",
+    "storage.session.steps": "names and claims are still together",
+    "storage.store": "finding sessions and making them are still together",
+}
+"""Modules that may be longer, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One module that another imports, wherever in its text."""
+
+    by: str
+    of: str
+    line: int
+    only_types: bool
+    """Whether it stands under `if TYPE_CHECKING`."""
+
+    def __str__(self) -> str:
+        return f"{self.by}:{self.line} imports {self.of}"
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The syntax tree of every module, by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((TOP / package).rglob("*.py")):
+            parts = path.relative_to(TOP).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(name: str, tree: ast.Module) -> Iterator[Import]:
+    """All imports of a module, also those within functions and those for types alone."""
+    typed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0, f"{name}:{node.lineno} is relative"
+            inner = (f"{node.module}.{alias.name}" for alias in node.names)
+            targets = [full if full in modules() else node.module for full in inner]
+        else:
+            continue
+        for target in dict.fromkeys(targets):
+            yield Import(name, target, node.lineno, id(node) in typed)
+
+
+def all_imports() -> list[Import]:
+    """Those of the whole house."""
+    return [found for name, tree in modules().items() for found in imports(name, tree)]
+
+
+def room(module: str) -> tuple[int, str]:
+    """The room that a module is in, and the row of it."""
+    places = {name: row for row, names in enumerate(ROOMS) for name in names}
+    at = module
+    while at not in places:
+        at = at.rpartition(".")[0]
+    if at in PACKAGES and at != module:
+        pytest.fail(f"{module} is in no room: give it one in ROOMS")
+    return places[at], at
+
+
+def is_within(module: str, part: str) -> bool:
+    """Whether a module is a part of the house, or in it."""
+    return module == part or module.startswith(f"{part}.")
+
+
+def upward(found: Import) -> bool:
+    """Whether an import of a module of the house leads neither down nor within its room."""
+    (row, here), (other_row, there) = room(found.by), room(found.of)
+    return here != there and other_row >= row
+
+
+def test_every_room_is_there() -> None:
+    there = {room(module)[1] for module in modules()}
+    assert there == {name for names in ROOMS for name in names}
+
+
+def test_imports_point_down() -> None:
+    own = [found for found in all_imports() if found.of in modules()]
+    assert len(own) > 300, "the walk over the imports found too few of them"
+    assert [str(found) for found in own if upward(found)] == []
+
+
+def test_an_import_that_points_up_is_found_wherever_it_is_written() -> None:
+    text = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n"
+        "    from fusefs.handles.base import OpenFile\n"
+        "def late():\n"
+        "    from fusefs.inodes import table\n"
+        "    import fusefs.work\n"
+    )
+    found = list(imports("fusefs.session.pool", ast.parse(text)))
+    up = [(one.of, one.only_types) for one in found if one.of in modules() and upward(one)]
+    assert up == [("fusefs.handles.base", True), ("fusefs.inodes.table", False)]
+
+
+def test_a_room_knows_none_beside_it() -> None:
+    beside = Import("fusefs.dotdir.files", "fusefs.coherence.events", 1, only_types=False)
+    assert upward(beside)
+
+
+def test_no_modules_import_each_other_when_they_run() -> None:
+    """For types alone a file may name the directory that owns it."""
+    below: dict[str, set[str]] = {name: set() for name in modules()}
+    for found in all_imports():
+        if not found.only_types and found.of in modules() and found.of != found.by:
+            below[found.by].add(found.of)
+    while free := [name for name, needed in below.items() if not needed]:
+        for name in free:
+            del below[name]
+        for needed in below.values():
+            needed.difference_update(free)
+    assert sorted(below) == []
+
+
+def test_the_store_is_a_library_that_knows_no_kernel() -> None:
+    foreign = ("fusefs", "trio", "pyfuse3", "inotify_simple")
+    found = [one for one in all_imports() if is_within(one.by, "storage")]
+    assert [str(one) for one in found if one.of.partition(".")[0] in foreign] == []
+
+
+def test_libraries_of_the_kernel_are_known_in_their_rooms_only() -> None:
+    strays = [
+        str(found)
+        for found in all_imports()
+        if (part := ONLY_IN.get(found.of.partition(".")[0])) and not is_within(found.by, part)
+    ]
+    assert strays == []
+    assert any(found.of == "pyfuse3" for found in all_imports())
+
+
+def test_modules_are_short() -> None:
+    lines = {
+        name: len(path_of(name).read_text(encoding="utf-8").splitlines()) for name in modules()
+    }
+    assert sorted(name for name in lines if lines[name] > LINES_MAX) == sorted(LONGER)
+
+
+def path_of(module: str) -> Path:
+    """The file of a module."""
+    path = TOP.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def hooks(tree: ast.Module) -> list[str]:
+    """Assignments that put a function into an attribute of an object that is not one's own."""
+    functions = {node.name for node in tree.body if is_function(node)}
+    methods = {
+        node.name
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if is_function(node)
+    }
+    return [
+        f"{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and any(is_of_another(target) for target in node.targets)
+        and is_callback(node.value, functions, methods)
+    ]
+
+
+def is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def is_of_another(target: ast.expr) -> bool:
+    if not isinstance(target, ast.Attribute):
+        return False
+    return not (isinstance(target.value, ast.Name) and target.value.id in ("self", "cls"))
+
+
+def is_callback(value: ast.expr, functions: set[str], methods: set[str]) -> bool:
+    match value:
+        case ast.Lambda():
+            return True
+        case ast.Name(id=name):
+            return name in functions
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return name in methods
+        case ast.Call(func=ast.Name(id="partial")):
+            return True
+    return False
+
+
+def test_no_object_is_given_a_callback_after_it_was_made() -> None:
+    found = {name: given for name, tree in modules().items() if (given := hooks(tree))}
+    assert found == {}
+
+
+@pytest.mark.parametrize("value", ["self._done", "on_end", "lambda: None", "partial(on_end, 1)"])
+def test_a_callback_that_is_assigned_from_outside_is_found(value: str) -> None:
+    text = (
+        f"def on_end(): ...\nclass A:\n  def _done(self): ...\n  def b(self, c): c.hook = {value}\n"
+    )
+    assert hooks(ast.parse(text)) == [f"4: c.hook = {value}"]
