@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -46,7 +47,7 @@ ROOMS: Final = (
     ("fusefs.daemon",),
     ("fusefs.cli",),
 )
-"""Rooms, lowest first: a folder, or a module that stands alone. Those in a row do not know each other."""
+"""Rooms, lowest first: a folder, or a module that stands alone. Those of a row know none of it."""
 ONLY_IN: Final = {
     "pyfuse3": "fusefs.fuse",
     "trio": "fusefs",
@@ -266,3 +267,73 @@ def test_a_callback_that_is_assigned_from_outside_is_found(value: str) -> None:
         f"def on_end(): ...\nclass A:\n  def _done(self): ...\n  def b(self, c): c.hook = {value}\n"
     )
     assert hooks(ast.parse(text)) == [f"4: c.hook = {value}"]
+
+
+def names_of(tree: ast.Module) -> set[str]:
+    """What a module defines, with the methods and the attributes of its classes."""
+    found: set[str] = set()
+    for node in tree.body:
+        found.update(defined(node))
+        if isinstance(node, ast.ClassDef):
+            inner = {name for statement in node.body for name in defined(statement)}
+            inner.update(
+                target.attr
+                for target in ast.walk(node)
+                if isinstance(target, ast.Attribute)
+                and isinstance(target.ctx, ast.Store)
+                and isinstance(target.value, ast.Name)
+                and target.value.id == "self"
+            )
+            found.update(f"{node.name}.{name}" for name in inner)
+    return found
+
+
+def defined(node: ast.stmt) -> set[str]:
+    """The names that one statement defines."""
+    if is_function(node) or isinstance(node, ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return set()
+
+
+def is_there(dotted: str) -> bool:
+    """Whether a module of this name is there, or what it names in one."""
+    module, rest = dotted, ""
+    while module and module not in modules():
+        module, _, last = module.rpartition(".")
+        rest = f"{last}.{rest}" if rest else last
+    return bool(module) and (not rest or rest in names_of(modules()[module]))
+
+
+def named_in(text: str) -> list[str]:
+    """The modules, classes and functions that a text names in backticks."""
+    rooms = {name.split(".")[1] for name in modules() if name.startswith("fusefs.")}
+    dotted = re.findall(r"`([a-z_]+(?:\.\w+)+)`", text)
+    found = [name if is_within(name, "storage") else f"fusefs.{name}" for name in dotted]
+    return [
+        name for name in found if name.split(".")[0] == "storage" or name.split(".")[1] in rooms
+    ]
+
+
+def test_what_the_readme_names_is_there() -> None:
+    named = named_in((TOP / "fusefs" / "README.md").read_text(encoding="utf-8"))
+    assert len(set(named)) > 60
+    assert [name for name in named if not is_there(name)] == []
+
+
+def test_the_attributes_of_a_session_that_the_readme_names_are_there() -> None:
+    text = (TOP / "fusefs" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`Session\.(\w+)`", text))
+    assert {"lock", "writing", "opening", "syncing"} <= named
+    there = names_of(modules()["fusefs.session.session"])
+    assert sorted(name for name in named if f"Session.{name}" not in there) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["session.pool.Pool.vanish", "session.pond", "storage.store.Shop", "work.Work.nap"]
+)
+def test_a_name_that_is_not_there_is_found(name: str) -> None:
+    assert [is_there(found) for found in named_in(f"see `{name}` for it")] == [False]
