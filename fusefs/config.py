@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
 from fusefs.exits import CommandError, Exit
 
 SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 OCTAL = re.compile(r"[0-7]{1,4}", re.ASCII)
 NUMBER = re.compile(r"[0-9]+", re.ASCII)
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 UNESCAPED_COMMA = re.compile(r"(?<!\\),")
 
 # What mount(8) and fstab hand to every file system: it had its effect before, or has none here.
@@ -64,7 +66,8 @@ class MountOptions:
     `uid`, `gid` replace the owners that are shown, `umask` takes bits from the modes shown.
     `memory` is the daemon's memory: None for `memory.db` beside the store if it is there, `"none"`
     for never, else an absolute path. `cache`, `pending` and `line_limit`
-    are in bytes (G23, G6), `deadline` is in seconds (G27).
+    are in bytes (G23, G6), `deadline` is in seconds (G27). `notify` is the URL of a Redis
+    that takes hints to other hosts (G28).
     """
 
     read_only: bool = False
@@ -78,6 +81,7 @@ class MountOptions:
     sync: Sync = Sync.CLOSE
     pending: int = 64 * 2**20
     deadline: float = 60.0
+    notify: str | None = None
 
 
 def parse(texts: Sequence[str]) -> MountOptions:
@@ -169,6 +173,18 @@ def _memory(_name: str, value: str) -> str:
     return value if value == "none" else os.path.abspath(value)
 
 
+def _redis(name: str, value: str) -> str:
+    """The URL of a Redis, which is not asked for now: hints are worth nothing to wait for."""
+    try:
+        parts = urlsplit(value)
+        place = parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        place = None
+    if not place or parts.scheme not in REDIS_SCHEMES:
+        raise OptionError(f"option {name} is no URL of a Redis, such as {EXAMPLES[name]}")
+    return value
+
+
 def _sync(name: str, value: str) -> Sync:
     try:
         return Sync(value)
@@ -190,6 +206,7 @@ VALUED: dict[str, Callable[[str, str], Any]] = {
     "line_limit": _size,
     "pending": _size,
     "deadline": _seconds,
+    "notify": _redis,
     "sync": _sync,
 }
 EXAMPLES = {
@@ -201,5 +218,6 @@ EXAMPLES = {
     "line_limit": "16M",
     "pending": "64M",
     "deadline": "60",
+    "notify": "redis://redis.example:6379",
     "sync": "close",
 }

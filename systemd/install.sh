@@ -5,6 +5,7 @@
 #   SBINDIR  the only place mount(8) looks in    /sbin
 #   CONFDIR  holds stepfs/NAME.conf              /etc
 #   PYTHON   runs it; 3.11 or newer              /usr/bin/python3, else python3
+#   EXTRAS   optional parts: redis               (empty)
 #   PIP_ARGS more for pip, such as --no-index --find-links=WHEELS
 #
 # The package and what it needs go into an environment of their own, PREFIX/lib/stepfs, so that the
@@ -55,7 +56,7 @@ environment() {
     "$python" -m venv --without-pip --symlinks "$DESTDIR$home"
     # shellcheck disable=SC2086 -- a list of arguments
     "$work/tools/bin/python" -m pip --python "$DESTDIR$home/bin/python" --quiet \
-        --disable-pip-version-check install --no-compile ${PIP_ARGS:-} "$work/source"
+        --disable-pip-version-check install --no-compile ${PIP_ARGS:-} "$work/source${EXTRAS:+[$EXTRAS]}"
     # None of it may name the place where it was put together.
     sed -i '/^command = /d' "$DESTDIR$home/pyvenv.cfg"
     for script in "$DESTDIR$home"/bin/*; do

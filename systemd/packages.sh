@@ -36,6 +36,7 @@ mmdebstrap       command -v mmdebstrap
 moreutils        command -v sponge
 procps           command -v pgrep
 psmisc           command -v fuser
+redis-server     command -v redis-server
 ripgrep          command -v rg
 rsync            command -v rsync
 strace           command -v strace

@@ -52,6 +52,7 @@ ONLY_IN: Final = {
     "pyfuse3": "fusefs.fuse",
     "trio": "fusefs",
     "inotify_simple": "fusefs",
+    "coredis": "fusefs.coherence",
 }
 """Libraries that only one part of the house may know."""
 LINES_MAX: Final = 320

@@ -36,6 +36,8 @@ options for -o (comma separated; the last of a repeated one counts):
   line_limit=SIZE        longest line taken by append (default 16M)
   pending=SIZE           bound of the unfinished lines of all open files (default 64M)
   deadline=SECONDS       what a store on other hosts has not answered then fails (default 60)
+  notify=redis://HOST    exchange hints with other hosts' mounts over this Redis, so that steps
+                         are seen there within tens of milliseconds (needs stepfs[redis])
   sync=close|always|never  on disk when close or fsync returns (the default), when write
                          returns, or when the kernel likes
   nofail, x-..., noatime and other options of mount(8) are accepted and change nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def may_mount(options: MountOptions) -> None:
     """Raise `CommandError` unless this process can mount with `options` at all."""
     if not os.path.exists(DEVICE):
         _refuse(Exit.PERMISSION, f"there is no {DEVICE}; load the kernel's module: modprobe fuse")
+    if options.notify is not None and importlib.util.find_spec("coredis") is None:
+        _refuse(Exit.PERMISSION, "option notify needs coredis: pip install 'stepfs[redis]'")
     if privileged():
         return
     if not os.access(DEVICE, os.R_OK | os.W_OK):

@@ -9,10 +9,11 @@ change meant is said by the session that it is of; all that is kept here is whic
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from fusefs.coherence.hints import Hints
 from fusefs.inotify import Change, EventsLostError, Watcher
 from fusefs.session.session import Meaning, Session
 from storage.store import Store
@@ -26,10 +27,14 @@ log: Final = logging.getLogger(__name__)
 class EventQueue:
     """Owns the inotify queue and the set of dirty sessions. Loop-owned; `drain` never waits."""
 
-    def __init__(self, store: Store, near: bool) -> None:
-        """Raises `StoreError` where the kernel gives no inotify queue."""
+    def __init__(self, store: Store, near: bool, hints: Hints | None = None) -> None:
+        """`hints` are exchanged with other hosts, if they are.
+
+        Raises `StoreError` where the kernel gives no inotify queue.
+        """
         self.watcher = Watcher()
         self.near = near
+        self.hints = hints
         self.root_changed_at: float | None = None
         self._root_dirty = False
         """The list of sessions changed, and that was not published yet."""
@@ -60,6 +65,11 @@ class EventQueue:
     def watches(self) -> int:
         """How many directories are watched."""
         return self.watcher.watches
+
+    @property
+    def hinting(self) -> dict[str, Any] | None:
+        """How hints are exchanged with other hosts, if they are."""
+        return None if self.hints is None else self.hints.document()
 
     def watch(self, session: Session) -> None:
         """Have the session told of what happens in its directory, if that can be."""
@@ -99,6 +109,11 @@ class EventQueue:
         for session in self._watched.values():
             session.missed()
             self.mark(session)
+
+    def stored(self, slug: str) -> None:
+        """This mount stored something in a session, or made or deleted it: others are hinted."""
+        if self.hints is not None:
+            self.hints.stored(slug)
 
     def mark(self, session: Session) -> None:
         """A session is dirty."""

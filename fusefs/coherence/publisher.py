@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from fusefs.coherence.events import EventQueue
+from fusefs.coherence.hints import Hints
 from fusefs.failures import KERNEL, Failures
 from fusefs.inodes.inode import ROOT_INO
 from fusefs.inodes.root import Root
@@ -76,6 +77,9 @@ class Publisher:
             nursery.start_soon(self._follow_root)
             nursery.start_soon(self._ask)
             nursery.start_soon(self._retry)
+            if self._events.hints is not None:
+                nursery.start_soon(self._events.hints.run)
+                nursery.start_soon(self._follow_hints, self._events.hints)
             nursery.start_soon(self._follow_displaced, nursery)
             for _ in range(WORKERS):
                 nursery.start_soon(self._work, nursery)
@@ -108,8 +112,10 @@ class Publisher:
             await trio.lowlevel.checkpoint()
 
     async def _rest(self, session: Session) -> None:
+        # One that has to be listed for it is published for half of the time at most.
+        listing = session.listing_seconds if session.watch is None else 0
         try:
-            await trio.sleep(PACE_SECONDS)
+            await trio.sleep(max(PACE_SECONDS, listing))
         finally:
             self._events.back(session)
 
@@ -205,6 +211,21 @@ class Publisher:
             await directory.status()
         except StoreError as error:
             log.debug("%s: %s", printable(directory.name), error.sentence)
+
+    async def _follow_hints(self, hints: Hints) -> None:
+        """Look again at what other hosts say they have stored something in."""
+        while True:
+            for slug in await hints.take():
+                directory = self._root.known(slug)
+                if directory is None or not directory.is_open:
+                    self._kernel.attributes_changed(
+                        ROOT_INO if directory is None else directory.ino
+                    )
+                elif directory.session.watch is None:
+                    directory.session.missed()
+                    self._events.mark(directory.session)
+                if directory is not None:
+                    await self._look_for(directory)  # it may have been deleted
 
     async def _ask(self) -> None:
         """Where no events tell of changes, look for who waits in poll(2), often while somebody does, and

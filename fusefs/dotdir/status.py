@@ -29,6 +29,10 @@ class Watching(Protocol):
     def watches(self) -> int:
         """How many directories are watched."""
 
+    @property
+    def hinting(self) -> Mapping[str, Any] | None:
+        """How hints are exchanged with other hosts, if they are."""
+
 
 @dataclass(slots=True)
 class Status:
@@ -74,6 +78,7 @@ class Status:
             "file_system": self.capabilities.document(),
             "store_silent_seconds": round(self.work.silent_seconds, 1),
             "inotify": "works" if self.watching.works else "not relied on",
+            "notify": self.watching.hinting,
             "inodes": len(self.inodes),
             "open_files": len(self.open_files),
             "failures": self.failures.count,

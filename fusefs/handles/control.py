@@ -14,6 +14,7 @@ from typing import Final
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile
 from fusefs.handles.pending import PendingBudget
+from fusefs.session.events import Events
 from fusefs.session.meta_counter import MetaCounter
 from fusefs.session.pool import Pool
 from fusefs.session.session import Session
@@ -59,6 +60,7 @@ class Stores:
 
     pool: Pool
     work: Work
+    events: Events
     writer: Writer
     counter: MetaCounter
     failures: Failures

@@ -77,6 +77,7 @@ class OpenMeta(Document):
         self._durable = stores.durable
         self._pool = stores.pool
         self._work = stores.work
+        self._events = stores.events
         stores.pool.keep(session)
 
     async def release(self) -> None:
@@ -94,6 +95,7 @@ class OpenMeta(Document):
             await self._work.long(self._session.slug, work)
         except OSError as error:
             raise from_os_error(error, "write the meta") from error
+        self._events.stored(self._session.slug)
 
     async def read(self, offset: int, size: int) -> bytes:
         return self._text[offset : offset + size]
@@ -108,6 +110,7 @@ class OpenCreate(Document):
         super().__init__(stores.failures, caller, stores.line_limit)
         self._store = store
         self._work = stores.work
+        self._events = stores.events
         self._durable = stores.durable
         self._answer = b""
         self._written = 0
@@ -126,6 +129,7 @@ class OpenCreate(Document):
         agent, created_by = _who(value)
         work = partial(self._store.create, agent, created_by, sync=self._durable)
         slug = await self._work.long(self.name, work)
+        self._events.stored(slug)
         self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
 
 

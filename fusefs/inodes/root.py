@@ -75,6 +75,7 @@ class Root(Directory):
         services = self._services
         make = partial(services.store.make, name, sync=services.stores.durable)
         await services.work.long(name, make)
+        services.events.stored(name)
 
     async def rmdir(self, name: str, caller: Caller) -> None:
         """Delete a session, though files are in it (G11). Its files are removed later."""
@@ -88,6 +89,7 @@ class Root(Directory):
         hide = partial(services.store.hide, name, sync=services.stores.durable)
         self._removals.add(await services.work.long(name, hide))
         services.events.drain()
+        services.events.stored(name)
         directory = self._sessions.get(name)
         if directory is not None:
             directory.bury()

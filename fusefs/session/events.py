@@ -23,5 +23,8 @@ class Events(Protocol):
     def drain(self) -> None:
         """Have every session take in what happened so far."""
 
+    def stored(self, slug: str) -> None:
+        """This mount stored something in a session, or made or deleted it: others are to be hinted."""
+
     def mark(self, session: Session) -> None:
         """Something happened in a session, or is to be done for it, that must be published."""

@@ -74,6 +74,8 @@ class Writer:
                     for step, claim in zip(steps[stored:], claims, strict=False):
                         self._took(session, step, claim)
                     stored += len(claims)
+            if stored:
+                self.means.events.stored(session.slug)
             if session.recent.displaced:
                 self.means.events.mark(session)
             if error is not None and stored == len(steps):
@@ -133,6 +135,8 @@ class Writer:
                 recent.put_back(plan)
                 return Relocated(error=error)
             recent.put_back(done.left)
+            if done.stored:
+                self.means.events.stored(session.slug)
             session.unsynced.whole |= durable and bool(done.stored)
         await self.sync(session)
         return done

@@ -11,7 +11,7 @@ _stepfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local command='' flags='' word
     local commands='mount umount status ls show new append follow errors check demo'
-    local options='ro allow_other uid= gid= umask= memory= cache= line_limit= pending= deadline= sync=close
+    local options='ro allow_other uid= gid= umask= memory= cache= line_limit= pending= deadline= notify= sync=close
         sync=always sync=never'
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -* ]] || { command=$word && break; }

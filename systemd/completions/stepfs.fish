@@ -17,6 +17,7 @@ function __stepfs_options
         $given"line_limit=" 'longest line taken by append' \
         $given"pending=" 'bound of unfinished lines' \
         $given"deadline=" 'seconds that a far store has to answer' \
+        $given"notify=" 'a Redis for hints to other hosts' \
         $given"sync=close" 'on disk when close returns' \
         $given"sync=always" 'on disk when write returns' \
         $given"sync=never" 'on disk when the kernel sees fit'

@@ -19,6 +19,7 @@ _stepfs_options() {
         'line_limit[longest line taken by append]:size:' \
         'pending[bound of unfinished lines]:size:' \
         'deadline[seconds that a far store has to answer]:seconds:' \
+        'notify[a Redis for hints to other hosts]:URL:' \
         'sync[when what was written is on disk]:when:(close always never)'
 }
 

@@ -82,7 +82,7 @@ def test_what_mount_and_fstab_hand_to_every_file_system_changes_nothing() -> Non
         ("allow_othr", "unknown option allow_othr; did you mean allow_other?"),
         ("cash=1M", "unknown option cash; did you mean cache?"),
         ("zzz", "unknown option zzz; there are allow_other, cache, deadline, gid, line_limit, memory, "
-                "pending, ro, sync, uid, umask"),
+                "notify, pending, ro, sync, uid, umask"),
         ("sync", "option sync needs a value, such as sync=close"),
         ("memory=", "option memory needs a value, such as memory=/srv/crabtalk/memory.db"),
         ("ro=1", "option ro takes no value"),
@@ -97,6 +97,9 @@ def test_what_mount_and_fstab_hand_to_every_file_system_changes_nothing() -> Non
         ("uid=no-such-user", "option uid=no-such-user names no user of this system"),
         ("gid=no-such-group", "option gid=no-such-group names no group of this system"),
         ("uid=4294967295", "beyond the greatest number, 4294967294"),
+        ("notify=redis://", "option notify is no URL of a Redis, such as redis://redis.example:6379"),
+        ("notify=http://:secret@a", "option notify is no URL of a Redis"),
+        ("notify=redis://a:port", "option notify is no URL of a Redis"),
         ("sync=later", "option sync=later is none of close, always, never"),
     ],
 )  # fmt: skip

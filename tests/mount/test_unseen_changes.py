@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import until
+from tests.support.far import NO_BINDFS, bound
 from tests.support.looking import all_shown, inode, line, listed, opened, whole
 from tests.support.model import HISTORY, LOG, VIEWS, shown
 from tests.support.mounted import Mount, mounted, time_limit
@@ -136,27 +136,7 @@ def old_stats_are_at_most_a_second_old(at: Path, session: SessionOnDisk) -> None
             assert (at / HISTORY).stat().st_size == size
 
 
-@contextmanager
-def bound(source: Path, at: Path) -> Iterator[None]:
-    """`source` once more, on a FUSE file system, where inotify sees nothing of what is done to it.
-
-    Without hard_remove a rename there over a file that somebody has open is two renames; with it
-    a file that has no name any more cannot be synced.
-    """
-    at.mkdir()
-    options = "attr_timeout=0,entry_timeout=0,negative_timeout=0,hard_remove"
-    subprocess.run(
-        ["bindfs", "-o", options, source, at],
-        check=True,
-        timeout=10,
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(at)], check=True, timeout=10)
-
-
-@pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bindfs")
+@NO_BINDFS
 @pytest.mark.guarantee("G12c", "G13b", "G13c", "G20a", "G20b", "G12d")
 def test_opens_are_exact_on_a_store_whose_changes_inotify_does_not_see(tmp_path: Path) -> None:
     store = StoreOnDisk(tmp_path / "lower")

@@ -1,0 +1,229 @@
+"""Hints between hosts over Redis publish/subscribe: who stored something says so at once (G28).
+
+A hint names sessions and says nothing of them. It is never believed: a session that it names is looked
+at again, a little earlier than it would have been. So a hint that is lost, late or forged costs time at
+most, and a Redis that is down or silent delays nothing: what is to be sent then is dropped.
+
+Everything here is bounded: how many names wait to be sent or looked at, how long a message may be, and
+how many messages a second are taken before the connection is left for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import secrets
+from collections.abc import AsyncIterable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+if TYPE_CHECKING:
+    import coredis
+
+CHANNEL: Final = "stepfs"
+SENDER_BYTES: Final = 8
+MESSAGE_BYTES: Final = 4096
+"""A longer message is no hint."""
+MESSAGE_SESSIONS: Final = 15
+"""Sessions that one message names: with names of 255 bytes it is as long as it may be."""
+WAITING_SESSIONS: Final = 1024
+"""Names that wait to be sent, and names that wait to be looked at: beyond them hints are lost."""
+PACE_SECONDS: Final = 0.005
+"""Between two messages of this mount, and between two looks at what others have named."""
+ANSWER_SECONDS: Final = 2.0
+"""Redis is silent that does not answer for so long."""
+PING_SECONDS: Final = 5.0
+BACKOFF_SECONDS: Final = 0.2
+BACKOFF_MOST_SECONDS: Final = 30.0
+FLOOD_MESSAGES: Final = 5000
+"""More messages than these within a second are a flood: nobody is heard for `FLOOD_SECONDS`."""
+FLOOD_SECONDS: Final = 10.0
+
+log: Final = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """Whether hints come and go."""
+
+    WAITING = "waiting for Redis"
+    CONNECTED = "connected"
+    FLOODED = "too many messages: not listening for a while"
+
+
+class FloodError(Exception):
+    """More messages came than any hosts send."""
+
+
+class Hints:
+    """Sends what this mount stores, and gathers what others say they have stored. Loop-owned."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is that of the `notify` option: `redis://`, `rediss://` or `unix://`."""
+        self._url = url
+        self._sender = secrets.token_hex(SENDER_BYTES // 2).encode()
+        self._state = State.WAITING
+        self._error = ""
+        self._sent = self._received = self._ignored = 0
+        self._outgoing: dict[str, None] = {}
+        self._incoming: dict[str, None] = {}
+        self._to_send = trio.lowlevel.ParkingLot()
+        self._to_look_at = trio.lowlevel.ParkingLot()
+
+    def stored(self, slug: str) -> None:
+        """This mount stored something in a session, or made or deleted it. Never waits."""
+        if self._state is State.CONNECTED and len(self._outgoing) < WAITING_SESSIONS:
+            self._outgoing[slug] = None
+            self._to_send.unpark()
+
+    async def take(self) -> list[str]:
+        """Wait for hints of others: the names of sessions, each once, in no order that counts."""
+        await trio.sleep(PACE_SECONDS)
+        while not self._incoming:
+            await self._to_look_at.park()
+        taken, self._incoming = list(self._incoming), {}
+        return taken
+
+    def document(self) -> dict[str, Any]:
+        """How it is, as `status.json` shows it, without the password."""
+        return {
+            "redis": shown(self._url),
+            "state": self._state.value,
+            "error": self._error,
+            "sent": self._sent,
+            "received": self._received,
+            "ignored": self._ignored,
+        }
+
+    async def run(self) -> None:
+        """Be connected as long as that can be, until cancelled."""
+        backoff = BACKOFF_SECONDS
+        while True:
+            try:
+                await self._exchange()
+            except* Exception as errors:  # whatever the client or its server does costs time only
+                # When it is cancelled the client may add errors of its own, which must not leave here.
+                if self._state is State.CONNECTED:
+                    backoff = BACKOFF_SECONDS
+                if trio.current_effective_deadline() > -math.inf:
+                    self._lost(_first(errors))
+            pause = FLOOD_SECONDS if self._state is State.FLOODED else backoff
+            await trio.sleep(pause * random.uniform(0.75, 1.25))
+            backoff = min(2 * backoff, BACKOFF_MOST_SECONDS)
+
+    def _lost(self, error: Exception) -> None:
+        self._outgoing.clear()
+        self._state = State.FLOODED if isinstance(error, FloodError) else State.WAITING
+        first, self._error = not self._error, f"{error}" or type(error).__name__
+        if first:  # of this outage
+            log.warning("no hints from %s for now: %s", shown(self._url), self._error)
+
+    async def _exchange(self) -> None:
+        """Send and receive until the connection is lost, which raises."""
+        import coredis  # an optional dependency, for who uses hints
+        from coredis.retry import NoRetryPolicy
+
+        logging.getLogger("coredis").disabled = True  # what it says, `_lost` says
+        client = coredis.Redis.from_url(
+            self._url,
+            decode_responses=False,
+            retry_policy=NoRetryPolicy(),
+            connect_timeout=ANSWER_SECONDS,
+            stream_timeout=ANSWER_SECONDS,
+            **_password(self._url),
+        )
+        async with (
+            client,
+            client.pubsub(
+                channels=[CHANNEL],
+                ignore_subscribe_messages=True,
+                retry_policy=NoRetryPolicy(),
+                subscription_timeout=ANSWER_SECONDS,
+                max_idle_seconds=PING_SECONDS,
+            ) as messages,
+            trio.open_nursery() as nursery,
+        ):
+            self._state, self._error = State.CONNECTED, ""
+            log.info("hints are exchanged over %s", shown(self._url))
+            nursery.start_soon(self._send, client)
+            nursery.start_soon(self._ping, client)
+            await self._receive(messages)
+            raise ConnectionError("Redis ended the subscription")
+
+    async def _send(self, client: coredis.Redis[bytes]) -> None:
+        while True:
+            while not self._outgoing:
+                await self._to_send.park()
+            slugs = list(self._outgoing)[:MESSAGE_SESSIONS]
+            for slug in slugs:
+                del self._outgoing[slug]
+            await client.publish(CHANNEL, encode(self._sender, slugs))
+            self._sent += 1
+            await trio.sleep(PACE_SECONDS)
+
+    async def _ping(self, client: coredis.Redis[bytes]) -> None:
+        while True:
+            await trio.sleep(PING_SECONDS)
+            await client.ping()
+
+    async def _receive(self, messages: AsyncIterable[Any]) -> None:
+        began, count = trio.current_time(), 0
+        async for message in messages:
+            if trio.current_time() - began > 1:
+                began, count = trio.current_time(), 0
+            count += 1
+            if count > FLOOD_MESSAGES:
+                raise FloodError(f"more than {FLOOD_MESSAGES} messages within a second")
+            self._take_in(message["data"])
+
+    def _take_in(self, data: bytes) -> None:
+        found = decode(data)
+        if found is None:
+            self._ignored += 1
+            return
+        sender, slugs = found
+        if sender == self._sender:
+            return
+        self._received += 1
+        for slug in slugs:
+            if len(self._incoming) < WAITING_SESSIONS:
+                self._incoming[slug] = None
+        self._to_look_at.unpark()
+
+
+def encode(sender: bytes, slugs: list[str]) -> bytes:
+    """A message of at most `MESSAGE_SESSIONS` sessions: NUL ends a name in any file system."""
+    return b"\0".join([sender, *map(os.fsencode, slugs)])
+
+
+def decode(data: object) -> tuple[bytes, list[str]] | None:
+    """The sender of a message and the sessions that it names; None if it is no hint."""
+    if not isinstance(data, bytes) or len(data) > MESSAGE_BYTES:
+        return None
+    sender, *slugs = data.split(b"\0")
+    if len(sender) != SENDER_BYTES or not 0 < len(slugs) <= MESSAGE_SESSIONS or not all(slugs):
+        return None
+    return sender, list(map(os.fsdecode, slugs))
+
+
+def shown(url: str) -> str:
+    """The URL without a password."""
+    place = urlsplit(url).netloc
+    return url.replace(place, place.rpartition("@")[2], 1)
+
+
+def _password(url: str) -> dict[str, Any]:
+    """The password that redis-cli takes too, unless the URL has one: this shows in no process list."""
+    password = os.environ.get("REDISCLI_AUTH")
+    return {"password": password} if password and urlsplit(url).password is None else {}
+
+
+def _first(error: Exception) -> Exception:
+    """The first cause in groups of groups, as nurseries raise them."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
