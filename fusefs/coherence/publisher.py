@@ -138,7 +138,7 @@ class Publisher:
                 )  # which looks at what a daemon may have displaced
             for file in list(directory.views.values()):
                 await file.publish(session)
-            session.fresh.clear()
+            session.judged.clear()
 
     def _gone(self, directory: SessionDirectory) -> None:
         if self._root.known(directory.name) is directory:

@@ -11,9 +11,10 @@ import itertools
 import os
 import time
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
@@ -27,6 +28,7 @@ from fusefs.work import Work
 from storage.archives import Memory
 from storage.documents.pool import Documents
 from storage.errors import StoreError, from_os_error, printable
+from storage.formats.kinds import Step
 from storage.formats.slug import is_ulid
 from storage.session.index import Index, scan
 from storage.session.replay import (
@@ -35,6 +37,7 @@ from storage.session.replay import (
     Boundary,
     Pass,
     Reader,
+    Spent,
     backwards,
     find_boundary,
     forwards,
@@ -44,8 +47,10 @@ from storage.session.steps import LongStep
 
 PATIENCE: Final = 3
 """How often an epoch is made again because steps were changed meanwhile."""
-INLINE_STEPS: Final = 16
-"""Passes of at most so many steps are not worth a thread."""
+INLINE_STEPS: Final = 128
+"""Passes of at most so many steps are tried without a thread, which costs more than most of them."""
+JUDGED_SESSIONS: Final = 16
+"""Of so many sessions the steps that were judged last are kept for their other views."""
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
 STAT_LAG_SECONDS: Final = 1.0
@@ -66,19 +71,35 @@ class Means:
     archives: Memory
     events: Events
     documents: Documents
+    _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
+    """Sessions whose steps are kept as they were judged, the last one last."""
 
     async def replay(self, session: Session, steps: int, work: Callable[[Reader], T]) -> T:
         """A pass over so many steps: at once where they are few, short and near.
 
         Where a long step is first, the pass waits for documents, in a thread that others can spare.
         """
-        key, reader = session.slug, session.reader
+        key, reader, judged = session.slug, session.reader, session.judged
+        if self.work.near and steps <= INLINE_STEPS:
+            brief = reader.brief(judged.steps)
+            with suppress(Spent):
+                done = await self.work.small(key, work, brief)
+                self._keep(session, brief.judged)
+                return done
         with suppress(LongStep):
-            if steps <= INLINE_STEPS:
-                return await self.work.small(key, work, reader.brief())
-        with suppress(LongStep):
-            return await self.work.replay(key, work, reader.undocumented())
+            return await self.work.replay(key, work, reader.undocumented(judged.steps.copy()))
         return await self.work.long(key, work, reader)
+
+    def _keep(self, session: Session, judged: Mapping[str, Step]) -> None:
+        """Keep what was judged for the session's other views, which are often asked for next."""
+        if not judged or session.stale or session.watch is None:
+            return
+        for name, step in judged.items():
+            session.judged.add(name, step)
+        self._judging[session] = None
+        self._judging.move_to_end(session)
+        if len(self._judging) > JUDGED_SESSIONS:
+            self._judging.popitem(last=False)[0].judged.clear()
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
@@ -330,15 +351,13 @@ async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None
 
 
 async def _forwards(means: Means, session: Session, view: View, numbers: Sequence[int]) -> Pass:
-    """One pass upwards; steps that this mount has just stored need no reading."""
-    known = {n: step for n in numbers if (step := session.fresh.steps.get(n)) is not None}
+    """One pass upwards."""
     work = partial(
         forwards,
         numbers=numbers,
         odd=dict(session.index.odd),
         show=view.format.show,
         compactions=view.format.history,
-        known=known,
     )
     return _noted(means, session, await means.replay(session, len(numbers), work))
 

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 from fusefs.inotify import Change
-from fusefs.session.fresh_steps import FreshSteps
+from fusefs.session.judged_steps import JudgedSteps
 from fusefs.session.recent_steps import Lately
 from fusefs.session.skipped import Skipped
 from fusefs.session.unsynced import Unsynced
@@ -67,8 +67,8 @@ class Session:
         self.unsynced = Unsynced()
         self.recent = Lately()
         """Steps of this mount that a daemon may still displace."""
-        self.fresh = FreshSteps()
-        """Steps that were just stored, to be shown without reading them again."""
+        self.judged = JudgedSteps()
+        """Steps that were just stored or read, to be shown without reading them again."""
         self.weighed = 0
         """The steps that `Pool` counts for it."""
         self.fd = -1
@@ -104,7 +104,7 @@ class Session:
         """Its directory is not open any more: the text of its epochs has gone from memory."""
         self.fd, self.watch = -1, None
         self.index, self.boundaries = Index(), {}
-        self.fresh.clear()
+        self.judged.clear()
         self.unsynced.close()
 
     @property
@@ -142,7 +142,7 @@ class Session:
         """Changes were missed: list again, and compare every epoch, before anything is shown."""
         self.stale, self.verified = True, False
         self.losses += 1
-        self.fresh.clear()
+        self.judged.clear()
 
     def relisted(self, new: Index, stale: bool) -> list[int] | None:
         """The directory was listed. The steps that are different since the last time, None if that
@@ -173,12 +173,12 @@ class Session:
             return
         self.touch(number)
         if self.watch is not None and number not in self.index.odd:
-            self.fresh.add(number, step)
+            self.judged.add(step_name(number), step)
 
     def touch(self, number: int) -> None:
         """A step came, went or changed."""
         self.touched.add(number)
-        self.fresh.forget(number)
+        self.judged.forget(step_name(number))
         for cut, boundary in list(self.boundaries.items()):
             if boundary.number == number:
                 del self.boundaries[cut]
@@ -254,7 +254,7 @@ class Session:
 
     def _doubt_everything(self) -> None:
         self.boundaries.clear()
-        self.fresh.clear()
+        self.judged.clear()
         for epoch in self.epochs.values():
             epoch.doubt()
 

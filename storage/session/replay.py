@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -33,7 +34,9 @@ TEXT_BYTES: Final = 128 << 10
 LONG_BYTES: Final = 256 << 10
 """A longer step is long: nobody who keeps the interpreter from others reads it."""
 LOOP_BYTES: Final = 64 << 10
-"""So much of steps may be read on the loop at a time."""
+"""So much of steps may be judged and shown on the loop at a time."""
+LOOP_SECONDS: Final = 0.002
+"""For so long likewise: what waits for the disk, or is slow to show, is for a thread."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
 
 Show = Callable[[Step], bytes | None]
@@ -106,6 +109,8 @@ class Reader:
         self._near: bool | None = None
         self._documents = documents
         self._most = STEP_BYTES_MAX if documents is None else LONG_BYTES
+        self._known: Mapping[str, Step] = MappingProxyType({})
+        """Steps by name that need no reading."""
 
     def ahead(self, names: Iterable[str]) -> Read:
         """What reads these names, in this order, for `meet`; some may be left out.
@@ -142,36 +147,62 @@ class Reader:
         A long step that documents have read has its value cut short, and no data. Raises `NotAStep`,
         `LongStep`, `StoreError` as `Documents.meet`, and `OSError` as `read_step`.
         """
-        try:
-            step = classify(read(name))
-        except LongStep:
-            if self._documents is None:
-                raise
-            return self._documents.meet(self.fd, name, self._flags, show)
+        step = self._known.get(name)
+        if step is None:
+            try:
+                step = classify(read(name))
+            except LongStep:
+                if self._documents is None:
+                    raise
+                return self._documents.meet(self.fd, name, self._flags, show)
         return step, show(step)
 
-    def brief(self) -> Reader:
-        """A reader for one pass on the loop: `LOOP_BYTES` together, and then `LongStep`."""
-        return _BriefReader(self)
+    def brief(self, known: Mapping[str, Step]) -> BriefReader:
+        """A reader for one pass on the loop of a near store; it need not read what is `known`."""
+        return BriefReader(self, known)
 
-    def undocumented(self) -> Reader:
+    def undocumented(self, known: Mapping[str, Step]) -> Reader:
         """A reader for passes in threads that may compute: of a long step `LongStep`."""
         reader = copy(self)
         reader._documents = None
+        reader._known = known
         return reader
 
 
-class _BriefReader(Reader):
-    def __init__(self, reader: Reader) -> None:
+class Spent(Exception):  # noqa: N818 - it says what became of the reader
+    """A pass on the loop came to its limit: a thread has to do it."""
+
+
+class BriefReader(Reader):
+    """Reads and judges at most `LOOP_BYTES` for at most `LOOP_SECONDS`, and then raises `Spent`."""
+
+    def __init__(self, reader: Reader, known: Mapping[str, Step]) -> None:
         super().__init__(reader.fd)
-        self._reader = reader
-        self._near = reader._near
+        self._flags, self._near, self._known = reader._flags, True, known
         self._left = LOOP_BYTES
+        self._end = monotonic() + LOOP_SECONDS
+        self.judged: dict[str, Step] = {}
+        """What it has read, by name."""
 
     def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
-        data = self._reader.read(name, min(most, self._left))
+        """As `Reader.read`."""
+        try:
+            data = super().read(name, min(most, self._left))
+        except LongStep:
+            raise Spent from None
         self._left -= len(data)
         return data
+
+    def meet(self, read: Read, name: str, show: Show) -> Met:
+        """As `Reader.meet`."""
+        if self._left <= 0 or monotonic() > self._end:
+            raise Spent
+        step = self._known.get(name)
+        if step is None:
+            step = self.judged[name] = classify(read(name))
+        else:
+            self._left -= len(step.data)
+        return step, show(step)
 
 
 class ReaderAsOf(Reader):
@@ -212,16 +243,12 @@ class _Gathering:
         self._edge: int | None = None
         self._held = 0
 
-    def met(
-        self, reader: Reader, read: Read, names: Iterable[str], known: Step | None
-    ) -> list[Met] | None:
+    def met(self, reader: Reader, read: Read, names: Iterable[str]) -> list[Met] | None:
         """The steps of one number and their lines; None where a long step ends the pass.
 
         Raises `LongStep` where it is the first of the pass, and `OSError`.
         """
         try:
-            if known is not None:
-                return [(known, self._show(known))]
             all_met = [_meet(reader, read, name, self.found, self._show) for name in names]
         except LongStep:
             if self.found.reached is None:
@@ -274,9 +301,8 @@ def forwards(
     odd: dict[int, list[str]],
     show: Show,
     compactions: bool,
-    known: Mapping[int, Step] = MappingProxyType({}),
 ) -> Pass:
-    """Read steps upwards, until the pass is full; those that are `known` need no reading.
+    """Read steps upwards, until the pass is full.
 
     With `compactions` a compaction begins the history anew; without, it is shown like any step.
     Raises `OSError` where a step cannot be read, so that no view silently lacks one, and `LongStep`
@@ -285,7 +311,7 @@ def forwards(
     gathering = _Gathering(show, backwards=False)
     read = reader.ahead(name for number in numbers for name in _names(number, odd))
     for number in numbers:
-        if (met := gathering.met(reader, read, _names(number, odd), known.get(number))) is None:
+        if (met := gathering.met(reader, read, _names(number, odd))) is None:
             break
         for step, line in met:
             if compactions and step.kind.is_compaction:
@@ -307,7 +333,7 @@ def backwards(
     read = reader.ahead(n for number in reversed(numbers) for n in reversed(_names(number, odd)))
     for number in reversed(numbers):
         names = reversed(_names(number, odd))
-        if (met := gathering.met(reader, read, names, None)) is None:
+        if (met := gathering.met(reader, read, names)) is None:
             break
         for step, line in met:
             if step.kind.is_compaction:

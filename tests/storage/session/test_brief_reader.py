@@ -1,0 +1,80 @@
+"""Passes on the loop: they end after so many bytes and so long, and read nothing that is known."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.formats.kinds import Step, classify
+from storage.session.replay import (
+    LOOP_BYTES,
+    LOOP_SECONDS,
+    Pass,
+    Reader,
+    Spent,
+    backwards,
+    forwards,
+)
+from storage.session.steps import step_name
+from tests.support.stores import entry
+
+NUMBERS = range(1, 11)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Reader]:
+    for number in NUMBERS:
+        (tmp_path / step_name(number)).write_bytes(entry(f"{number}"))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield Reader(fd)
+    os.close(fd)
+
+
+def line(step: Step) -> bytes:
+    return step.data + b"\n"
+
+
+def whole(found: Pass) -> bytes:
+    return b"".join(text.text for text in found.texts)
+
+
+def test_a_pass_says_what_it_has_judged_and_the_next_need_not_read_it(
+    session: Reader, tmp_path: Path
+) -> None:
+    first = session.brief({})
+    found = forwards(first, NUMBERS, {}, line, compactions=True)
+    assert sorted(first.judged) == [step_name(number) for number in NUMBERS]
+    (tmp_path / step_name(3)).unlink()
+    (tmp_path / step_name(4)).write_bytes(entry("other"))
+    for direction in (
+        forwards(session.brief(first.judged), NUMBERS, {}, line, compactions=True),
+        forwards(session.undocumented(first.judged), NUMBERS, {}, line, compactions=True),
+        backwards(session.brief(first.judged), NUMBERS, {}, line),
+    ):
+        assert whole(direction) == whole(found)
+
+
+@pytest.mark.guarantee("G23c")
+@pytest.mark.parametrize("known", [False, True])
+def test_a_pass_ends_after_so_many_bytes(session: Reader, tmp_path: Path, known: bool) -> None:
+    data = entry("x" * (LOOP_BYTES // 4))
+    for number in NUMBERS:
+        (tmp_path / step_name(number)).write_bytes(data)
+    steps = {step_name(number): classify(data) for number in NUMBERS} if known else {}
+    with pytest.raises(Spent):
+        forwards(session.brief(steps), NUMBERS, {}, line, compactions=True)
+    assert forwards(session.brief(steps), NUMBERS[:3], {}, line, compactions=True).reached == 3
+
+
+@pytest.mark.guarantee("G23c")
+def test_a_pass_ends_after_so_long(session: Reader) -> None:
+    def slow(step: Step) -> bytes:
+        time.sleep(LOOP_SECONDS)
+        return line(step)
+
+    with pytest.raises(Spent):
+        forwards(session.brief({}), NUMBERS, {}, slow, compactions=True)
