@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from fusefs.coherence.hints import Hints
+from fusefs.coherence.polling import Polling
 from fusefs.inotify import Change, EventsLostError, Watcher
 from fusefs.session.session import Meaning, Session
 from storage.store import Store
@@ -35,6 +36,7 @@ class EventQueue:
         self.watcher = Watcher()
         self.near = near
         self.hints = hints
+        self.polling = Polling()
         self.root_changed_at: float | None = None
         self._root_dirty = False
         """The list of sessions changed, and that was not published yet."""
@@ -109,6 +111,11 @@ class EventQueue:
         for session in self._watched.values():
             session.missed()
             self.mark(session)
+
+    def follow(self, session: Session) -> None:
+        """Somebody waits for what happens in a session: where no events tell, it is looked for."""
+        if session.watch is None:
+            self.polling.follow(session)
 
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are hinted."""

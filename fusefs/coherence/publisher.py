@@ -23,7 +23,7 @@ from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.kernel import Kernel
 from fusefs.session.pool import Pool
 from fusefs.session.recent_steps import Relocated
-from fusefs.session.refresh import LEAST_LAG_SECONDS, STAT_LAG_SECONDS, ready
+from fusefs.session.refresh import ready
 from fusefs.session.session import Session
 from fusefs.session.writer import Writer
 from storage.errors import StoreError, printable
@@ -75,7 +75,7 @@ class Publisher:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._events.run)
             nursery.start_soon(self._follow_root)
-            nursery.start_soon(self._ask)
+            nursery.start_soon(self._look)
             nursery.start_soon(self._retry)
             if self._events.hints is not None:
                 nursery.start_soon(self._events.hints.run)
@@ -96,6 +96,8 @@ class Publisher:
         directory = self._root.known(slug) if slug is not None else None
         if directory is not None:
             self._events.mark(directory.session)
+            if len(directory.session.recent):
+                self._events.follow(directory.session)
 
     async def _work(self, nursery: trio.Nursery) -> None:
         while True:
@@ -227,22 +229,8 @@ class Publisher:
                 if directory is not None:
                     await self._look_for(directory)  # it may have been deleted
 
-    async def _ask(self) -> None:
-        """Where no events tell of changes, look for who waits in poll(2), often while somebody does, and
-        once a second for what a daemon may have displaced."""
-        pause, asked_at = STAT_LAG_SECONDS, 0.0
+    async def _look(self) -> None:
+        """Where no events tell of changes, look for who follows."""
         while True:
-            await self._pool.unwatched.wait()
-            await trio.sleep(pause)
-            unwatched = [session for session in self._pool if session.watch is None]
-            waited_for = [session for session in unwatched if _is_waited_for(session)]
-            pause = LEAST_LAG_SECONDS if waited_for else STAT_LAG_SECONDS
-            if trio.current_time() - asked_at >= STAT_LAG_SECONDS:
-                asked_at = trio.current_time()
-                waited_for += [session for session in unwatched if len(session.recent)]
-            for session in waited_for:
+            for session in await self._events.polling.take():
                 self._events.mark(session)
-
-
-def _is_waited_for(session: Session) -> bool:
-    return any(follower.waits for epoch in session.epochs.values() for follower in epoch.followers)

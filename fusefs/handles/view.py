@@ -81,6 +81,8 @@ class OpenView(OpenFile):
         if self._replaced:
             return REGULAR | select.EPOLLPRI
         self._waiter = waiter
+        if waiter is not None:
+            self._means.events.follow(self._session)
         announced = time.monotonic() - self._announced_at < WAKE_SECONDS
         if epoch.size > self._told and waiter is not None and not announced:
             self._announce(waiter)

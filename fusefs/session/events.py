@@ -23,6 +23,9 @@ class Events(Protocol):
     def drain(self) -> None:
         """Have every session take in what happened so far."""
 
+    def follow(self, session: Session) -> None:
+        """Somebody waits for what happens in a session: where no events tell, it is looked for."""
+
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are to be hinted."""
 

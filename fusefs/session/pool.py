@@ -13,8 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-import trio
-
 from fusefs.session.refresh import Means
 from fusefs.session.session import Session, identity_of
 from storage.errors import StoreError
@@ -44,8 +42,6 @@ class Pool:
         self._most_remembering = min(OPEN_SESSIONS * REMEMBERING, descriptors)
         self._steps = 0
         """The indexed steps of all, as of when each was used last."""
-        self.unwatched = trio.Event()
-        """Set once there is a session of whose changes no events tell."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -125,8 +121,6 @@ class Pool:
         self._open[session] = None
         if work.near:
             self._means.events.watch(session)
-        if session.watch is None:
-            self.unwatched.set()
 
     def let_go(self) -> None:
         """Descriptors are short: hold none that is only kept."""

@@ -53,8 +53,11 @@ JUDGED_SESSIONS: Final = 16
 """Of so many sessions the steps that were judged last are kept for their other views."""
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
-STAT_LAG_SECONDS: Final = 1.0
-"""How far a stat may be behind where no events tell of changes (G12)."""
+MOST_LAG_SECONDS: Final = 0.8
+"""How old a listing may be for a stat where no events tell of changes: with the next one it is less
+than a second (G12)."""
+MOST_LAG_OF_SLOW_SECONDS: Final = 0.4
+"""The same where a listing takes long."""
 LEAST_LAG_SECONDS: Final = 0.05
 LAG_FACTOR: Final = 10
 """A session is listed for a tenth of the time at most by who need not be exact."""
@@ -192,7 +195,7 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
     if not session.stale and session.watch is not None:
         return
     now, losses = time.monotonic(), session.losses
-    if not session.stale and not exact and now - session.listed_at < _lag_seconds(session):
+    if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
     try:
@@ -208,11 +211,20 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
         session.skipped.note(name, sentence)
     changed = session.relisted(new, stale=session.losses != losses)
     session.listed_at, session.listing_seconds = now, time.monotonic() - now
+    if changed is None or changed:
+        session.changed_at = now
     await _look_at_recent(means, session, changed)
 
 
-def _lag_seconds(session: Session) -> float:
-    return min(max(LEAST_LAG_SECONDS, LAG_FACTOR * session.listing_seconds), STAT_LAG_SECONDS)
+def lag_seconds(session: Session) -> float:
+    """How old a listing may be for who need not be exact: ten times what it took."""
+    lag = max(LEAST_LAG_SECONDS, LAG_FACTOR * session.listing_seconds)
+    return min(lag, most_lag_seconds(session))
+
+
+def most_lag_seconds(session: Session) -> float:
+    """How old it may be at most, whoever asks."""
+    return max(MOST_LAG_SECONDS - session.listing_seconds, MOST_LAG_OF_SLOW_SECONDS)
 
 
 async def _look_at_recent(means: Means, session: Session, changed: Sequence[int] | None) -> None:

@@ -91,6 +91,8 @@ class Session:
         self.listed_at = 0.0
         self.listing_seconds = 0.0
         """How long the last listing took."""
+        self.changed_at = 0.0
+        """When a listing last differed from the one before."""
         self.losses = 0
         """How often changes were missed."""
         self.backlog: list[Change] | None = None

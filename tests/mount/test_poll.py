@@ -425,8 +425,3 @@ def test_a_waiter_costs_no_time_while_nothing_happens(store: StoreOnDisk, mount:
         assert answers == []
         session.add(entry("two"))
     assert answers[0][0]
-
-
-def processor_ticks(pid: int) -> int:
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(words[11]) + int(words[12])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.support.commands import until
 from tests.support.far import NO_BINDFS, bound
-from tests.support.looking import all_shown, inode, line, listed, opened, whole
+from tests.support.looking import all_shown, inode, line, listed, opened, processor_ticks, whole
 from tests.support.model import HISTORY, LOG, VIEWS, shown
 from tests.support.mounted import Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
@@ -176,3 +177,50 @@ def test_opens_are_exact_on_a_store_whose_changes_inotify_does_not_see(tmp_path:
                 assert whole(fd) == before
         finally:
             os.close(held)
+
+
+QUIET_SECONDS = (0.0, 0.1, 0.4, 1.0, 0.0, 3.0, 0.2, 6.0)
+"""Between two steps: the longer, the less often it is looked."""
+
+
+@NO_BINDFS
+@pytest.mark.guarantee("G28a", "G14b")
+def test_who_waits_is_told_within_a_second_of_what_inotify_does_not_see(tmp_path: Path) -> None:
+    store = StoreOnDisk(tmp_path / "lower")
+    session = store.session("crab_tg-42_1", entry("one"))
+    with (
+        time_limit(tmp_path),
+        bound(store.path, tmp_path / "bound"),
+        mounted(tmp_path / "bound", tmp_path, "sync=never") as served,
+        opened(served.path / session.slug / HISTORY) as fd,
+    ):
+        poller = select.poll()
+        poller.register(fd, select.POLLPRI)
+        for quiet in QUIET_SECONDS:
+            assert poller.poll(quiet * 1000) == []
+            session.add(entry(f"after {quiet}"))
+            begun = time.monotonic()
+            assert poller.poll(2000)
+            assert time.monotonic() - begun < max(0.5, min(1, quiet))
+            assert whole(fd) == shown(session.steps(), HISTORY)
+
+
+@NO_BINDFS
+@pytest.mark.guarantee("G23b")
+def test_a_far_store_that_nobody_follows_costs_no_time(tmp_path: Path) -> None:
+    store = StoreOnDisk(tmp_path / "lower")
+    session = store.session("crab_tg-42_1", entry("one"))
+    with (
+        time_limit(tmp_path),
+        bound(store.path, tmp_path / "bound"),
+        mounted(tmp_path / "bound", tmp_path, "sync=never") as served,
+    ):
+        with opened(served.path / session.slug / HISTORY) as fd:
+            poller = select.poll()
+            poller.register(fd, select.POLLPRI)
+            assert poller.poll(300) == []
+        assert served.server is not None
+        time.sleep(1)
+        before = processor_ticks(served.server.pid)
+        time.sleep(2)
+        assert processor_ticks(served.server.pid) == before

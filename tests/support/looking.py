@@ -33,6 +33,12 @@ def whole(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size + 4096, 0)
 
 
+def processor_ticks(pid: int) -> int:
+    """The processor time that a process has used, in clock ticks."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[11]) + int(words[12])
+
+
 def listed(mountpoint: Path) -> list[str]:
     """The sessions that a listing shows."""
     return sorted(name for name in os.listdir(mountpoint) if name != ".stepfs")

@@ -1,0 +1,97 @@
+"""Looking where no events tell of changes: at what is followed, often at first and then less (G28).
+
+A session is followed while somebody waits in poll(2) for it, and while it holds steps of this mount that
+a daemon may displace (G16). The time between two looks at one grows with the time for which nothing has
+happened in it, and with what a look costs, and all looks of a mount together are bounded.
+While nothing is followed, nobody looks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from fusefs.session.refresh import lag_seconds, most_lag_seconds
+from fusefs.session.session import Session
+
+QUIET_FACTOR: Final = 10
+"""After ten seconds of quiet a look follows one second later: what comes is a tenth late at most."""
+UNWAITED_SECONDS: Final = 1.0
+UNWAITED_MOST_SECONDS: Final = 30.0
+"""Between two looks for what a daemon may have displaced: at first, and after long quiet."""
+PACE_SECONDS: Final = 0.04
+LOOKS_AT_ONCE: Final = 8
+"""So many sessions are looked at each `PACE_SECONDS`, at most: 200 a second."""
+
+
+@dataclass(slots=True)
+class Followed:
+    """Since when a session is followed, and when its last look began; as `Session.listed_at`."""
+
+    since: float
+    looked_at: float
+
+
+class Polling:
+    """The sessions that are followed, and when each is to be looked at next. Loop-owned."""
+
+    def __init__(self) -> None:
+        self._followed: dict[Session, Followed] = {}
+        self._came = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def follow(self, session: Session) -> None:
+        """Somebody waits for what happens in a session, or steps were stored in it."""
+        if session not in self._followed:
+            self._followed[session] = Followed(time.monotonic(), 0.0)
+        self._came.unpark_all()
+
+    async def take(self) -> list[Session]:
+        """Wait until sessions are to be looked at: those whose time has come, as many as may be."""
+        while True:
+            await trio.sleep(PACE_SECONDS)
+            now = time.monotonic()
+            due = sorted(self._due(now), key=lambda found: found[0])
+            ready = [session for at, session in due[:LOOKS_AT_ONCE] if at <= now]
+            if ready:
+                for session in ready:
+                    self._followed[session].looked_at = now
+                return ready
+            with trio.move_on_after(due[0][0] - now if due else math.inf):
+                await self._came.park()
+
+    def _due(self, now: float) -> Iterator[tuple[float, Session]]:
+        """When each session is to be looked at next; those that nobody follows any more are let go."""
+        for session, followed in list(self._followed.items()):
+            interval = interval_seconds(session, followed.since, now)
+            if interval is None:
+                del self._followed[session]
+            else:
+                yield max(session.listed_at, followed.looked_at) + interval, session
+
+
+def interval_seconds(session: Session, since: float, now: float) -> float | None:
+    """How long after its last listing a session is to be listed again; None if nobody follows it.
+
+    It has been followed since `since`.
+    """
+    if not session.is_open or session.watch is not None:
+        return None
+    quiet = (now - max(session.changed_at, since)) / QUIET_FACTOR
+    if is_waited_for(session):
+        return min(max(quiet, lag_seconds(session)), most_lag_seconds(session))
+    if len(session.recent):
+        return min(max(quiet, UNWAITED_SECONDS), UNWAITED_MOST_SECONDS)
+    return None
+
+
+def is_waited_for(session: Session) -> bool:
+    """Whether somebody waits in poll(2) for one of its views."""
+    return any(follower.waits for epoch in session.epochs.values() for follower in epoch.followers)
