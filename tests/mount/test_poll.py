@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import environment, until
+from tests.support.looking import processor_ticks
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
+import shutil
 import signal
 import statistics
 import subprocess
@@ -20,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.shared.two_hosts import Host, at_once, both_hosts, until, user
+from tests.support.redis import Redis
 from tests.support.stores import META, entry
 
 pytestmark = [
@@ -43,10 +46,12 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[tuple[Host, Host]]:
         yield pair
 
 
+def figure(seconds: list[float], percent: int) -> float:
+    return sorted(seconds)[len(seconds) * percent // 100]
+
+
 def figures(seconds: list[float]) -> str:
-    ordered = sorted(seconds)
-    p99 = ordered[len(ordered) * 99 // 100]
-    return f"p50 {1000 * statistics.median(ordered):.1f} ms, p99 {1000 * p99:.1f} ms"
+    return f"p50 {1000 * figure(seconds, 50):.1f} ms, p99 {1000 * figure(seconds, 99):.1f} ms"
 
 
 def is_gone(path: Path) -> bool:
@@ -194,6 +199,56 @@ def test_another_hosts_steps_are_seen_within_a_second_by_stat(hosts: tuple[Host,
         lags.append(until(partial(is_longer, b.path / SLUG / "history.jsonl", size)))
     print(f"figure: lag of stat {figures(lags)}")
     assert max(lags) < 1.5
+
+
+def lags_of_a_waiter(a: Host, b: Host, pauses: list[float]) -> list[float]:
+    """How long after each append of a, which come so many seconds apart, who waits at b is woken."""
+    (a.path / SLUG).mkdir()
+    until((b.path / SLUG).is_dir)
+    fd = os.open(b.path / SLUG / "history.jsonl", os.O_RDONLY)
+    poller, lags = select.poll(), []
+    poller.register(fd, select.POLLPRI)
+    try:
+        for number, pause in enumerate(pauses):
+            assert poller.poll(pause * 1000) == []
+            a.write(SLUG, [user(f"line {number}")])
+            began = time.monotonic()
+            assert poller.poll(10_000)
+            lags.append(time.monotonic() - began)
+            assert b.contents(SLUG)[-1] == f"line {number}"
+    finally:
+        os.close(fd)
+    return lags
+
+
+@pytest.mark.guarantee("G28a")
+def test_another_hosts_steps_wake_who_waits_within_a_second(hosts: tuple[Host, Host]) -> None:
+    pauses = [0.05, 0.3, 1.0, 0.1, 2.5] * (part(100) // 5 + 1)
+    lags = lags_of_a_waiter(*hosts, pauses)
+    print(f"figure: lag of POLLPRI {figures(lags)}")
+    assert figure(lags, 99) < 1
+
+
+@pytest.mark.guarantee("G28b")
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
+def test_with_hints_they_do_within_tens_of_milliseconds() -> None:
+    a, b = both_hosts("hinted")
+    redis = Redis(a.path.parent)
+    redis.start()
+    try:
+        with a.mounted(f"notify={redis.url}"), b.mounted(f"notify={redis.url}"):
+            for host in (a, b):
+                until(partial(is_hinted, host))
+            lags = lags_of_a_waiter(a, b, [0.05, 0.3, 1.0, 0.1] * (part(200) // 4 + 1))
+            print(f"figure: lag of POLLPRI with hints {figures(lags)}")
+            assert statistics.median(lags) < 0.05
+    finally:
+        redis.stop()
+
+
+def is_hinted(host: Host) -> bool:
+    found = host.status()["notify"]
+    return isinstance(found, dict) and found["state"] == "connected"
 
 
 def test_what_an_append_costs_beside_a_create_and_a_link(hosts: tuple[Host, Host]) -> None:
