@@ -31,6 +31,7 @@ _MASK: Final = (
     | flags.DELETE
     | flags.DELETE_SELF
     | flags.MOVE_SELF
+    | flags.ATTRIB
     | flags.ONLYDIR
     | flags.EXCL_UNLINK
 )
@@ -38,7 +39,8 @@ _CREATE, _DELETE = int(flags.CREATE), int(flags.DELETE)
 _MOVED_FROM, _MOVED_TO = int(flags.MOVED_FROM), int(flags.MOVED_TO)
 _Q_OVERFLOW = int(flags.Q_OVERFLOW)
 _MOVES: Final = 64
-_KEPT: Final = flags.MOVED_FROM | flags.MOVED_TO | flags.ISDIR
+_ATTRIB: Final = int(flags.ATTRIB)
+_CONTENTS: Final = int(flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB)
 _GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT
 
 
@@ -53,6 +55,8 @@ class Change:
     disappeared: bool = False
     moved_from: str | None = None
     """Where it was moved here: the name that it had, `""` if that is not known."""
+    attributes: bool = False
+    """Its owner, mode or times were set; with the name `""` those of the directory itself."""
     gone: bool = False
     """The directory itself was deleted, moved or unmounted: the watch has ended."""
 
@@ -127,7 +131,7 @@ class Watcher:
 
     def _changes(self, events: Iterable[tuple[int, int, int, str]]) -> Iterable[Change]:
         for watch, mask, cookie, name in events:
-            if "." in name and not mask & _KEPT:
+            if "." in name and mask & _CONTENTS:
                 continue  # a temporary of some writer: what counts is where it is moved to
             if mask & _Q_OVERFLOW:
                 self._moving.clear()
@@ -143,7 +147,9 @@ class Watcher:
             elif mask & _DELETE:
                 yield Change(watch, name, disappeared=True)
             else:
-                yield Change(watch, name, appeared=bool(mask & _CREATE))
+                yield Change(
+                    watch, name, appeared=bool(mask & _CREATE), attributes=bool(mask & _ATTRIB)
+                )
         while len(self._moving) > _MOVES:
             del self._moving[next(iter(self._moving))]
 

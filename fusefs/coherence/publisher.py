@@ -125,6 +125,7 @@ class Publisher:
         directory = self._root.of.get(session)
         if directory is None:
             return
+        directory.recall()
         if session.gone:
             self._gone(directory)
             return

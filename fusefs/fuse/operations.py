@@ -269,6 +269,12 @@ class _Waiter:
 
 
 def _entry(attributes: Attributes) -> EntryAttributes:
+    if attributes.translated is None:
+        attributes.translated = _translated(attributes)
+    return cast(EntryAttributes, attributes.translated)
+
+
+def _translated(attributes: Attributes) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = attributes.ino
     entry.entry_timeout = attributes.entry_timeout

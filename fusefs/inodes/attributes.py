@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import stat_result
 from typing import Final
 
@@ -11,6 +11,8 @@ from fusefs.config import MountOptions
 
 TIMEOUT_SECONDS: Final = 1.0
 """How long the kernel may keep what it was told; changes are published long before (G12)."""
+LENT_SECONDS: Final = 300.0
+"""How long it may keep what is recalled when anything changes."""
 
 
 @dataclass(slots=True)
@@ -27,6 +29,8 @@ class Attributes:
     """Of a directory 1 as well: it says that its subdirectories are not counted."""
     entry_timeout: float = TIMEOUT_SECONDS
     attr_timeout: float = TIMEOUT_SECONDS
+    translated: object = field(default=None, compare=False, repr=False)
+    """The same in the words of the kernel, once it was told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ class ControlFile(Inode):
     __slots__ = ("directory",)
     may_be_set = True
     timeout_seconds = 0.0
-    """How long the kernel may keep its attributes."""
+    """How long the kernel may keep its attributes where they are not lent."""
+    sizeless = False
+    """It reads as empty, always."""
 
     def __init__(self, directory: SessionDirectory, name: str) -> None:
         super().__init__(directory.table, directory, name)
@@ -43,16 +45,23 @@ class ControlFile(Inode):
         return self.directory.children.get(self.name) is self and self.directory.is_open
 
     async def attributes(self, exact: bool) -> Attributes:
+        if (lent := self.directory.lent(self)) is not None:
+            return lent
         services = self.directory.services
         if self.directory.gone:
             return Rights(0, 0, 0).attributes(self.ino, self.kind, 0, services.began_ns)
+        as_of = self.directory.as_of
         directory, about = await self.directory.status()
         size = 0
         if exact:
             async with services.pool.lease(self.directory.session) as session:
                 size = len(await self.text(session))
         rights, changed_ns = self.rights(directory, about), self.changed_ns(directory, about)
-        return rights.attributes(self.ino, self.kind, size, changed_ns, self.timeout_seconds)
+        found = rights.attributes(self.ino, self.kind, size, changed_ns, self.timeout_seconds)
+        return self.directory.lend(self, found, as_of) if exact or self.sizeless else found
+
+    def listed(self) -> Attributes:
+        return self.directory.lent(self) or super().listed()
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         await self.directory.verify()
@@ -88,6 +97,7 @@ class AppendFile(ControlFile):
 
     __slots__ = ()
     timeout_seconds = TIMEOUT_SECONDS
+    sizeless = True
 
     async def attributes(self, exact: bool) -> Attributes:
         return await super().attributes(exact=False)  # nobody opens a session for its size

@@ -46,6 +46,9 @@ class Root(Directory):
         fixed = self.fixed.get(name)
         if fixed is not None:
             return fixed
+        known = self._sessions.get(name)
+        if known is not None and known.lent(known) is not None:
+            return known
         directory, _ = await self._services.work.small(
             name, self._services.store.stat_session, name
         )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from fusefs.inodes.attributes import Attributes
+from fusefs.inodes.attributes import LENT_SECONDS, Attributes
 from fusefs.inodes.control_files import AppendFile, CompactFile, ControlFile, MetaFile
 from fusefs.inodes.inode import Directory, Inode
 from fusefs.inodes.services import Services
@@ -26,6 +26,8 @@ _CONTROLS: Final[dict[str, type[ControlFile]]] = {
     "meta.json": MetaFile,
 }
 FILES: Final = (*_VIEWS, *_CONTROLS)
+Status = tuple[os.stat_result, os.stat_result]
+"""Of a session's directory, and of its meta."""
 
 
 class SessionDirectory(Directory):
@@ -35,7 +37,16 @@ class SessionDirectory(Directory):
     each leads to another inode when what it showed is superseded (G13).
     """
 
-    __slots__ = ("_identity", "_root", "_session", "children", "services", "views")
+    __slots__ = (
+        "_identity",
+        "_lent",
+        "_root",
+        "_session",
+        "_status",
+        "children",
+        "services",
+        "views",
+    )
 
     def __init__(self, services: Services, root: Root, slug: str) -> None:
         super().__init__(services.table, root, slug)
@@ -47,6 +58,10 @@ class SessionDirectory(Directory):
         self._root = root
         self._session: Session | None = None
         self._identity: tuple[int, int] | None = None
+        self._status: tuple[int, Status] | None = None
+        """What the store said of it, and as of which of the session's changes."""
+        self._lent: dict[Inode, tuple[int, Attributes]] = {}
+        """Attributes that the kernel keeps until they are recalled, and as of which change."""
 
     @property
     def session(self) -> Session:
@@ -100,11 +115,42 @@ class SessionDirectory(Directory):
             if file.epoch is not None:
                 file.epoch.tell()
 
-    async def status(self) -> tuple[os.stat_result, os.stat_result]:
+    @property
+    def as_of(self) -> int | None:
+        """As of which change of the session something is that is found out now; None where changes
+        are not told."""
+        session = self._session
+        return session.changes if session is not None and session.is_told else None
+
+    def lent(self, inode: Inode) -> Attributes | None:
+        """The attributes that the kernel keeps of an inode, if they are still right."""
+        as_of, attributes = self._lent.get(inode, (None, None))
+        return attributes if as_of is not None and as_of == self.as_of else None
+
+    def lend(self, inode: Inode, attributes: Attributes, as_of: int | None) -> Attributes:
+        """Let the kernel keep attributes until they are recalled, where changes are told.
+
+        They were found out `as_of` that change; if there was another since, they may be old already.
+        """
+        if as_of is not None and as_of == self.as_of:
+            attributes.attr_timeout = LENT_SECONDS
+            self._lent[inode] = as_of, attributes
+        return attributes
+
+    def recall(self) -> None:
+        """Something happened in the session, or is not told any more: let the kernel ask again."""
+        lent, self._lent = self._lent, {}
+        for inode in lent:
+            self.services.kernel.attributes_changed(inode.ino)
+
+    async def status(self) -> Status:
         """What the store says of the directory and of its meta, and that it is still this session.
 
         Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name up again.
         """
+        as_of = self.as_of
+        if as_of is not None and self._status is not None and self._status[0] == as_of:
+            return self._status[1]
         work, store = self.services.work, self.services.store
         try:
             found = await work.small(self.name, store.stat_session, self.name)
@@ -119,6 +165,7 @@ class SessionDirectory(Directory):
         session = self._session
         if session is not None and self.services.events.root_changed_at is not None:
             session.verified = session.watch is not None
+        self._status = None if as_of is None else (as_of, found)
         return found
 
     async def verify(self) -> None:
@@ -127,9 +174,16 @@ class SessionDirectory(Directory):
             await self.status()
 
     async def attributes(self, exact: bool) -> Attributes:
+        if (lent := self.lent(self)) is not None:
+            return lent
+        as_of = self.as_of
         found, _ = await self.status()
         rights = self.services.rules.directory(found)
-        return rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
+        attributes = rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
+        return self.lend(self, attributes, as_of)
+
+    def listed(self) -> Attributes:
+        return self.lent(self) or super().listed()
 
     async def lookup(self, name: str) -> Inode:
         if self.gone:
@@ -139,7 +193,8 @@ class SessionDirectory(Directory):
         return self.child(name) or self.no_such_name(name)
 
     async def names(self, private: bool) -> Sequence[str]:
-        await self.services.work.small(self.name, self.services.store.stat_session, self.name)
+        if self._status is None or self._status[0] != self.as_of:
+            await self.services.work.small(self.name, self.services.store.stat_session, self.name)
         return FILES
 
     def child(self, name: str) -> Inode | None:

@@ -14,7 +14,7 @@ from fusefs.inodes.attributes import Attributes, Rights
 from fusefs.inodes.inode import Directory, Inode
 from fusefs.session.refresh import pin, present, refresh
 from fusefs.session.session import Session
-from fusefs.views.epoch import Epoch
+from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import View
 from storage.errors import StoreError
 
@@ -72,12 +72,16 @@ class ViewFile(Inode):
         return self.session_directory.session
 
     def listed(self) -> Attributes:
+        if (lent := self.session_directory.lent(self)) is not None:
+            return lent
         found = super().listed()
         found.size = max(self.told, 0)
         return found
 
     async def attributes(self, exact: bool) -> Attributes:
         """Without `exact` a view that nobody looked at yet has no size."""
+        if (lent := self.session_directory.lent(self)) is not None:
+            return lent
         if self.session_directory.gone:
             return self._last_known()
         if self.epoch is None or not self.epoch.pinned:
@@ -87,24 +91,41 @@ class ViewFile(Inode):
         return self._last_known()  # an open file of a store that does not answer
 
     async def _present(self, exact: bool) -> Attributes:
+        services = self.session_directory.services
+        as_of = self.session_directory.as_of
         try:
-            _, meta = await self.session_directory.status()
+            await self._look_at_rights()
         except StoreError:
             if self.epoch is not None and self.epoch.pinned:
                 return self._last_known()  # fstat of an open file
             raise
-        services = self.session_directory.services
-        self.rights = services.rules.view(meta)
         if not exact and (self.epoch is None or not self.epoch.built):
             return self.rights.attributes(self.ino, self.kind, max(self.told, 0), 0, timeout=0)
         if not self.superseded:
             async with services.pool.lease(self._session) as session:
+                if as_of is None and session.is_told:  # opened just now
+                    as_of = self.session_directory.as_of
+                    await self._look_at_rights()
                 if self.epoch is None:
                     self.epoch = present(services.means, session, self.view)
                 await refresh(services.means, session, self.view, exact=False)
                 self.session_directory.settle()
                 await self.grow()
+                if self._follows_steps_alone():
+                    return self.session_directory.lend(self, self._last_known(), as_of)
         return self._last_known()
+
+    async def _look_at_rights(self) -> None:
+        _, meta = await self.session_directory.status()
+        self.rights = self.session_directory.services.rules.view(meta)
+
+    def _follows_steps_alone(self) -> bool:
+        """Whether it shows all there is, and nothing but the session's directory can change that: of
+        the text of an archive nobody is told."""
+        epoch = self.epoch
+        assert epoch is not None
+        lead = epoch.view.format.lead is not None and epoch.boundary.archive is not None
+        return epoch.state is State.CURRENT and self.told == epoch.size and not lead
 
     async def grow(self) -> None:
         """Have the kernel know how far it has grown since it was told, and so make that its size.

@@ -69,6 +69,8 @@ class Session:
         """Steps of this mount that a daemon may still displace."""
         self.judged = JudgedSteps()
         """Steps that were just stored or read, to be shown without reading them again."""
+        self.changes = 0
+        """Grows with whatever happens in its directory, and whenever that is told no longer."""
         self.weighed = 0
         """The steps that `Pool` counts for it."""
         self.fd = -1
@@ -105,6 +107,7 @@ class Session:
     def closed(self) -> None:
         """Its directory is not open any more: the text of its epochs has gone from memory."""
         self.fd, self.watch = -1, None
+        self.changes += 1
         self.index, self.boundaries = Index(), {}
         self.judged.clear()
         self.unsynced.close()
@@ -113,6 +116,11 @@ class Session:
     def is_open(self) -> bool:
         """Whether its directory is held open."""
         return self.fd >= 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it learns of whatever happens in its directory, by `apply` or `missed`."""
+        return self.watch is not None and not self.gone
 
     @property
     def busy(self) -> bool:
@@ -130,6 +138,7 @@ class Session:
 
     def apply(self, change: Change) -> Meaning:
         """Take in what happened in the directory; what that meant."""
+        self.changes += 1
         if change.gone:
             self.gone, self.verified = True, False
             return Meaning.GONE
@@ -142,6 +151,7 @@ class Session:
 
     def missed(self) -> None:
         """Changes were missed: list again, and compare every epoch, before anything is shown."""
+        self.changes += 1
         self.stale, self.verified = True, False
         self.losses += 1
         self.judged.clear()
@@ -171,6 +181,7 @@ class Session:
 
     def stored(self, number: int, step: Step) -> None:
         """A step was claimed by this mount."""
+        self.changes += 1
         if self.index.add(step_name(number)) is None:
             return
         self.touch(number)
@@ -211,6 +222,8 @@ class Session:
         number = step_number(change.name)
         if number is None:
             return Meaning.CHANGED
+        if change.attributes:
+            return Meaning.NOTHING
         if change.disappeared:
             return self._lost(change.name)
         if change.appeared:
@@ -231,7 +244,7 @@ class Session:
 
     def _appeared(self, change: Change, number: int) -> Meaning:
         if change.moved_from is None and self.index.knows(change.name, number):
-            return Meaning.NOTHING  # the CREATE of a step that this mount stored itself
+            return Meaning.GREW  # the CREATE of a step that this mount stored itself
         if not self._may_be_read(change.name):
             self.skipped.note(change.name, "it is no regular file")
             self._lost(change.name)  # the step that it may have replaced is gone
