@@ -138,7 +138,7 @@ class Stored(Source):
         with self.store.opened(slug) as directory:
             _, entries = replay.history(directory)
             for _number, step in entries:
-                yield log_line(step.data)
+                yield log_line(step)
 
     def history_markdown(self, slug: str) -> Iterator[str]:
         with self.store.opened(slug) as directory:

@@ -70,14 +70,21 @@ def parse(data: bytes) -> Any:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise _diagnosis(data, error) from None
-    if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
-        too_deep = _offset_too_deep(data, len(data))
-        if too_deep is not None:
-            raise _nested_too_deep(too_deep)
-    if _HALVES_OF_GREATEST[0] in data or _HALVES_OF_GREATEST[1] in data:
-        _refuse_rounded(data)
+        raise diagnosis(data, error) from None
+    _refuse_what_parses(data)
     return value
+
+
+def parse_on(data: bytes, value: Any) -> Any:
+    """`exact` for who has only loaded `value` from `data`. Raises `NotJSON` as `parse`.
+
+    At once where the document is as the daemon writes it: a value that gives the same bytes when it
+    is written again repeats no key, and holds no `-0` and no number that only rounds to a double.
+    """
+    if _brackets(data) <= DEPTH_MAX and orjson.dumps(value) == data:
+        return value
+    _refuse_what_parses(data)
+    return exact(data, value)
 
 
 def exact(data: bytes, value: Any) -> Any:
@@ -155,6 +162,19 @@ def one_line(data: bytes) -> bytes:
     return _TOKENS_OR_SPACE.sub(rb"\1", stripped)
 
 
+def _brackets(data: bytes) -> int:
+    return data.count(b"[") + data.count(b"{")
+
+
+def _refuse_what_parses(data: bytes) -> None:
+    if _brackets(data) > DEPTH_MAX:
+        too_deep = _offset_too_deep(data, len(data))
+        if too_deep is not None:
+            raise _nested_too_deep(too_deep)
+    if _HALVES_OF_GREATEST[0] in data or _HALVES_OF_GREATEST[1] in data:
+        _refuse_rounded(data)
+
+
 def _integer(literal: str) -> int | float:
     return -0.0 if literal == "-0" else int(literal)
 
@@ -201,7 +221,8 @@ def _refuse_rounded(data: bytes) -> None:
                 raise NotJSON("number out of range", token.start())
 
 
-def _diagnosis(data: bytes, error: orjson.JSONDecodeError) -> NotJSON:
+def diagnosis(data: bytes, error: orjson.JSONDecodeError) -> NotJSON:
+    """What is wrong with `data`, which could not be loaded."""
     try:
         text = data.decode()
     except UnicodeDecodeError as undecodable:

@@ -6,11 +6,12 @@ The kinds are tried in this order and the first that fits wins.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from storage.formats.dialects import ENTRY, EVENT
-from storage.formats.jsontext import NotJSON, exact, parse
+from storage.formats.jsontext import NotJSON, diagnosis, exact, parse_on
 from storage.formats.rules import Rule, object_, string
 
 
@@ -22,10 +23,9 @@ class Kind(enum.Enum):
     EVENT = "event"
     ENTRY = "entry"
 
-    @property
-    def is_compaction(self) -> bool:
+    def __init__(self, name: str) -> None:
+        self.is_compaction = name.endswith("compaction")
         """Whether the history begins anew after a step of this kind."""
-        return self is Kind.COMPACTION or self is Kind.LEGACY_COMPACTION
 
 
 class NotAStep(ValueError):  # noqa: N818 - it says what the document is
@@ -36,13 +36,14 @@ class NotAStep(ValueError):  # noqa: N818 - it says what the document is
         self.sentence = sentence
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A step: its kind, its JSON value, and the bytes of its file."""
 
     kind: Kind
     value: dict[str, Any]
     data: bytes
+    is_line: bool = False
+    """Whether `data` is known to be one line, with no white space around it (G1)."""
 
     @property
     def archive(self) -> str | None:
@@ -60,21 +61,46 @@ def classify(data: bytes) -> Step:
     deliberately no steps (arrays in place of objects, numbers as names of events).
     """
     try:
-        value = parse(data)
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise NotAStep(diagnosis(data, error).sentence) from None
+    if _is_of_texts(value) and orjson.dumps(value) == data:
+        return Step(Kind.ENTRY, value, data, is_line=True)
+    try:
+        return _judged(value, parse_on(data, value), data)
     except NotJSON as error:
         raise NotAStep(error.sentence) from None
-    return classify_value(value, data)
 
 
 def classify_value(value: Any, data: bytes) -> Step:
     """As `classify`, for who has parsed `data` already: `value` is what it holds."""
+    return _judged(value, exact(data, value), data)
+
+
+def _judged(value: Any, judged: Any, data: bytes) -> Step:
+    """`judged` is `value` as `exact` gives it."""
     if type(value) is not dict:
         raise NotAStep("a step must be one JSON object")
-    judged = exact(data, value)
     for kind, mark, rule in _KINDS:
         if mark in value and not rule(judged):
             return Step(kind, value, data)
     raise NotAStep(_why_not(judged))
+
+
+def _is_of_texts(value: Any) -> bool:
+    """Whether this is an entry whose message holds only texts and nulls, and nothing else.
+
+    Most steps are. One that is as its value is written again needs no other rule.
+    """
+    if type(value) is not dict or len(value) != 1:
+        return False
+    message = value.get("message")
+    return (
+        type(message) is dict
+        and _TEXT_TYPES.issuperset(map(type, message.values()))
+        and type(message.get("role")) is str
+        and message.get("tool_calls") is None
+    )
 
 
 def _why_not(value: dict[str, Any]) -> str:
@@ -87,6 +113,8 @@ def _why_not(value: dict[str, Any]) -> str:
 
 _compaction = object_({"archive_name": string, "archived_at": string})
 _legacy_compaction = object_({"compact": string}, {"title": string, "archived_at": string})
+
+_TEXT_TYPES: Final = frozenset({str, type(None)})
 
 _KINDS: tuple[tuple[Kind, str, Rule], ...] = (
     (Kind.COMPACTION, "archive_name", _compaction),

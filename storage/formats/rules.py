@@ -78,6 +78,7 @@ def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = 
     """An object that has the `required` keys and perhaps the `optional` ones."""
     rules = {**required, **(optional or {})}
     rule_of = rules.get
+    texts = {key for key, rule in rules.items() if rule is string}
 
     def members(value: Any) -> str:
         if type(value) is not dict:
@@ -90,6 +91,8 @@ def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = 
             if key not in value:
                 return f".{key} is missing"
         for key, item in value.items():
+            if key in texts and type(item) is str:
+                continue
             if (rule := rule_of(key)) and (wrong := rule(item)):
                 return f".{key}{wrong}"
         return ""
@@ -118,6 +121,8 @@ def tagged(tag: str, variants: Mapping[str, Rule]) -> Rule:
     tagged_object = object_({tag: name})
 
     def variant(value: Any) -> str:
+        if type(value) is dict and type(value.get(tag)) is str and value[tag] in variants:
+            return variants[value[tag]](value)
         return tagged_object(value) or variants[value[tag]](value)
 
     return variant

@@ -13,9 +13,9 @@ from storage.formats.kinds import Step
 _MESSAGE_FIRST = b'{"message":'
 
 
-def log_line(data: bytes) -> bytes:
-    """The line of the step with the bytes `data` in `log.jsonl` and `history.jsonl` (G1)."""
-    return one_line(data) + b"\n"
+def log_line(step: Step) -> bytes:
+    """The line of a step in `log.jsonl` and `history.jsonl` (G1)."""
+    return (step.data if step.is_line else one_line(step.data)) + b"\n"
 
 
 def message_line(step: Step) -> bytes:
@@ -24,6 +24,8 @@ def message_line(step: Step) -> bytes:
     Where an agent other than the session's own spoke as assistant, its words tell its name: a text
     as a whole, of content blocks each text block. No other value is encoded again.
     """
+    if step.is_line:
+        return step.data[len(_MESSAGE_FIRST) : -1] + b"\n"
     message = one_line(_message(step))
     agent = step.value.get("agent")
     if agent and step.value["message"]["role"] == "assistant":

@@ -11,12 +11,12 @@ from storage.render import jsonl, markdown
 
 def log(step: Step) -> bytes | None:
     """`log.jsonl`: every step."""
-    return jsonl.log_line(step.data)
+    return jsonl.log_line(step)
 
 
 def history(step: Step) -> bytes | None:
     """`history.jsonl`: the entries."""
-    return jsonl.log_line(step.data) if step.kind is Kind.ENTRY else None
+    return jsonl.log_line(step) if step.kind is Kind.ENTRY else None
 
 
 def messages(step: Step) -> bytes | None:

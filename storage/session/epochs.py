@@ -167,7 +167,8 @@ def _is_compaction(reader: Reader, name: str, data: bytes) -> bool:
         return False
     try:
         if len(data) > LONG_BYTES:
-            return reader.meet(reader.ahead([name]), name, nothing)[0].kind.is_compaction
+            met = reader.meet(reader.ahead([name]), name, nothing, [])
+            return met is not None and met[0].kind.is_compaction
         return classify(data).kind.is_compaction
     except NotAStep:
         return False

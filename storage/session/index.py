@@ -8,15 +8,20 @@ by the names that change (G24).
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from storage.ahead import ahead
 from storage.posix import reopened
 from storage.session.steps import NUMBER_MAX, step_name, step_number
+
+_USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
+"""The names of numbers of up to six digits, as `step_name` writes them."""
 
 
 @dataclass(slots=True)
@@ -104,23 +109,18 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
     with reopened(session_fd) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
-            if not name.startswith("step-"):
-                continue
-            number = step_number(name)
+            usual = _USUAL.fullmatch(name)
+            number = int(usual[1]) if usual else _unusual(name, index)
             if number is None:
-                if name[5:].isdecimal() and name.isascii():
-                    index.strange.append((name, "numbers begin at 1"))
-                continue
-            if number > NUMBER_MAX:
-                index.strange.append((name, f"its number is over {NUMBER_MAX}"))
                 continue
             if not entry.is_file(follow_symlinks=False):
                 index.strange.append((name, "it is no regular file"))
                 continue
-            if name != step_name(number):
+            if not usual and name != step_name(number):
                 index.odd.setdefault(number, []).append(name)
             numbers.append(number)
-            named.append(name)
+            if stamped:
+                named.append(name)
         if index.stamps is not None:
             stamps = ahead(partial(_stamp, fd), named)
             index.stamps.update((name, stamp.get()) for name, stamp in stamps)
@@ -129,6 +129,18 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
         numbers = _settle_odd(numbers, index.odd)
     index.numbers = array("Q", numbers)
     return index
+
+
+def _unusual(name: str, index: Index) -> int | None:
+    """The number in a name that `_USUAL` is not; None if it is no step's, which `index` is told."""
+    number = step_number(name)
+    if number is None:
+        if name.startswith("step-") and name[5:].isdecimal() and name.isascii():
+            index.strange.append((name, "numbers begin at 1"))
+    elif number > NUMBER_MAX:
+        index.strange.append((name, f"its number is over {NUMBER_MAX}"))
+        return None
+    return number
 
 
 def _stamp(session_fd: int, name: str) -> int:

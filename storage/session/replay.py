@@ -38,11 +38,17 @@ LOOP_BYTES: Final = 64 << 10
 LOOP_SECONDS: Final = 0.002
 """For so long likewise: what waits for the disk, or is slow to show, is for a thread."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
+IRREGULAR: Final = "it is no regular file"
+NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
+"""Errors of reading a file that is no step whatever it holds."""
 
 Show = Callable[[Step], bytes | None]
 """The line that a view shows for a step, or None if it shows none."""
 Met = tuple[Step, bytes | None]
 """A step and its line."""
+Skipped = list[tuple[str, str]]
+"""Names that are no steps, each with a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,7 @@ class Pass:
     """The compaction met; forwards it is the last of several, and `texts` is what follows it."""
     reached: int | None = None
     """The number of the last step that was examined, in the direction of the pass."""
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    """Names that are no steps, each with a sentence."""
+    skipped: Skipped = field(default_factory=list)
 
 
 Read = Callable[[str], bytes]
@@ -139,14 +144,27 @@ class Reader:
             self._flags = 0
             return read_step(name, self.fd, most=most)
 
-    def meet(self, read: Read, name: str, show: Show) -> Met:
+    def meet(self, read: Read, name: str, show: Show, skipped: Skipped) -> Met | None:
         """The step `name`, read by `read` (see `ahead`), and what `show` makes of it.
 
-        `show` is a function of a module, which a worker process can be told to call.
-
-        A long step that documents have read has its value cut short, and no data. Raises `NotAStep`,
-        `LongStep`, `StoreError` as `Documents.meet`, and `OSError` as `read_step`.
+        None for one that has gone, or that is no step: that is told to `skipped`. `show` is a function
+        of a module, which a worker process can be told to call. A long step that documents have read
+        has its value cut short, and no data. Raises `LongStep`, `StoreError` as `Documents.meet`, and
+        `OSError` as `read_step`.
         """
+        try:
+            return self._met(read, name, show)
+        except NotAStep as error:
+            skipped.append((name, error.sentence))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in NO_STEP:
+                raise
+            skipped.append((name, TOO_LONG if error.errno == errno.EFBIG else IRREGULAR))
+        return None
+
+    def _met(self, read: Read, name: str, show: Show) -> Met:
         step = self._known.get(name)
         if step is None:
             try:
@@ -193,8 +211,7 @@ class BriefReader(Reader):
         self._left -= len(data)
         return data
 
-    def meet(self, read: Read, name: str, show: Show) -> Met:
-        """As `Reader.meet`."""
+    def _met(self, read: Read, name: str, show: Show) -> Met:
         if self._left <= 0 or monotonic() > self._end:
             raise Spent
         step = self._known.get(name)
@@ -225,54 +242,81 @@ class ReaderAsOf(Reader):
         return super().read(name, most)
 
 
-NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
-NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
-"""Errors of reading a file that is no step whatever it holds."""
-
-
 class _Gathering:
-    """Collects lines into texts of about `TEXT_BYTES`."""
+    """One pass: collects the lines of the steps it examines into texts of about `TEXT_BYTES`."""
 
-    def __init__(self, show: Show, backwards: bool) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        show: Show,
+        odd: Mapping[int, Sequence[str]],
+        *,
+        backwards: bool,
+    ) -> None:
         self.found = Pass()
-        self.bytes = 0
+        self.boundaries = True
+        """Whether a compaction is one, and not a step like others."""
+        self._reader = reader
         self._show = show
+        self._odd = odd
         self._backwards = backwards
+        self._read: Read = reader.read
         self._lines: list[bytes] = []
         self._shown: array[int] = array("Q")
         self._edge: int | None = None
         self._held = 0
+        self._bytes = 0
 
-    def met(self, reader: Reader, read: Read, names: Iterable[str]) -> list[Met] | None:
-        """The steps of one number and their lines; None where a long step ends the pass.
+    def run(self, numbers: Sequence[int]) -> Pass:
+        """Examine the steps in this order, until the pass is full."""
+        self._read = self._reader.ahead(name for number in numbers for name in self._names(number))
+        for number in numbers:
+            if not self._examine(number):
+                break
+        self._close_text()
+        if self._backwards:
+            self.found.texts.reverse()
+        return self.found
 
-        Raises `LongStep` where it is the first of the pass, and `OSError`.
-        """
+    def _names(self, number: int) -> Sequence[str]:
+        names = self._odd.get(number)
+        if names is None:
+            return (step_name(number),)
+        return names[::-1] if self._backwards else names
+
+    def _examine(self, number: int) -> bool:
+        """Look at every name of `number`; whether the pass goes on."""
         try:
-            all_met = [_meet(reader, read, name, self.found, self._show) for name in names]
+            met = [self._meet(name) for name in self._names(number)]
         except LongStep:
             if self.found.reached is None:
                 raise
-            return None
-        return [met for met in all_met if met is not None]
-
-    def take(self, number: int, line: bytes | None) -> None:
-        if line is None:
-            return
-        self._lines.append(line)
-        self._shown.append(number)
-        self._held += len(line)
-        self.bytes += len(line)
-
-    def examined(self, number: int) -> None:
-        """Every name of `number` was looked at: a text may end here."""
+            return False
+        for each in met:
+            if each is None:
+                continue
+            step, line = each
+            if step.kind.is_compaction and self.boundaries:
+                self.found.boundary = Boundary(number, step.archive)
+                if self._backwards:
+                    return False
+                self._start_again()
+            elif line is not None:
+                self._lines.append(line)
+                self._shown.append(number)
+                self._held += len(line)
+        self.found.reached = number
         if self._edge is None:
             self._edge = number
-        self.found.reached = number
         if self._held >= TEXT_BYTES:
-            self.close_text()
+            self._close_text()
+        return self._held + self._bytes < PASS_BYTES
 
-    def close_text(self) -> None:
+    def _meet(self, name: str) -> Met | None:
+        return self._reader.meet(self._read, name, self._show, self.found.skipped)
+
+    def _close_text(self) -> None:
+        """A text may end here: every name of the last number was looked at."""
         if self._edge is None or self.found.reached is None:
             return
         if self._lines:
@@ -281,24 +325,20 @@ class _Gathering:
                 self._shown.reverse()
             first, last = sorted((self._edge, self.found.reached))
             self.found.texts.append(Text(first, last, self._shown, b"".join(self._lines)))
+        self._bytes += self._held
         self._lines, self._shown, self._edge, self._held = [], array("Q"), None, 0
 
-    def start_again(self) -> None:
+    def _start_again(self) -> None:
         """Forget what was gathered: a compaction was met going forwards."""
+        self._bytes += self._held
         self._lines, self._shown, self._held = [], array("Q"), 0
         self.found.texts.clear()
-
-    def finish(self) -> Pass:
-        self.close_text()
-        if self._backwards:
-            self.found.texts.reverse()
-        return self.found
 
 
 def forwards(
     reader: Reader,
     numbers: Sequence[int],
-    odd: dict[int, list[str]],
+    odd: Mapping[int, Sequence[str]],
     show: Show,
     compactions: bool,
 ) -> Pass:
@@ -308,70 +348,16 @@ def forwards(
     Raises `OSError` where a step cannot be read, so that no view silently lacks one, and `LongStep`
     as `Reader.meet`.
     """
-    gathering = _Gathering(show, backwards=False)
-    read = reader.ahead(name for number in numbers for name in _names(number, odd))
-    for number in numbers:
-        if (met := gathering.met(reader, read, _names(number, odd))) is None:
-            break
-        for step, line in met:
-            if compactions and step.kind.is_compaction:
-                gathering.found.boundary = Boundary(number, step.archive)
-                gathering.start_again()
-            else:
-                gathering.take(number, line)
-        gathering.examined(number)
-        if gathering.bytes >= PASS_BYTES:
-            break
-    return gathering.finish()
+    gathering = _Gathering(reader, show, odd, backwards=False)
+    gathering.boundaries = compactions
+    return gathering.run(numbers)
 
 
 def backwards(
-    reader: Reader, numbers: Sequence[int], odd: dict[int, list[str]], show: Show
+    reader: Reader, numbers: Sequence[int], odd: Mapping[int, Sequence[str]], show: Show
 ) -> Pass:
     """Read steps downwards, until a compaction is found or the pass is full."""
-    gathering = _Gathering(show, backwards=True)
-    read = reader.ahead(n for number in reversed(numbers) for n in reversed(_names(number, odd)))
-    for number in reversed(numbers):
-        names = reversed(_names(number, odd))
-        if (met := gathering.met(reader, read, names)) is None:
-            break
-        for step, line in met:
-            if step.kind.is_compaction:
-                gathering.found.boundary = Boundary(number, step.archive)
-                break
-            gathering.take(number, line)
-        if gathering.found.boundary is not None:
-            break
-        gathering.examined(number)
-        if gathering.bytes >= PASS_BYTES:
-            break
-    return gathering.finish()
-
-
-def _names(number: int, odd: Mapping[int, Sequence[str]]) -> Sequence[str]:
-    return odd.get(number) or (step_name(number),)
-
-
-def _read(reader: Reader, read: Read, name: str, found: Pass) -> Step | None:
-    met = _meet(reader, read, name, found, nothing)
-    return met[0] if met is not None else None
-
-
-def _meet(reader: Reader, read: Read, name: str, found: Pass, show: Show) -> Met | None:
-    try:
-        return reader.meet(read, name, show)
-    except NotAStep as error:
-        found.skipped.append((name, error.sentence))
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            found.skipped.append((name, TOO_LONG))
-        elif error.errno in NOT_REGULAR:
-            found.skipped.append((name, "it is no regular file"))
-        else:
-            raise
-    return None
+    return _Gathering(reader, show, odd, backwards=True).run(numbers[::-1])
 
 
 def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Boundary:
@@ -416,11 +402,11 @@ def _first_entry(reader: Reader, names: Iterable[str]) -> Any:
     """The message of the first entry among these steps, None if there is none."""
     for name in names:
         try:
-            step = _read(reader, reader.ahead([name]), name, Pass())
+            met = reader.meet(reader.ahead([name]), name, nothing, [])
         except LongStep:
             continue  # any other entry tells as well
-        if step is not None and step.kind is Kind.ENTRY:
-            return step.value["message"]
+        if met is not None and met[0].kind is Kind.ENTRY:
+            return met[0].value["message"]
     return None
 
 
@@ -467,6 +453,6 @@ def _entries(
 ) -> Iterator[tuple[int, Step]]:
     for number in index.between(boundary.number + 1, last, len(index.numbers)):
         for name in index.names(number):
-            step = _read(reader, reader.ahead([name]), name, Pass())
-            if step is not None and step.kind is Kind.ENTRY:
-                yield number, step
+            met = reader.meet(reader.ahead([name]), name, nothing, [])
+            if met is not None and met[0].kind is Kind.ENTRY:
+                yield number, met[0]

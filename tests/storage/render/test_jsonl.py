@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 
 from storage.formats.kinds import classify
@@ -11,10 +12,10 @@ from storage.render.jsonl import archive_line, log_line, message_line
 
 
 def test_a_line_is_the_steps_own_bytes_and_a_newline() -> None:
-    assert log_line(b' {"message": {"role":"user","content":1.50}}\r\n') == (
+    assert log_line(classify(b' {"message": {"role":"user","content":1.50}}\r\n')) == (
         b'{"message": {"role":"user","content":1.50}}\n'
     )
-    assert log_line(b'{\n "compact": "a\\nb"\n}') == b'{"compact":"a\\nb"}\n'
+    assert log_line(classify(b'{\n "compact": "a\\nb"\n}')) == b'{"compact":"a\\nb"}\n'
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,22 @@ def test_an_archive_begins_the_messages_with_its_text_or_a_placeholder() -> None
     assert archive_line("crab-1", None) == (
         b'{"role":"user","content":"[archived context unavailable: crab-1]"}\n'
     )
+
+
+@pytest.mark.guarantee("G1a", "G2a")
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": 'ü "\\\n'},
+        {"role": "assistant", "content": None, "reasoning_content": "hm"},
+        {"role": "tool", "content": "", "tool_call_id": "c", "name": "bash", "tool_calls": None},
+    ],
+)
+def test_what_is_known_to_be_one_line_is_shown_as_if_it_were_not(
+    message: dict[str, object],
+) -> None:
+    step = classify(orjson.dumps({"message": message}))
+    assert step.is_line
+    unknown = step._replace(is_line=False)
+    assert log_line(step) == log_line(unknown)
+    assert message_line(step) == message_line(unknown)
