@@ -9,8 +9,10 @@ pair of agent and sender is ruled as the later ones do once one of its sessions 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from storage.formats.slug import (
     is_ulid,
@@ -24,6 +26,9 @@ from storage.session.meta import Meta
 MetaOf = Callable[[str], Meta | None]
 """The meta of a session, None for a broken one. It is asked only where there are ULIDs."""
 Pair = tuple[str, str]
+_Numbered = tuple[int, str]
+"""A session by its number and its slug."""
+_COMPARED = ("agent", "created_by", "created_at")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,6 +37,65 @@ class _Dated:
 
     created_at: str
     raw_slug: bytes
+
+
+class Latest:
+    """What `links` tells of sessions that come and go, at the cost of what changed.
+
+    Where one has a ULID all are looked through again after a change, by metas that are kept.
+    """
+
+    def __init__(self, meta_of: MetaOf) -> None:
+        self._meta_of = meta_of
+        self._metas: dict[str, Meta | None] = {}
+        self._ulids: set[str] = set()
+        self._greatest: dict[str, _Numbered] = {}
+        self._doubtful: set[str] = set()
+        """Pairs, by name, that have lost their greatest."""
+        self._links: Mapping[str, str] | None = None
+        """What was told last, None after a change."""
+
+    def put(self, slug: str) -> None:
+        """There is a session of that slug, or its meta is another."""
+        self._links = None
+        self._metas.pop(slug, None)
+        if is_ulid(slug):
+            self._ulids.add(slug)
+        elif name := _pair_name(slug, self._greatest):
+            _offer(self._greatest, name, slug)
+
+    def discard(self, slug: str) -> None:
+        """There is none any more."""
+        self._links = None
+        self._metas.pop(slug, None)
+        self._ulids.discard(slug)
+        name = slug.rpartition("_")[0]
+        if self._greatest.get(name, (0, ""))[1] == slug:
+            del self._greatest[name]
+            self._doubtful.add(name)
+
+    def links(self, slugs: Sequence[str]) -> Mapping[str, str]:
+        """As the function of that name; `slugs` are those that were put, sorted."""
+        if self._links is None:
+            while self._doubtful:
+                self._look_for(self._doubtful.pop(), slugs)
+            plain = {name: slug for name, (_, slug) in self._greatest.items()}
+            self._links = links(slugs, self._meta) if self._ulids else plain
+        return self._links
+
+    def _look_for(self, name: str, slugs: Sequence[str]) -> None:
+        first = bisect_left(slugs, f"{name}_")
+        own = takewhile(lambda at: slugs[at].startswith(f"{name}_"), range(first, len(slugs)))
+        for slug in (slugs[at] for at in own):
+            if _pair_name(slug, self._greatest) == name:
+                _offer(self._greatest, name, slug)
+
+    def _meta(self, slug: str) -> Meta | None:
+        if slug not in self._metas:
+            meta = self._meta_of(slug)
+            kept = None if meta is None else {key: meta[key] for key in _COMPARED}
+            self._metas[slug] = kept
+        return self._metas[slug]
 
 
 def links(slugs: Iterable[str], meta_of: MetaOf) -> dict[str, str]:
@@ -81,11 +145,21 @@ def _looked_at(slugs: Iterable[str], meta_of: MetaOf) -> tuple[dict[str, Pair], 
 
 
 def _greatest(slugs: Iterable[str]) -> dict[str, str]:
-    greatest: dict[str, tuple[int, str]] = {}
+    greatest: dict[str, _Numbered] = {}
     for slug in slugs:
-        name, _, tail = slug.rpartition("_")
-        seq = sequence_number(tail)
-        if seq is None or (name not in greatest and parse_session(f"{name}_1") is None):
-            continue
-        greatest[name] = max(greatest.get(name, (-1, "")), (seq, slug))
+        if name := _pair_name(slug, greatest):
+            _offer(greatest, name, slug)
     return {name: slug for name, (_, slug) in greatest.items()}
+
+
+def _pair_name(slug: str, known: Mapping[str, _Numbered]) -> str:
+    """The `<agent>_<sender>` of a slug with a number, `""` where it has none; `known` ones are such."""
+    name, _, tail = slug.rpartition("_")
+    is_name = name in known or parse_session(f"{name}_1") is not None
+    return name if is_name and sequence_number(tail) is not None else ""
+
+
+def _offer(greatest: dict[str, _Numbered], name: str, slug: str) -> None:
+    number = sequence_number(slug[len(name) + 1 :])
+    assert number is not None
+    greatest[name] = max(greatest.get(name, (-1, "")), (number, slug))

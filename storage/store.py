@@ -213,11 +213,11 @@ class Store:
         if not any(map(is_ulid, names)):
             prefix = session_prefix(agent, created_by)
             names = [name for name in names if name.startswith(prefix)]
-        return latest.session_of(agent, created_by, self._sessions(names), self._meta)
+        return latest.session_of(agent, created_by, self._sessions(names), self.meta_of)
 
     def latest_links(self) -> dict[str, str]:
         """Per `<agent>_<sender>` the latest session (`.stepfs/latest/`)."""
-        return latest.links(self.names(), self._meta)
+        return latest.links(self.names(), self.meta_of)
 
     def sweep(self, pause: Callable[[], None] = lambda: None) -> int:
         """Clears what crashes have left of new and deleted sessions and of metas written aside.
@@ -258,7 +258,7 @@ class Store:
     def _sessions(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if _holds_meta(name, self.fd)]
 
-    def _meta(self, slug: str) -> meta.Meta | None:
+    def meta_of(self, slug: str) -> meta.Meta | None:
         """The meta of a session, None if it is broken or gone."""
         try:
             with self.opened(slug) as directory:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from stat import S_ISREG
@@ -29,6 +29,7 @@ from fusefs.catalogue.meta_watches import MetaWatches
 from fusefs.work import Work
 from storage.errors import StoreError, printable
 from storage.formats import jsontext
+from storage.latest import Latest
 from storage.session.meta import read as read_meta
 from storage.store import Store
 
@@ -73,6 +74,8 @@ class Catalogue:
         self._arming = trio.Event()
         self._lines: Lines | None = None
         """None until somebody wants them."""
+        self._latest: Latest | None = None
+        """Likewise."""
 
     async def names(self) -> Sequence[str]:
         """The slugs of all sessions, sorted. Raises `StoreError`, ETIMEDOUT of a silent store."""
@@ -81,6 +84,10 @@ class Catalogue:
     async def text(self) -> Text:
         """`sessions.jsonl`: a line for each session, in the order of their slugs (G12)."""
         return await self._locked(self._text)
+
+    async def latest(self) -> Mapping[str, str]:
+        """Per `<agent>_<sender>` the latest session (`.stepfs/latest/`)."""
+        return await self._locked(self._links)
 
     async def arm(self) -> None:
         """Watch the metas of what was looked at, some at a time, until cancelled."""
@@ -119,6 +126,14 @@ class Catalogue:
                 self._unsure.add(slug)
         self._refresh()
         return self._lines.text()
+
+    def _links(self) -> Mapping[str, str]:
+        if self._latest is None:
+            self._latest = Latest(self._store.meta_of)
+            for slug in self._slugs:
+                self._latest.put(slug)
+        self._refresh()
+        return self._latest.links(self._slugs)
 
     def _refresh(self) -> None:
         """Know the sessions as they are now."""
@@ -192,6 +207,8 @@ class Catalogue:
             self._sessions[slug] = seen
             if self._lines is not None:
                 self._lines.put(slug, _line(slug, fd))
+            if self._latest is not None:
+                self._latest.put(slug)
         if self._watches is not None:
             self._to_arm[slug] = None
 
@@ -203,6 +220,8 @@ class Catalogue:
         self.generation += 1
         if self._lines is not None:
             self._lines.discard(slug)
+        if self._latest is not None:
+            self._latest.discard(slug)
 
     def _arm_some(self) -> bool:
         """Watch some metas, and then look whether they had changed; whether there are more."""

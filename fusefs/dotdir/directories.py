@@ -62,7 +62,7 @@ class DotDirectory(OwnDirectory):
             ReadmeFile(services, self, "README"),
             SkillFile(services, self, "SKILL.md"),
             SessionsFile(services, self, "sessions.jsonl", catalogue),
-            LatestDirectory(services, self, "latest"),
+            LatestDirectory(services, self, "latest", catalogue),
             CreateFile(services, self, "create"),
             StatusFile(services, self, "status.json", status),
             ErrorsFile(services, self, "errors.jsonl"),
@@ -128,10 +128,13 @@ class LatestDirectory(OwnDirectory):
     They are kept while nothing happened to the list of sessions.
     """
 
-    __slots__ = ("_as_of", "_inodes", "_slugs")
+    __slots__ = ("_as_of", "_catalogue", "_inodes", "_slugs")
 
-    def __init__(self, services: Services, parent: Directory, name: str) -> None:
+    def __init__(
+        self, services: Services, parent: Directory, name: str, catalogue: Catalogue
+    ) -> None:
         super().__init__(services, parent, name)
+        self._catalogue = catalogue
         self._slugs: Mapping[str, str] = {}
         self._inodes: dict[str, Link] = {}
         """The links that the kernel may hold, each as it was told last."""
@@ -164,7 +167,7 @@ class LatestDirectory(OwnDirectory):
         changed_at = self.services.events.root_changed_at
         if changed_at is None or self._as_of < changed_at + SETTLING_SECONDS:
             now = trio.current_time()
-            self._slugs = await self.services.work.long(self, self.services.store.latest_links)
+            self._slugs = await self._catalogue.latest()
             self._as_of = now
 
 

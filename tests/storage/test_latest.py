@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from storage.latest import links, session_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.latest import Latest, links, session_of
 from storage.session.meta import Meta
 
 EARLY, LATE = "01HF7YAT00M89319BMDPBQG150", "01M08R03HTKZZ83REJ2F4CGXK6"
@@ -82,3 +85,25 @@ def test_a_broken_meta_is_never_the_latest_beside_a_sound_one() -> None:
     }
     assert links(metas, metas.get) == {"crab_x": EARLY, "crab_z": "crab_z_3"}
     assert session_of("crab", "x", metas, metas.get) == EARLY
+
+
+SLUGS = st.sampled_from(
+    [LATE, EARLY, "odd", "a_b", "crab_y_x", "crab_X_3"]
+    + [f"{pair}_{number}" for pair in ("crab_x", "crab_x-y", "crab_") for number in (1, 2, 9, 10)]
+)
+TIMES = st.sampled_from([EARLY_DAY, LATE_DAY])
+
+
+@given(st.lists(st.tuples(st.booleans(), SLUGS, TIMES), max_size=30))
+def test_what_follows_the_changes_tells_what_looking_through_all_tells(
+    changes: list[tuple[bool, str, str]],
+) -> None:
+    metas: dict[str, Meta] = {}
+    latest = Latest(metas.get)
+    for comes, slug, created_at in changes:
+        if comes:
+            metas[slug] = about("crab", "x", created_at)
+            latest.put(slug)
+        elif metas.pop(slug, None) is not None:
+            latest.discard(slug)
+        assert latest.links(sorted(metas)) == links(metas, metas.get)

@@ -12,6 +12,7 @@ import pytest
 
 from fusefs.catalogue.catalogue import Catalogue
 from fusefs.work import Work
+from storage.latest import links
 from storage.posix import exchange
 from storage.store import Store
 from tests.support.stores import StoreOnDisk
@@ -29,6 +30,7 @@ def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callabl
             assert list(catalogue._names()) == slugs
             told = catalogue._text()
             assert told.read(0, len(told) + 1) == text
+            assert catalogue._links() == links(slugs, opened.meta_of)
             while request.param == "armed" and catalogue._arm_some():
                 pass
 
