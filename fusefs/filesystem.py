@@ -16,7 +16,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import trio
 
@@ -69,14 +69,15 @@ class Opened:
     cached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a listing."""
 
     name: str
-    inode: Inode | None
-    """None for `.` and `..`, which the kernel does not look up."""
-    attributes: Attributes
+    inode: Inode
+    is_dot: bool
+    """Whether it is `.` or `..`, which the kernel does not look up."""
+    attributes: Attributes | None
+    """None where only the type is told."""
     next: int
 
 
@@ -122,7 +123,7 @@ class FileSystem:
         self._next_handle = 1
         self._space = os.fstatvfs(store.fd)
         services = self._services(means, kernel)
-        root = Root(services, self._removals)
+        root = Root(services, self._removals, self._catalogue)
         self.status = Status(
             store.path,
             options,
@@ -341,9 +342,9 @@ class FileSystem:
         for at in range(start, len(names)):
             name = names[at]
             if name in _DOTS:
-                yield Entry(name, None, opened.directory.listed(), at + 1)
+                yield Entry(name, opened.directory, True, None, at + 1)
             elif (inode := opened.directory.child(name)) is not None:
-                yield Entry(name, inode, inode.listed(), at + 1)
+                yield Entry(name, inode, False, inode.listed(), at + 1)
 
     def releasedir(self, handle: int) -> None:
         """A directory is closed."""

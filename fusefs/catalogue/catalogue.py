@@ -37,7 +37,7 @@ Stamp = tuple[int, int, int]
 """What tells a meta from what it was: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
 """Of a meta that was not read."""
-ARM_SESSIONS: Final = 200
+ARM_SESSIONS: Final = 500
 """So many are armed before others get a turn."""
 ARM_PAUSE_SECONDS: Final = 0.002
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,6 +76,11 @@ class Catalogue:
         """None until somebody wants them."""
         self._latest: Latest | None = None
         """Likewise."""
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether events tell what changes, so that asking costs no look at every session."""
+        return self._listed and not self._to_arm
 
     async def names(self) -> Sequence[str]:
         """The slugs of all sessions, sorted. Raises `StoreError`, ETIMEDOUT of a silent store."""
@@ -228,8 +233,9 @@ class Catalogue:
         for slug in list(islice(self._to_arm, ARM_SESSIONS)):
             del self._to_arm[slug]
             if self._watches is not None and self._watches.watch(slug):
-                self._look(slug)
-                self._to_arm.pop(slug, None)
+                if not self._is_same(slug):
+                    self._look(slug)
+                    self._to_arm.pop(slug, None)
                 if slug in self._sessions:
                     self._unsure.discard(slug)
         return bool(self._to_arm)

@@ -108,7 +108,7 @@ class Link(Inode):
     async def attributes(self, exact: bool) -> Attributes:
         return self.listed()
 
-    def listed(self) -> Attributes:
+    def listed(self) -> Attributes:  # never less than all
         size, owner = len(os.fsencode(self._target)), self._rights
         found = Attributes(self.ino, self.kind | 0o777, owner.uid, owner.gid, size, self._began_ns)
         found.entry_timeout = 0  # where it leads is looked at each time (G12)

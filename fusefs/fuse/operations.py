@@ -7,6 +7,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, TypeVar, cast
 
@@ -25,6 +26,7 @@ from pyfuse3 import (
 from fusefs.failures import Caller
 from fusefs.filesystem import FileSystem
 from fusefs.inodes.attributes import Attributes
+from fusefs.inodes.inode import Inode
 from storage.errors import StoreError
 
 log: Final = logging.getLogger(__name__)
@@ -106,17 +108,13 @@ class Adapter(pyfuse3.Operations):
     @handler
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         await self.filesystem.prepare(fh, start_id)
-        for entry in self.filesystem.entries(fh, start_id):
-            found = _entry(entry.attributes)
-            taken = pyfuse3.readdir_reply(token, os.fsencode(entry.name), found, entry.next)
-            if entry.inode is None:
-                if not taken:
-                    return
-            elif taken:
-                entry.inode.lookups += 1
-            else:
-                self.filesystem.forget(entry.inode.ino, 0)
+        for name, inode, is_dot, attributes, following in self.filesystem.entries(fh, start_id):
+            told = _type_alone(inode) if attributes is None else _entry(attributes)
+            if not pyfuse3.readdir_reply(token, os.fsencode(name), told, following):
+                self.filesystem.forget(inode.ino, 0)
                 return
+            if not is_dot:
+                inode.lookups += 1
 
     @handler
     async def releasedir(self, fh: int) -> None:
@@ -274,6 +272,13 @@ def _entry(attributes: Attributes) -> EntryAttributes:
     return cast(EntryAttributes, attributes.translated)
 
 
+def _type_alone(inode: Inode) -> EntryAttributes:
+    """What a listing says of an inode of which nothing else was asked; good until the next one."""
+    entry = _TYPES[inode.kind]
+    entry.st_ino = inode.ino
+    return entry
+
+
 def _translated(attributes: Attributes) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = attributes.ino
@@ -288,6 +293,12 @@ def _translated(attributes: Attributes) -> EntryAttributes:
     entry.st_blocks = -(-attributes.size // 512)
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
     return entry
+
+
+_TYPES: Final = {
+    kind: _translated(Attributes(0, kind | bits, 0, 0, attr_timeout=0))
+    for kind, bits in ((stat.S_IFREG, 0o400), (stat.S_IFDIR, 0o500))
+}
 
 
 def _caller(ctx: RequestContext) -> Caller:

@@ -60,8 +60,8 @@ class ControlFile(Inode):
         found = rights.attributes(self.ino, self.kind, size, changed_ns, self.timeout_seconds)
         return self.directory.lend(self, found, as_of) if exact or self.sizeless else found
 
-    def listed(self) -> Attributes:
-        return self.directory.lent(self) or super().listed()
+    def listed(self) -> Attributes | None:
+        return self.directory.lent(self)
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         await self.directory.verify()

@@ -63,12 +63,12 @@ class Inode(ABC):
         Without `exact` a size that nobody asked for yet may be left out, and is asked for later.
         """
 
-    def listed(self) -> Attributes:
-        """What a listing says: the type and the size last told, the rest to be asked for.
+    def listed(self) -> Attributes | None:
+        """What a listing says: what is lent, or the size last told, or only the type (None).
 
         So a listing replays nothing (G3), and no inode ever seems to shrink (G13).
         """
-        return Attributes(self.ino, self.kind | 0o400, 0, 0, attr_timeout=0)
+        return None
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         """Open it. Raises `StoreError`: ESTALE where the kernel shall look its name up again."""
@@ -110,9 +110,6 @@ class Directory(Inode):
     async def rmdir(self, name: str, caller: Caller) -> None:
         """Remove a directory. Raises `StoreError`."""
         raise refused("only a session can be removed")
-
-    def listed(self) -> Attributes:
-        return Attributes(self.ino, self.kind | 0o500, 0, 0, attr_timeout=0)
 
     def no_such_name(self, name: str) -> NoReturn:
         """Raises `StoreError` ENOENT."""

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 from functools import partial
 
+from fusefs.catalogue.catalogue import Catalogue
 from fusefs.failures import Caller
 from fusefs.inodes.attributes import Attributes
 from fusefs.inodes.inode import Directory, Inode
@@ -20,13 +21,14 @@ from storage.errors import StoreError, printable
 class Root(Directory):
     """The mountpoint."""
 
-    __slots__ = ("_removals", "_services", "_sessions", "fixed", "of")
+    __slots__ = ("_catalogue", "_removals", "_services", "_sessions", "fixed", "of")
     permanent = True
 
-    def __init__(self, services: Services, removals: Removals) -> None:
+    def __init__(self, services: Services, removals: Removals, catalogue: Catalogue) -> None:
         super().__init__(services.table, None, "")
         self._services = services
         self._removals = removals
+        self._catalogue = catalogue
         self._sessions: dict[str, SessionDirectory] = {}
         self.of: dict[Session, SessionDirectory] = {}
         """The directory of each session that anything is known of, also of those that are gone."""
@@ -59,6 +61,8 @@ class Root(Directory):
         return self._session(name, identity)
 
     async def names(self, private: bool) -> Sequence[str]:
+        if self._catalogue.is_followed:
+            return [*self.fixed, *await self._catalogue.names()]
         return [*self.fixed, *await self._services.work.long(None, self._services.store.names)]
 
     def child(self, name: str) -> Inode:

@@ -124,6 +124,8 @@ class SessionDirectory(Directory):
 
     def lent(self, inode: Inode) -> Attributes | None:
         """The attributes that the kernel keeps of an inode, if they are still right."""
+        if not self._lent:
+            return None
         as_of, attributes = self._lent.get(inode, (None, None))
         return attributes if as_of is not None and as_of == self.as_of else None
 
@@ -182,8 +184,8 @@ class SessionDirectory(Directory):
         attributes = rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
         return self.lend(self, attributes, as_of)
 
-    def listed(self) -> Attributes:
-        return self.lent(self) or super().listed()
+    def listed(self) -> Attributes | None:
+        return self.lent(self)
 
     async def lookup(self, name: str) -> Inode:
         if self.gone:

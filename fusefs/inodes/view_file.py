@@ -71,12 +71,11 @@ class ViewFile(Inode):
     def _session(self) -> Session:
         return self.session_directory.session
 
-    def listed(self) -> Attributes:
-        if (lent := self.session_directory.lent(self)) is not None:
+    def listed(self) -> Attributes | None:
+        lent = self.session_directory.lent(self)
+        if lent is not None or self.told == NEVER:
             return lent
-        found = super().listed()
-        found.size = max(self.told, 0)
-        return found
+        return Attributes(self.ino, self.kind | 0o400, 0, 0, self.told, attr_timeout=0)
 
     async def attributes(self, exact: bool) -> Attributes:
         """Without `exact` a view that nobody looked at yet has no size."""

@@ -390,7 +390,7 @@ class TreeDriver(Driver):
             await self.filesystem.prepare(handle, 0)
             names = []
             for entry in self.filesystem.entries(handle, 0):
-                if entry.inode is not None:
+                if not entry.is_dot:
                     entry.inode.lookups += 1
                     self.kernel.held(entry.inode.ino)
                     names.append(entry.name)
