@@ -24,6 +24,7 @@ from fusefs.catalogue.catalogue import Catalogue
 from fusefs.coherence.events import EventQueue
 from fusefs.coherence.hints import Hints
 from fusefs.coherence.publisher import Publisher
+from fusefs.coherence.store_directory import StoreDirectory
 from fusefs.config import MountOptions, Sync
 from fusefs.dotdir.directories import DOT_DIRECTORY, DotDirectory
 from fusefs.dotdir.status import Status
@@ -117,6 +118,7 @@ class FileSystem:
         self._counter = MetaCounter(self.pool, self.work, self.failures)
         self._removals = Removals(store, self.work)
         self._catalogue = Catalogue(store, self.work)
+        self._store_directory = StoreDirectory(store, self.events, self._catalogue, self.failures)
         self._rules = Rules(options, (os.geteuid(), os.getegid()))
         self._files: dict[int, tuple[OpenFile, Inode]] = {}
         self._directories: dict[int, OpenDirectory] = {}
@@ -134,6 +136,7 @@ class FileSystem:
             self.operations,
             self.capabilities,
             self.work,
+            self._store_directory,
             inodes=self.table,
             open_files=self._files,
         )
@@ -234,25 +237,11 @@ class FileSystem:
         """Look at the whole store again, and at the daemon's memory."""
         self.events.missed()
 
-    def _look_at_store(self) -> None:
-        """Say once, aloud, that the store's directory was removed: all names in it are ENOENT then."""
-        if self.status.store_removed or not self.work.near or os.fstat(self.store.fd).st_nlink:
-            return
-        self.status.store_removed = True
-        sentence = (
-            f"the store's directory {printable(self.store.path)} was removed: this mount shows"
-            " nothing any more; unmount it, and mount what is there by now"
-        )
-        gone = StoreError(errno.ESTALE, "store-removed", sentence)
-        self.failures.record(None, None, "lookup", gone, KERNEL)
-
     # --- names ---------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The attributes of a name, which the kernel now holds once more. Raises ENOENT, …"""
-        self.events.drain()
-        if parent == ROOT_INO:
-            self._look_at_store()
+        self._catch_up()
         inode = await self._directory(parent).lookup(name)
         attributes = await self._counted(inode)
         successor = inode.successor
@@ -281,7 +270,7 @@ class FileSystem:
 
     async def getattr(self, ino: int) -> Attributes:
         """The attributes of an inode, exact (G3)."""
-        self.events.drain()
+        self._catch_up()
         return await self._attributes(self._inode(ino), exact=True)
 
     def forget(self, ino: int, lookups: int) -> None:
@@ -297,13 +286,14 @@ class FileSystem:
     async def mkdir(self, parent: int, name: str, caller: Caller) -> Attributes:
         """Make the session of that name (G11)."""
         with self._noted(parent, name, "mkdir", caller):
+            self._catch_up()
             await self._directory(parent).mkdir(name, caller)
         return await self.lookup(parent, name)
 
     async def rmdir(self, parent: int, name: str, caller: Caller) -> None:
         """Delete a session, though files are in it (G11)."""
         with self._noted(parent, name, "rmdir", caller):
-            self.events.drain()
+            self._catch_up()
             await self._directory(parent).rmdir(name, caller)
 
     async def refuse(self, parent: int, name: str, operation: str, caller: Caller) -> NoReturn:
@@ -331,7 +321,7 @@ class FileSystem:
         """Make ready to go through a directory; from the start it is listed anew."""
         opened = self._open_directory(handle)
         if start == 0 or opened.names is None:
-            self.events.drain()
+            self._catch_up()
             opened.names = [*_DOTS, *await opened.directory.names(opened.private)]
 
     def entries(self, handle: int, start: int) -> Iterator[Entry]:
@@ -354,7 +344,7 @@ class FileSystem:
 
     async def open(self, ino: int, flags: int, caller: Caller) -> Opened:
         """Open a file; it shows every step that is in the store now (G12)."""
-        self.events.drain()
+        self._catch_up()
         inode = self._inode(ino)
         try:
             opened = await inode.open(flags, caller)
@@ -445,6 +435,11 @@ class FileSystem:
         return self._space
 
     # --- what is behind them ---------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Know what has happened in the store so far; nothing waits."""
+        self.events.drain()
+        self._store_directory.look()
 
     def _inode(self, ino: int) -> Inode:
         inode = self.table.get(ino)

@@ -68,6 +68,26 @@ class Store:
         """Closes `fd`; the store is of no use afterwards."""
         os.close(self.fd)
 
+    def reopen(self) -> None:
+        """Goes on with the directory that has the path by now; `fd` keeps its number.
+
+        Raises StoreError, and then nothing is changed: ENOENT where there is none, ENOTDIR, EACCES …;
+        ESTALE where it is on another file system or another user's.
+        """
+        with doing(f"open the store {printable(self.path)}"):
+            found = files.open_directory(self.path)
+        try:
+            old, new = os.fstat(self.fd), os.fstat(found)
+            if old.st_dev != new.st_dev:
+                sentence = "what has its path by now is on another file system"
+                raise StoreError(errno.ESTALE, "store-removed", sentence)
+            if old.st_uid != new.st_uid:
+                sentence = "what has its path by now belongs to another user"
+                raise StoreError(errno.ESTALE, "store-removed", sentence)
+            os.dup2(found, self.fd, inheritable=False)
+        finally:
+            os.close(found)
+
     def names(self) -> list[str]:
         """The sessions there are now, in no order: real directories that hold a `meta`."""
         return self._sessions(self.directories())

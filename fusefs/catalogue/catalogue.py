@@ -25,7 +25,7 @@ import orjson
 import trio
 
 from fusefs.catalogue.lines import Lines, Text
-from fusefs.catalogue.meta_watches import MetaWatches
+from fusefs.catalogue.meta_watches import Changed, MetaWatches
 from fusefs.work import Work
 from storage.errors import StoreError, printable
 from storage.formats import jsontext
@@ -66,6 +66,8 @@ class Catalogue:
         self._sessions: dict[str, _Session] = {}
         self._slugs: list[str] = []
         """Of all sessions, sorted."""
+        self._missed = False
+        """Nothing that was watched tells of changes any more; set by the loop."""
         self._listed = False
         """The store's directory was listed, and events tell what changed in it since."""
         self._unsure: set[str] = set()
@@ -101,6 +103,10 @@ class Catalogue:
             while await self._locked(self._arm_some):
                 await trio.sleep(ARM_PAUSE_SECONDS)
             self._arming = trio.Event()
+
+    def missed(self) -> None:
+        """The store's directory is another one: all is looked at again, and watched anew."""
+        self._missed = True
 
     def close(self) -> None:
         """Watch nothing any longer."""
@@ -155,7 +161,12 @@ class Catalogue:
         """The names of which something changed, as far as events tell."""
         if self._watches is None:
             return set()
-        changed = self._watches.changed()
+        if self._missed:
+            self._missed = False
+            self._watches.start_again()
+            changed = Changed(lost=True)
+        else:
+            changed = self._watches.changed()
         if changed.lost:
             self._listed = False
             self._unsure.update(self._slugs)

@@ -70,16 +70,21 @@ class MetaWatches:
         found = Changed()
         for event in self._inotify.read(timeout=0):
             if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT):
-                self._start_again()
+                self.start_again()
                 return Changed(lost=True)
             if event.wd == self._root:
                 if event.mask & flags.IGNORED:
-                    self._start_again()
+                    self.start_again()
                     return Changed(lost=True)
                 found.names.add(event.name)
             elif (slug := self._slugs.pop(event.wd, None)) is not None:
                 found.metas.add(slug)
         return found
+
+    def start_again(self) -> None:
+        """Watch nothing, as in the beginning."""
+        self._inotify.close()
+        self._inotify, self._slugs, self._root = new_inotify(), {}, None
 
     def close(self) -> None:
         """End all watches."""
@@ -90,10 +95,6 @@ class MetaWatches:
             return int(self._inotify.add_watch(path, mask))
         except OSError:
             return None
-
-    def _start_again(self) -> None:
-        self._inotify.close()
-        self._inotify, self._slugs, self._root = new_inotify(), {}, None
 
 
 def _share() -> int:

@@ -50,9 +50,8 @@ class EventQueue:
         self._displaced: dict[Session, None] = {}
         """Sessions with steps that are to be stored again, which waits for nothing."""
         self._displaced_waiting = trio.lowlevel.ParkingLot()
-        self._root_watch = self.watcher.add(store.fd) if near else None
-        if self._root_watch is not None:
-            self.root_changed_at = 0.0
+        self._root_watch: int | None = None
+        self._watch_root(store)
 
     def close(self) -> None:
         """End all watches."""
@@ -103,6 +102,15 @@ class EventQueue:
             session = self._watched.get(change.watch)
             if session is not None and session.apply(change) is not Meaning.NOTHING:
                 self.mark(session)
+
+    def root_replaced(self, store: Store) -> None:
+        """The store's directory is another one by now."""
+        if self._root_watch is not None:
+            self.watcher.remove(self._root_watch)
+        self._watch_root(store)
+        self.missed()
+        self._root_dirty = True
+        self._root_waiting.unpark()
 
     def missed(self) -> None:
         """Anything may have changed: all is looked at again before it is shown."""
@@ -167,6 +175,10 @@ class EventQueue:
             await trio.lowlevel.wait_readable(self.watcher.fileno())
             self.drain()
             await trio.sleep(GATHER_SECONDS)
+
+    def _watch_root(self, store: Store) -> None:
+        self._root_watch = self.watcher.add(store.fd) if self.near else None
+        self.root_changed_at = None if self._root_watch is None else 0.0
 
     def _root(self, change: Change) -> None:
         self.root_changed_at = trio.current_time()

@@ -34,6 +34,17 @@ class Watching(Protocol):
         """How hints are exchanged with other hosts, if they are."""
 
 
+class Directory(Protocol):
+    """Who knows what became of the store's directory."""
+
+    @property
+    def removed(self) -> bool:
+        """Whether it was removed, and there is none to go on with."""
+
+    replacements: int
+    """How often the mount went on with a new one."""
+
+
 @dataclass(slots=True)
 class Status:
     """The parts of a mount that there is something to tell of."""
@@ -47,10 +58,9 @@ class Status:
     operations: Operations
     capabilities: Capabilities
     work: Work
+    directory: Directory
     inodes: Sized
     open_files: Sized
-    store_removed: bool = False
-    """Whether the store's directory was seen to be removed."""
     began: float = field(default_factory=time.time)
 
     def document(self) -> Mapping[str, Any]:
@@ -59,7 +69,8 @@ class Status:
             "version": version(),
             "pid": os.getpid(),
             "store": self.store_path,
-            "store_removed": self.store_removed,
+            "store_removed": self.directory.removed,
+            "store_replaced": self.directory.replacements,
             "uptime_seconds": round(time.time() - self.began, 1),
             "options": {
                 "sync": self.options.sync.value,

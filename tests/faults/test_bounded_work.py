@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
-import shutil
 import subprocess
 import threading
 import time
@@ -242,20 +240,6 @@ def suppressed(work: Callable[..., object], *arguments: object) -> None:
     """Do what the end of the mount may cut short."""
     with suppress(OSError, AssertionError):
         work(*arguments)
-
-
-@pytest.mark.guarantee("G19e")
-def test_a_store_that_is_removed_underneath_is_told_of(store: StoreOnDisk, mount: Mounting) -> None:
-    _other(store)
-    at = mount()
-    at.expected.append("(ESTALE)")
-    shutil.rmtree(store.path)
-    store.path.mkdir()
-    store.session("new_tg-1_1", entry("new"))
-    assert not (at.path / "new_tg-1_1").exists()
-    assert "was removed" in at.errors()[-1]
-    assert json.loads((at.path / ".stepfs/status.json").read_text())["store_removed"] is True
-    assert "was removed" in at.log()
 
 
 @pytest.mark.guarantee("G19a")
