@@ -56,6 +56,11 @@ def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, Outco
     yield from under_way
 
 
+def start(call: Callable[[], R]) -> Outcome[R]:
+    """Make a call beside what the caller does meanwhile."""
+    return _POOL.start(call)
+
+
 class _Pool:
     """Threads that are started as they are needed, and kept."""
 

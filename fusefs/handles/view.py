@@ -13,6 +13,7 @@ from fusefs.session.refresh import Means, refresh, text, unpin
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch
 from fusefs.views.formats import HISTORY, LOG
+from storage.errors import StoreError
 
 POLLABLE: Final = frozenset({HISTORY, LOG})
 """Formats of which an open file is told when they grow."""
@@ -77,7 +78,11 @@ class OpenView(OpenFile):
         self._means.events.drain()
         if not self._replaced:
             with self._means.work.patience():
-                await refresh(self._means, self._session, epoch.view, exact=False)
+                try:
+                    await refresh(self._means, self._session, epoch.view, exact=False)
+                except StoreError:
+                    if not self._session.gone:
+                        raise
         if self._replaced:
             return REGULAR | select.EPOLLPRI
         self._waiter = waiter

@@ -51,7 +51,7 @@ class ControlFile(Inode):
         if self.directory.gone:
             return Rights(0, 0, 0).attributes(self.ino, self.kind, 0, services.began_ns)
         as_of = self.directory.as_of
-        directory, about = await self.directory.status()
+        directory, about = await self.directory.status(exact)
         size = 0
         if exact:
             async with services.pool.lease(self.directory.session) as session:
@@ -64,12 +64,16 @@ class ControlFile(Inode):
         return self.directory.lent(self)
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
-        await self.directory.verify()
+        await self._verify()
         async with self.directory.services.pool.lease(self.directory.session) as session:
             text = await self.text(session)
             if flags & os.O_ACCMODE == os.O_RDONLY:
                 return OpenText(text)
             return self.writable(session, caller, text)
+
+    async def _verify(self) -> None:
+        """See to it that the session is still the one of its name. Raises `StoreError`."""
+        await self.directory.verify()
 
     def forgotten(self) -> None:
         if self.directory.children.get(self.name) is self:
@@ -101,6 +105,9 @@ class AppendFile(ControlFile):
 
     async def attributes(self, exact: bool) -> Attributes:
         return await super().attributes(exact=False)  # nobody opens a session for its size
+
+    async def _verify(self) -> None:
+        await self.directory.verify(exact=False)  # what is written to it looks again
 
     def rights(self, directory: os.stat_result, about: os.stat_result) -> Rights:
         return self.directory.services.rules.append(directory)

@@ -51,14 +51,14 @@ class Root(Directory):
         known = self._sessions.get(name)
         if known is not None and known.lent(known) is not None:
             return known
-        directory, _ = await self._services.work.small(
-            name, self._services.store.stat_session, name
-        )
-        identity = (directory.st_dev, directory.st_ino)
+        found = await self._services.work.small(name, self._services.store.stat_session, name)
+        identity = (found[0].st_dev, found[0].st_ino)
         known = self._sessions.get(name)
         if known is not None and not known.is_session(identity):
             known.bury()
-        return self._session(name, identity)
+        session = self._session(name, identity)
+        session.looked_at(found)
+        return session
 
     async def names(self, private: bool) -> Sequence[str]:
         if self._catalogue.is_followed:

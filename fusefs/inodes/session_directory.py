@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,9 @@ _CONTROLS: Final[dict[str, type[ControlFile]]] = {
     "meta.json": MetaFile,
 }
 FILES: Final = (*_VIEWS, *_CONTROLS)
+KNOWN_SECONDS: Final = 0.05
+"""For so long the status of a session of a far store will do for a lookup, which the kernel itself
+believes for a second."""
 Status = tuple[os.stat_result, os.stat_result]
 """Of a session's directory, and of its meta."""
 
@@ -40,6 +44,7 @@ class SessionDirectory(Directory):
     __slots__ = (
         "_identity",
         "_lent",
+        "_looked_at",
         "_root",
         "_session",
         "_status",
@@ -58,6 +63,8 @@ class SessionDirectory(Directory):
         self._root = root
         self._session: Session | None = None
         self._identity: tuple[int, int] | None = None
+        self._looked_at: tuple[float, Status] | None = None
+        """What a far store said last, and when."""
         self._status: tuple[int, Status] | None = None
         """What the store said of it, and as of which of the session's changes."""
         self._lent: dict[Inode, tuple[int, Attributes]] = {}
@@ -145,11 +152,17 @@ class SessionDirectory(Directory):
         for inode in lent:
             self.services.kernel.attributes_changed(inode.ino)
 
-    async def status(self) -> Status:
+    async def status(self, exact: bool = True) -> Status:
         """What the store says of the directory and of its meta, and that it is still this session.
 
-        Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name up again.
+        Without `exact` it may be some milliseconds old on a far store: an open that leads through
+        lookups asks once. Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name
+        up again.
         """
+        if not exact and self._looked_at is not None and not self.gone:
+            when, known = self._looked_at
+            if time.monotonic() - when < KNOWN_SECONDS:
+                return known
         as_of = self.as_of
         if as_of is not None and self._status is not None and self._status[0] == as_of:
             return self._status[1]
@@ -163,23 +176,28 @@ class SessionDirectory(Directory):
         if not self.gone and not self.is_session((found[0].st_dev, found[0].st_ino)):
             self.bury()
         if self.gone:
-            raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+            raise self.session.replaced()
         session = self._session
         if session is not None and self.services.events.root_changed_at is not None:
             session.verified = session.watch is not None
         self._status = None if as_of is None else (as_of, found)
+        self.looked_at(found)
         return found
 
-    async def verify(self) -> None:
+    def looked_at(self, found: Status) -> None:
+        """The store has said this of it just now."""
+        self._looked_at = None if self.services.work.near else (time.monotonic(), found)
+
+    async def verify(self, exact: bool = True) -> None:
         """As `status`, where nothing has told that it is."""
         if self._session is None or not self._session.verified:
-            await self.status()
+            await self.status(exact)
 
     async def attributes(self, exact: bool) -> Attributes:
         if (lent := self.lent(self)) is not None:
             return lent
         as_of = self.as_of
-        found, _ = await self.status()
+        found, _ = await self.status(exact=False)
         rights = self.services.rules.directory(found)
         attributes = rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
         return self.lend(self, attributes, as_of)
@@ -191,7 +209,7 @@ class SessionDirectory(Directory):
         if self.gone:
             # The kernel still had its name; if that is another session's by now, it looks again.
             await self.services.work.small(self.name, self.services.store.stat_session, self.name)
-            raise StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+            raise self.session.replaced()
         return self.child(name) or self.no_such_name(name)
 
     async def names(self, private: bool) -> Sequence[str]:

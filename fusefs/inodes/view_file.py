@@ -93,7 +93,7 @@ class ViewFile(Inode):
         services = self.session_directory.services
         as_of = self.session_directory.as_of
         try:
-            await self._look_at_rights()
+            await self._look_at_rights(exact)
         except StoreError:
             if self.epoch is not None and self.epoch.pinned:
                 return self._last_known()  # fstat of an open file
@@ -107,15 +107,20 @@ class ViewFile(Inode):
                     await self._look_at_rights()
                 if self.epoch is None:
                     self.epoch = present(services.means, session, self.view)
-                await refresh(services.means, session, self.view, exact=False)
+                try:
+                    await refresh(services.means, session, self.view, exact=False)
+                except StoreError:
+                    if self.epoch.pinned and session.gone:
+                        return self._last_known()  # fstat of an open file
+                    raise
                 self.session_directory.settle()
                 await self.grow()
                 if self._follows_steps_alone():
                     return self.session_directory.lend(self, self._last_known(), as_of)
         return self._last_known()
 
-    async def _look_at_rights(self) -> None:
-        _, meta = await self.session_directory.status()
+    async def _look_at_rights(self, exact: bool = True) -> None:
+        _, meta = await self.session_directory.status(exact)
         self.rights = self.session_directory.services.rules.view(meta)
 
     def _follows_steps_alone(self) -> bool:

@@ -62,6 +62,7 @@ LEAST_LAG_SECONDS: Final = 0.05
 LAG_FACTOR: Final = 10
 """A session is listed for a tenth of the time at most by who need not be exact."""
 
+_DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 T = TypeVar("T")
 
 
@@ -204,8 +205,13 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
             session.gone = True
         run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
         new = await run(session.slug, scan, session.fd, session.watch is None)
-    except BaseException:
+    except BaseException as error:
         session.unlisted()
+        if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
+            # Its name may be another session's, though it looks the same: inode numbers come again.
+            session.gone = True
+            means.events.mark(session)
+            raise session.replaced() from error
         raise
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)

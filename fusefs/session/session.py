@@ -218,6 +218,10 @@ class Session:
         sentence = f"the session {printable(self.slug)} was deleted"
         return StoreError(errno.ENOENT, "session-deleted", sentence)
 
+    def replaced(self) -> StoreError:
+        """What an operation by name is told then: the kernel looks the name up again."""
+        return StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+
     def _take(self, change: Change) -> Meaning:
         number = step_number(change.name)
         if number is None:

@@ -7,6 +7,7 @@ thread. Only where every step waits for the disk, or one is long, a thread does 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -21,8 +22,10 @@ from fusefs.session.recent_steps import Relocated, relocate
 from fusefs.session.refresh import Means, ready
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
+from storage.ahead import start
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step, classify
+from storage.posix import status
 from storage.session.steps import Claim, Claimer, Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
@@ -32,8 +35,9 @@ BATCH_BYTES: Final = 1 << 18
 
 BATCH_SECONDS: Final = 0.001
 """So long steps are stored before others get their turn, however few they are."""
-FAR_BATCH_SECONDS: Final = 1.0
-"""So long a thread stores steps of one writer on a far store, well within its deadline."""
+FAR_BATCH_STEPS: Final = 16
+FAR_BATCH_SECONDS: Final = 2.0
+"""So many steps a thread stores on a far store, and for so long, well within the deadline."""
 SLOW_SECONDS: Final = 0.002
 """A claim that takes longer waits for the disk, and is one for a thread."""
 
@@ -55,22 +59,31 @@ class Writer:
         """Store `steps` in their order (G5): how many were, and why the next was not."""
         async with session.writing:
             if session.stale or self.means.work.near:
-                await ready(self.means, session)
+                try:
+                    await ready(self.means, session)
+                except StoreError:
+                    if not session.gone:
+                        raise
             # On a far store the last listing will do: claims go on behind what others have stored.
             if session.gone:
                 return 0, session.deleted()
             try:
                 ownership = await self._ownership(session)
             except OSError as gone:
+                if gone.errno in (errno.ENOENT, errno.ESTALE):
+                    return 0, session.deleted()
                 return 0, from_os_error(gone, f"store a step in {printable(session.slug)}")
             stored, error = 0, None
             with session.recent.claiming():
                 while stored < len(steps) and error is None:
                     if stored:
                         await trio.lowlevel.cancel_shielded_checkpoint()
-                    claims, error = await self._claim(
-                        session, steps[stored:], len(steps), ownership
-                    )
+                    try:
+                        claims, error = await self._claim(
+                            session, steps[stored:], len(steps), ownership
+                        )
+                    except StoreError as silent:  # what was stored before is told all the same
+                        claims, error, session.stale = [], silent, True
                     for step, claim in zip(steps[stored:], claims, strict=False):
                         self._took(session, step, claim)
                     stored += len(claims)
@@ -142,7 +155,10 @@ class Writer:
         return done
 
     async def _ownership(self, session: Session) -> Ownership:
-        return await self.means.work.small(session.slug, Ownership.of_session, session.fd)
+        """What new steps take. Raises OSError: ENOENT where the directory is another session's now."""
+        if self.means.work.near:
+            return Ownership.of_session(session.fd)
+        return await self.means.work.small(session.slug, _ownership, session.fd, session.identity)
 
     def _took(self, session: Session, step: Step, claim: Claim) -> None:
         if not self.means.work.near and claim.number != session.index.greatest + 1:
@@ -161,14 +177,13 @@ class Writer:
     ) -> Claims:
         """Claim the first of `steps`, of which there were `most`: as many as may be done at once."""
         first, claimer, work = session.index.greatest + 1, session.claimer, self.means.work
+        if not work.near:
+            # Contents are on disk before their names: syncfs(2) reaches no server.
+            far = partial(_claim_far, claimer, session.fd, steps, first, ownership, self._sync)
+            return await work.long(session.slug, far)
         if self._sync is Sync.ALWAYS:
             durably = partial(_claim_durably, claimer, session.fd, steps, first, ownership)
             return await work.long(session.slug, durably)
-        if not work.near:
-            # One batch, with contents on disk before their names: syncfs(2) reaches no server.
-            sync, until = self._sync is Sync.CLOSE, FAR_BATCH_SECONDS
-            far = partial(_claim_all, claimer, steps, first, ownership, sync=sync, until=until)
-            return await work.long(session.slug, far)
         keep = self._sync is Sync.CLOSE and most <= KEPT_STEPS
         batch, began = _batch(steps), time.monotonic()
         claim = partial(
@@ -180,15 +195,46 @@ class Writer:
         return claims, error
 
 
+def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
+    """A file system that goes by paths leads a descriptor to whatever has the session's name now."""
+    looked_at = start(partial(os.fstat, session_fd))
+    meta = status("meta", session_fd)
+    directory = looked_at.get()
+    if (directory.st_dev, directory.st_ino) != identity:
+        raise FileNotFoundError(errno.ENOENT, "the session was deleted")
+    return Ownership.of(directory, meta)
+
+
+def _claim_far(
+    claimer: Claimer,
+    session_fd: int,
+    steps: Sequence[Step],
+    first: int,
+    ownership: Ownership,
+    sync: Sync,
+) -> Claims:
+    batch = [step.data for step in _batch(steps)[:FAR_BATCH_STEPS]]
+    synced, until = sync is not Sync.NEVER, FAR_BATCH_SECONDS
+    numbers, error = claimer.claim_batch(first, batch, ownership, sync=synced, until=until)
+    if sync is Sync.ALWAYS:
+        error = _synced(session_fd, error)
+    return [Claim(number, None) for number in numbers], error
+
+
 def _claim_durably(
     claimer: Claimer, session_fd: int, steps: Sequence[Step], first: int, ownership: Ownership
 ) -> Claims:
     claims, error = _claim_all(claimer, steps, first, ownership, sync=True)
+    return claims, _synced(session_fd, error)
+
+
+def _synced(session_fd: int, error: StoreError | None) -> StoreError | None:
+    """Put the names on disk; the `error` that there was before, or that of this."""
     try:
         os.fsync(session_fd)
     except OSError as failed:
-        error = error or from_os_error(failed, "sync the session's directory")
-    return claims, error
+        return error or from_os_error(failed, "sync the session's directory")
+    return error
 
 
 def _claim_all(

@@ -11,16 +11,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import math
 import os
 import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from storage.ahead import Outcome, start
 from storage.errors import StoreError, from_os_error
 from storage.posix import exists, listing, read_on, refresh, status, sync_filesystem, write_all
 
@@ -32,6 +35,9 @@ _STEP: Final = re.compile(r"step-([0-9]+)", re.ASCII)
 _CHUNK: Final = 1 << 16
 _COLLISIONS: Final = 4
 """After so many taken numbers the directory is listed: another host may have stored many steps."""
+FILES_AHEAD: Final = 3
+"""So many files of a batch are made before they get names: what makes or names one holds the lock of
+the directory, so more would only wait."""
 _ATTEMPTS: Final = 5
 _RETRY_SECONDS: Final = 0.2
 _UNCLEAR: Final = frozenset(
@@ -96,12 +102,15 @@ class Ownership:
 
     @classmethod
     def of_session(cls, session_fd: int) -> Ownership:
-        """The mode of `meta` and the owner of the session's directory (G21).
+        """As `of`, looked up. Raises OSError."""
+        return cls.of(os.fstat(session_fd), status("meta", session_fd))
+
+    @classmethod
+    def of(cls, directory: os.stat_result, meta: os.stat_result) -> Ownership:
+        """The mode of a session's `meta` and the owner of its directory (G21).
 
         The owner is given only where the process may give files away, and where it must.
         """
-        directory = os.fstat(session_fd)
-        meta = status("meta", session_fd)
         mine = directory.st_uid == os.geteuid() and directory.st_gid == os.getegid()
         owner = None if mine or os.geteuid() != 0 else (directory.st_uid, directory.st_gid)
         return cls(stat.S_IMODE(meta.st_mode) & 0o666, owner)
@@ -149,9 +158,58 @@ class Claimer:
                 fd = self._unnamed_file(data, ownership, sync)
                 if fd is not None:
                     return self._claim_unnamed(fd, first, keep)
-            return Claim(self._claim_named(data, ownership, first, sync or keep), None)
         except OSError as error:
             raise from_os_error(error, "store a step") from error
+        numbers, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
+        if failed is not None:
+            raise failed
+        return Claim(numbers[0], None)
+
+    def claim_batch(
+        self,
+        first: int,
+        batch: Sequence[bytes],
+        ownership: Ownership,
+        *,
+        sync: bool = False,
+        until: float = math.inf,
+    ) -> tuple[list[int], StoreError | None]:
+        """Store all of `batch` in its order without unnamed files, as `claim` does: a far store's way.
+
+        The files are made at the same time, and get their names one after the other, for `until`
+        seconds or longer; whether the session was deleted meanwhile is looked at once. The numbers of
+        those that were stored, and why the next was not.
+        """
+        numbers: list[int] = []
+        error: StoreError | None = None
+        end = time.monotonic() + until
+        make = partial(self._temporary, ownership, sync)
+        files: deque[Outcome[str]] = deque()
+        linked: list[Outcome[str]] = []
+        left = iter(batch)
+        try:
+            while not numbers or time.monotonic() < end:
+                ahead_of_links = itertools.islice(left, FILES_AHEAD - len(files))
+                files.extend(start(partial(make, data)) for data in ahead_of_links)
+                if not files:
+                    break
+                linked.append(files.popleft())
+                link = partial(self._link_named, linked[-1].get())
+                numbers.append(self._first_free(first, link))
+                first = numbers[-1] + 1
+        except OSError as failed:
+            error = from_os_error(failed, "store a step")
+        except StoreError as failed:
+            error = failed
+        if self._was_deleted():
+            for number in numbers:
+                with contextlib.suppress(OSError):
+                    os.unlink(step_name(number), dir_fd=self._fd)
+            gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            numbers, error = [], from_os_error(gone, "store a step")
+        for temporary in (*linked, *files):
+            self._clear(temporary)
+        return numbers, error
 
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
         number = None
@@ -178,26 +236,32 @@ class Claimer:
             raise
         return fd
 
-    def _claim_named(self, data: bytes, ownership: Ownership, first: int, sync: bool) -> int:
-        """A hidden temporary, closed before it is linked: a name may show what was closed only."""
-        temporary = f".stepfs-{secrets.token_hex(8)}.tmp"
+    def _temporary(self, ownership: Ownership, sync: bool, data: bytes) -> str:
+        """A hidden file with that data, closed: a name may show what was closed only."""
+        name = f".stepfs-{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, ownership.mode, dir_fd=self._fd)
+        fd = os.open(name, flags, ownership.mode, dir_fd=self._fd)
         try:
             try:
                 _fill(fd, data, ownership, sync)
-                status = os.fstat(fd)
             finally:
                 os.close(fd)
-            number = self._first_free(first, partial(self._link_named, temporary, status))
-        finally:
-            with contextlib.suppress(OSError):  # a sweep clears it
-                os.unlink(temporary, dir_fd=self._fd)
-        if is_deleted(self._fd):
+        except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(step_name(number), dir_fd=self._fd)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return number
+                os.unlink(name, dir_fd=self._fd)
+            raise
+        return name
+
+    def _clear(self, temporary: Outcome[str]) -> None:
+        with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
+            os.unlink(temporary.get(), dir_fd=self._fd)
+
+    def _was_deleted(self) -> bool:
+        """Whether that is certain: what has its name is stored until then."""
+        try:
+            return is_deleted(self._fd)
+        except OSError:
+            return False
 
     def _first_free(self, first: int, link: Callable[[str], bool]) -> int:
         number = first
@@ -225,16 +289,20 @@ class Claimer:
             return False
         return True
 
-    def _link_named(self, temporary: str, status: os.stat_result, name: str) -> bool:
-        """As `_link_unnamed`. The reply to a link over a network can be lost or unclear, so after any
-        error the name is looked at; where it is free the link is tried again (G25)."""
+    def _link_named(self, temporary: str, name: str) -> bool:
+        """As `_link_unnamed`, of a file that has a name.
+
+        The reply to a link over a network can be lost or unclear, so after any error the name is looked
+        at; where it is free the link is tried again (G25).
+        """
         for left in reversed(range(_ATTEMPTS)):
             try:
                 os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except OSError as error:
                 found = self._found(name)
                 if found is not None:  # sshfs answers EPERM where the name exists
-                    return os.path.samestat(found, status)
+                    mine = os.stat(temporary, dir_fd=self._fd, follow_symlinks=False)
+                    return os.path.samestat(found, mine)
                 if left == 0 or error.errno not in _UNCLEAR or is_deleted(self._fd):
                     raise
                 time.sleep(_RETRY_SECONDS)
@@ -264,7 +332,7 @@ class Claimer:
             if read_step(old, self._fd) != data:
                 return None
             status = os.stat(old, dir_fd=self._fd, follow_symlinks=False)
-            target = self._first_free(first, partial(self._link_named, old, status))
+            target = self._first_free(first, partial(self._link_named, old))
             moved = os.stat(step_name(target), dir_fd=self._fd, follow_symlinks=False)
             if (
                 not os.path.samestat(moved, status)
@@ -297,8 +365,9 @@ def is_deleted(session_fd: int) -> bool:
     Its tombstone says so while it is being removed, and the missing meta after that: whatever of
     the two a client may still believe, it does not believe both.
     """
+    buried = start(partial(exists, TOMBSTONE, session_fd))
     try:
-        return exists(TOMBSTONE, session_fd) or not exists("meta", session_fd)
+        return not exists("meta", session_fd) or buried.get()
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.commands import clear
+from tests.support.far import NO_BINDFS, bound
 from tests.support.model import VIEWS, Past, breaks
 from tests.support.mounted import Mount, mounted
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
@@ -94,6 +95,8 @@ class World(RuleBasedStateMachine):
         self.handles: list[Handle] = []
         self.stack = ExitStack()
         self.mount: Mount
+        self.appended: set[bytes] = set()
+        """The steps that the mount has stored."""
         self.texts = 0
         self.changes = 0
         """Since the mount was started last."""
@@ -152,7 +155,7 @@ class World(RuleBasedStateMachine):
     @rule(slug=slugs, step=steps, at=st.integers(0, 40))
     def another_replaces(self, slug: str, step: bytes, at: int) -> None:
         def replace(session: SessionOnDisk) -> None:
-            numbers = session.numbers()
+            numbers = self._replaceable(session)
             if numbers:
                 temporary = session.path / "edited"
                 temporary.write_bytes(step)
@@ -213,6 +216,7 @@ class World(RuleBasedStateMachine):
             return
         known = self.known[slug]
         append.write_bytes(lines)
+        self.appended.update(lines.splitlines())
         stored = b"".join(step + b"\n" for step in known.past.session.steps()[-len(data) :])
         assert not data or stored == lines
         known.past.note()
@@ -348,9 +352,17 @@ class World(RuleBasedStateMachine):
 
     def _mount(self) -> None:
         self.mount = self.stack.enter_context(
-            mounted(self.store.path, self.place, *self.options, check=False)
+            mounted(self._as_seen_by_it(), self.place, *self.options, check=False)
         )
         self._begin_anew()
+
+    def _as_seen_by_it(self) -> Path:
+        """The store as the host sees it that mounts it."""
+        return self.store.path
+
+    def _replaceable(self, session: SessionOnDisk) -> list[int]:
+        """The numbers of steps that may be replaced without their being stored again."""
+        return session.numbers()
 
     def _begin_anew(self) -> None:
         self.changes = 0
@@ -391,6 +403,18 @@ class WorldWithLittleMemory(World):
     options = ("sync=never", "cache=4K")
 
 
+class WorldOfAnotherHost(World):
+    """The same, where no events tell the mount of what others do."""
+
+    def _as_seen_by_it(self) -> Path:
+        return self.stack.enter_context(bound(self.store.path, self.place / "bound"))
+
+    def _replaceable(self, session: SessionOnDisk) -> list[int]:
+        # Where nobody tells who replaced a step of this mount, it is stored again (G16).
+        return [n for n in session.numbers() if session.step(n) not in self.appended]
+
+
+WORLDS = [World, WorldWithLittleMemory, pytest.param(WorldOfAnotherHost, marks=NO_BINDFS)]
 SHORT = settings(
     max_examples=10,
     stateful_step_count=40,
@@ -405,14 +429,14 @@ SHORT = settings(
 
 @pytest.mark.timeout(300)
 @pytest.mark.guarantee("G12a", "G12b", "G12d", "G13a", "G13b", "G13c", "G15b", "G18a", "G18b")
-@pytest.mark.parametrize("world", [World, WorldWithLittleMemory])
+@pytest.mark.parametrize("world", WORLDS)
 def test_everything_that_is_read_is_explained_by_the_model(world: type[World]) -> None:
     run_state_machine_as_test(world, settings=SHORT)
 
 
 @pytest.mark.soak
 @pytest.mark.guarantee("G12a", "G12b", "G12d", "G13a", "G13b", "G13c", "G15b", "G18a", "G18b")
-@pytest.mark.parametrize("world", [World, WorldWithLittleMemory])
+@pytest.mark.parametrize("world", WORLDS)
 def test_everything_that_is_read_is_explained_by_the_model_for_long(world: type[World]) -> None:
     ends = time.monotonic() + 60 * float(os.environ.get("SOAK_MINUTES", "30")) / 4
     long = settings(SHORT, max_examples=20, stateful_step_count=80, derandomize=False)

@@ -34,6 +34,7 @@ from fusefs.inodes.inode import ROOT_INO
 from storage.errors import StoreError
 from storage.store import Store
 from tests.support.commands import until
+from tests.support.far import bound
 from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 
@@ -197,8 +198,9 @@ class MountDriver(Driver):
 
     logs_all = False  # of many refusals in a minute only the first ones
 
-    def __init__(self, mount: Mount) -> None:
-        super().__init__(StoreOnDisk(mount.store))
+    def __init__(self, mount: Mount, store: Path) -> None:
+        """`store` is where other programs see the store that is mounted."""
+        super().__init__(StoreOnDisk(store))
         self.mount = mount
         self._seen = 0
 
@@ -512,16 +514,25 @@ class Logged(logging.Handler):
 
 @contextmanager
 def driving(kind: str, store: Path, directory: Path, *words: str) -> Iterator[Driver]:
-    """A served store: `kind` is `"tree"` or `"mount"`, `words` are -o options."""
+    """A served store: `kind` is `"tree"`, `"mount"` or `"far"`, `words` are -o options.
+
+    With `"far"` the mount is another host's: what is done in the store raises no event there.
+    """
     if kind == "tree":
         tree = TreeDriver(StoreOnDisk(store), *words)
         try:
             yield tree
         finally:
             tree.stop()
-    else:
+    elif kind == "mount":
         with mounted(store, directory, *words, check=False) as mount:
-            yield MountDriver(mount)
+            yield MountDriver(mount, store)
+    else:
+        with (
+            bound(store, directory / "bound") as far,
+            mounted(far, directory, *words, check=False) as mount,
+        ):
+            yield MountDriver(mount, store)
 
 
 @contextmanager

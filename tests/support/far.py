@@ -14,7 +14,7 @@ NO_BINDFS = pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bin
 
 
 @contextmanager
-def bound(source: Path, at: Path) -> Iterator[None]:
+def bound(source: Path, at: Path) -> Iterator[Path]:
     """`source` once more, on a FUSE file system, where inotify sees nothing of what is done to it.
 
     Without hard_remove a rename there over a file that somebody has open is two renames; with it
@@ -28,6 +28,7 @@ def bound(source: Path, at: Path) -> Iterator[None]:
         timeout=10,
     )
     try:
-        yield
+        yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=True, timeout=10)
+        at.rmdir()

@@ -1,4 +1,4 @@
-"""Every test here runs twice: against the tree alone, and against a real mount."""
+"""Every test here runs against the tree alone, a real mount, and one whose store tells of no changes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.drivers import Driver, driving, within_time
+from tests.support.far import NO_BINDFS
 from tests.support.stores import StoreOnDisk
 
 
-@pytest.fixture(scope="module", params=["tree", "mount"])
+@pytest.fixture(scope="module", params=["tree", "mount", pytest.param("far", marks=NO_BINDFS)])
 def kind(request: pytest.FixtureRequest) -> str:
     """What the test runs against."""
     return str(request.param)

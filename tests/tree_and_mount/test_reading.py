@@ -226,8 +226,10 @@ def test_inode_numbers_are_unique_and_stay(driver: Driver) -> None:
 
 @pytest.mark.guarantee("G4a")
 def test_reading_everything_leaves_the_store_as_it_was(
-    store: StoreOnDisk, serve: Callable[..., Driver]
+    kind: str, store: StoreOnDisk, serve: Callable[..., Driver]
 ) -> None:
+    if kind == "far":
+        pytest.skip("what lies between the mount and the store here renews times of access itself")
     session = store.session("crab_tg-42_1", entry("a"), compaction("archive"), entry("b"), event())
     driver = serve()
     paths = [store.path, *store.path.rglob("*")]

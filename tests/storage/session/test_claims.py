@@ -80,6 +80,51 @@ def test_behind_many_taken_numbers_the_claim_is_the_greatest(
     assert claim(claimer, 1) == 1050
 
 
+@pytest.mark.guarantee("G15a", "G27a")
+def test_a_batch_gets_numbers_in_its_order_around_those_that_are_taken(
+    session: Path, named: Claimer
+) -> None:
+    (session / "step-000003").write_bytes(b"other")
+    batch = [b"%d" % n for n in range(20)]
+    numbers, error = named.claim_batch(1, batch, Ownership(0o640, None))
+    assert error is None
+    assert numbers == [1, 2, *range(4, 22)]
+    assert [(session / step_name(n)).read_bytes() for n in numbers] == batch
+    assert len(os.listdir(session)) == 22  # and the meta: no temporary is left
+
+
+def test_of_a_batch_that_takes_long_the_first_are_stored_and_nothing_is_left_of_the_others(
+    session: Path, named: Claimer
+) -> None:
+    numbers, error = named.claim_batch(1, [b"{}"] * 20, Ownership(0o640, None), until=0)
+    assert (numbers, error) == ([1], None)
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G6b")
+def test_a_batch_that_fails_in_the_middle_says_what_was_stored(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, (0, True), (0, True), (errno.ENOSPC, False))
+    numbers, error = named.claim_batch(1, [b"{}"] * 9, Ownership(0o640, None))
+    assert numbers == [1, 2]
+    assert error is not None
+    assert error.errno == errno.ENOSPC
+    assert sorted(os.listdir(session)) == ["meta", "step-000001", "step-000002"]
+
+
+@pytest.mark.guarantee("G25c")
+def test_of_a_batch_into_a_session_deleted_meanwhile_nothing_is_acknowledged(
+    session: Path, named: Claimer
+) -> None:
+    (session / TOMBSTONE).touch()
+    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None))
+    assert numbers == []
+    assert error is not None
+    assert error.errno == errno.ENOENT
+    assert sorted(os.listdir(session)) == [TOMBSTONE, "meta"]
+
+
 @pytest.mark.guarantee("G15b")
 def test_claims_of_many_threads_land_once_each(session: Path) -> None:
     def work(writer: int) -> None:
