@@ -34,6 +34,7 @@ from fusefs.handles.control import Stores
 from fusefs.handles.pending import PendingBudget
 from fusefs.inodes.attributes import Attributes, Rules
 from fusefs.inodes.inode import ROOT_INO, Directory, Inode, refused
+from fusefs.inodes.recent_past import RecentPast
 from fusefs.inodes.root import Root
 from fusefs.inodes.services import Services
 from fusefs.inodes.session_directory import SessionDirectory
@@ -171,6 +172,7 @@ class FileSystem:
             kernel,
             self.failures,
             os.fstat(self.store.fd),
+            RecentPast(kernel),
         )
 
     # --- life ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from fusefs.failures import Failures
 from fusefs.handles.control import Stores
 from fusefs.handles.stale_opens import StaleOpens
 from fusefs.inodes.attributes import Rules
+from fusefs.inodes.recent_past import RecentPast
 from fusefs.inodes.table import Table
 from fusefs.kernel import Kernel
 from fusefs.session.events import Events
@@ -34,6 +35,7 @@ class Services:
     kernel: Kernel
     failures: Failures
     root_at_mount: os.stat_result
+    recent_past: RecentPast
     stale_opens: StaleOpens = field(default_factory=StaleOpens)
     began_ns: int = field(default_factory=time.time_ns)
     """When the mount began: the time of what is the mount's own."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fusefs.inodes.attributes import LENT_SECONDS, Attributes
 from fusefs.inodes.control_files import AppendFile, CompactFile, ControlFile, MetaFile
 from fusefs.inodes.inode import Directory, Inode
+from fusefs.inodes.past import AtDirectory, EpochsDirectory, HiddenDirectory
 from fusefs.inodes.services import Services
 from fusefs.inodes.view_file import ViewFile
 from fusefs.session.session import Session
@@ -26,6 +27,8 @@ _CONTROLS: Final[dict[str, type[ControlFile]]] = {
     "compact": CompactFile,
     "meta.json": MetaFile,
 }
+_HIDDEN: Final[dict[str, type[HiddenDirectory]]] = {".epochs": EpochsDirectory, ".at": AtDirectory}
+"""Found by name, and never listed, so that no recursive reader meets them (G29a)."""
 FILES: Final = (*_VIEWS, *_CONTROLS)
 KNOWN_SECONDS: Final = 0.05
 """For so long the status of a session of a far store will do for a lookup, which the kernel itself
@@ -210,7 +213,7 @@ class SessionDirectory(Directory):
             # The kernel still had its name; if that is another session's by now, it looks again.
             await self.services.work.small(self.name, self.services.store.stat_session, self.name)
             raise self.session.replaced()
-        return self.child(name) or self.no_such_name(name)
+        return self.child(name) or self._hidden(name) or self.no_such_name(name)
 
     async def names(self, private: bool) -> Sequence[str]:
         if self._status is None or self._status[0] != self.as_of:
@@ -226,11 +229,17 @@ class SessionDirectory(Directory):
             known = self.children[name] = _CONTROLS[name](self, name)
         return known
 
-    def view_file(self, view: View, parent: Directory) -> ViewFile:
+    def _hidden(self, name: str) -> Inode | None:
+        known = self.children.get(name)
+        if known is None and name in _HIDDEN:
+            known = self.children[name] = _HIDDEN[name](self, self, name)
+        return known
+
+    def view_file(self, view: View, parent: Directory, kind: type[ViewFile] = ViewFile) -> ViewFile:
         """The present inode of a view, which is found in `parent`."""
         file = self.views.get(view)
         if file is None:
-            file = self.views[view] = ViewFile(self, parent, view)
+            file = self.views[view] = kind(self, parent, view)
         return file
 
     def settle(self) -> None:
@@ -241,7 +250,7 @@ class SessionDirectory(Directory):
             file = self.views.get(view)
             if file is None or file.epoch is epoch or file.epoch is None:
                 continue
-            successor = self.views[view] = ViewFile(self, file.directory, view)
+            successor = self.views[view] = type(file)(self, file.directory, view)
             successor.epoch = epoch
             self.services.kernel.entry_changed(file.directory.ino, file.name)
             file.epoch.tell()

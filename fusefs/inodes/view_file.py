@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fusefs.inodes.session_directory import SessionDirectory
 
 NEVER: Final = -1
-_HOW_TO_WRITE: Final = "what is read here is written through append and compact"
 
 
 class ViewFile(Inode):
@@ -109,8 +108,8 @@ class ViewFile(Inode):
                     self.epoch = present(services.means, session, self.view)
                 try:
                     await refresh(services.means, session, self.view, exact=False)
-                except StoreError:
-                    if self.epoch.pinned and session.gone:
+                except StoreError as error:
+                    if self.epoch.pinned and (session.gone or error.code == "no-such-epoch"):
                         return self._last_known()  # fstat of an open file
                     raise
                 self.session_directory.settle()
@@ -160,7 +159,7 @@ class ViewFile(Inode):
         await self.session_directory.verify()
         # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            raise StoreError(errno.EACCES, "read-only-file", _HOW_TO_WRITE)
+            raise self.not_writable()
         async with services.pool.lease(self._session) as session:
             second = services.stale_opens.is_second(caller, session, self.view)
             if self.epoch is None or not self.epoch.superseded:
@@ -175,6 +174,11 @@ class ViewFile(Inode):
                 raise
             opened.begin()
             return opened
+
+    def not_writable(self) -> StoreError:
+        """What an open for writing fails with."""
+        sentence = "what is read here is written through append and compact"
+        return StoreError(errno.EACCES, "read-only-file", sentence)
 
     async def _bring_up_to_date(self, session: Session, epoch: Epoch, second: bool) -> None:
         means = self.session_directory.services.means

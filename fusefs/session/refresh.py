@@ -21,6 +21,8 @@ from typing import Final, TypeVar
 from fusefs.session.events import Events
 from fusefs.session.recent_steps import look
 from fusefs.session.session import Session
+from fusefs.session.survey import survey
+from fusefs.views.cuts import AtTime, Cut, InEpoch
 from fusefs.views.epoch import Epoch, PrefixCheck, State
 from fusefs.views.formats import BOUNDARY, View
 from fusefs.views.text_cache import Segment, TextCache, fingerprint
@@ -78,12 +80,16 @@ class Means:
     _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
     """Sessions whose steps are kept as they were judged, the last one last."""
 
-    async def replay(self, session: Session, steps: int, work: Callable[[Reader], T]) -> T:
+    async def replay(
+        self, session: Session, steps: int, work: Callable[[Reader], T], cut: Cut | None = None
+    ) -> T:
         """A pass over so many steps: at once where they are few, short and near.
 
         Where a long step is first, the pass waits for documents, in a thread that others can spare.
         """
         key, reader, judged = session.slug, session.reader, session.judged
+        if isinstance(cut, AtTime):
+            reader = reader.as_of(cut.time_ns)
         if self.work.near and steps <= INLINE_STEPS:
             brief = reader.brief(judged.steps)
             with suppress(Spent):
@@ -110,14 +116,20 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
     """The epoch of that view, showing every step that is in the store now (G12).
 
     Without `exact` it may be a second behind where no events tell of changes. Raises `StoreError`
-    where the store cannot be read.
+    where the store cannot be read, and ENOENT for an epoch that there is no more.
     """
+    if isinstance(view.cut, InEpoch):  # before the lock is taken, for the first survey is long
+        if session.stale:
+            await ready(means, session, exact)
+        await survey(means, session)
     epoch = session.epochs.get(view)
     if epoch is not None and await _is_fresh(means, session, epoch):
         return epoch
     async with session.lock:
         try:
             await _relist(means, session, exact)
+            if isinstance(view.cut, InEpoch):
+                await survey(means, session)
             # What comes later need not be shown, or a fast writer would never be caught up with.
             end = session.end(view)
             for patience in itertools.count(PATIENCE, -1):
@@ -142,6 +154,13 @@ def present(means: Means, session: Session, view: View) -> Epoch:
 async def archive(means: Means, session: Session) -> str | None:
     """The present archive: that of the last compaction."""
     return (await refresh(means, session, View(BOUNDARY))).boundary.archive
+
+
+async def count_epochs(means: Means, session: Session, exact: bool = True) -> int:
+    """How many epochs there are now, or were lately: one more than compactions. Raises `StoreError`."""
+    await ready(means, session, exact)
+    await survey(means, session)
+    return len(session.compactions)
 
 
 async def ready(means: Means, session: Session, exact: bool = True) -> None:
@@ -258,7 +277,7 @@ async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
     view = epoch.view
     if not view.format.history:
         return True
-    if epoch.boundary != session.boundaries.get(view.cut):
+    if epoch.boundary != session.boundary(view):
         return False
     version = await _version(means, session, view)
     if version == epoch.lead_version:
@@ -271,7 +290,7 @@ async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
 
 async def _version(means: Means, session: Session, view: View) -> Hashable:
     """What tells whether the lead of a view may be another by now."""
-    boundary = session.boundaries.get(view.cut)
+    boundary = session.boundary(view)
     if view.format.lead is None or boundary is None or boundary.archive is None:
         return None
     return await means.work.small(session.slug, means.archives.version, boundary.archive)
@@ -279,18 +298,18 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
 
 async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
     """The text that a view begins with, and the version of the archives that it was made from."""
-    boundary = session.boundaries.get(view.cut)
+    boundary = session.boundary(view)
     if view.format.lead is None or boundary is None or boundary.archive is None:
         return b"", None
     version = await _version(means, session, view)
     make, name = view.format.lead, boundary.archive
-    index = _copy(session.index)
+    index = _left(session, view)
 
     def render(reader: Reader) -> bytes:
         blocks = _in_blocks(reader, index, boundary, session.slug)
         return make(name, means.archives.text(name), blocks)
 
-    return await means.replay(session, PASS_STEPS, render), version
+    return await means.replay(session, PASS_STEPS, render, view.cut), version
 
 
 def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
@@ -299,8 +318,11 @@ def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> b
     return is_ulid(slug) if blocks is None else blocks
 
 
-def _copy(index: Index) -> Index:
-    return Index(array("Q", index.numbers), dict(index.odd))
+def _left(session: Session, view: View) -> Index:
+    """A copy of the index without the steps that the view's cut takes away."""
+    index = session.index
+    numbers = index.between(0, session.end(view), len(index.numbers))
+    return Index(array("Q", numbers), dict(index.odd))
 
 
 async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
@@ -310,7 +332,10 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
     it was at some time since.
     """
     view = epoch.view
-    if view.format.history and view.cut not in session.boundaries:
+    if isinstance(view.cut, InEpoch):
+        await survey(means, session)
+        end = min(end, session.end(view))
+    if view.format.history and session.boundary(view) is None:
         if epoch.built:
             await _search(means, session, view)
         else:
@@ -324,25 +349,24 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
         epoch.begin(start, lead, version)
         epoch.state = State.CURRENT
     elif epoch.state is State.SUSPECT or not await _begins_right(means, session, epoch):
-        compared = await _compare(means, session, epoch, max(end, epoch.last), patient)
+        compared = await _compare(means, session, epoch, session.end(view), patient)
         return compared and not patient
     return await _extend(means, session, epoch, end)
 
 
 def _start(session: Session, view: View) -> Boundary | None:
     """Where a view begins; None while that is not known."""
-    return session.boundaries.get(view.cut) if view.format.history else START
+    return session.boundary(view) if view.format.history else START
 
 
 async def _search(means: Means, session: Session, view: View) -> None:
     session.touched.clear()
-    index = _copy(session.index)
-    below = None if view.cut is None else view.cut + 1
-    work = partial(find_boundary, index=index, below=below)
-    found = await means.replay(session, len(index.numbers), work)
+    index, end = _left(session, view), session.end(view)
+    work = partial(find_boundary, index=index, below=end + 1)
+    found = await means.replay(session, len(index.numbers), work, view.cut)
     means.events.drain()
-    if not session.touches(found.number, index.greatest):
-        session.boundaries[view.cut] = found
+    if not session.touches(found.number, end):
+        session.begins(view, found)
 
 
 async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
@@ -355,16 +379,16 @@ async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None
     while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
         odd = dict(session.index.odd)
         work = partial(backwards, numbers=numbers, odd=odd, show=view.format.show)
-        found = _noted(means, session, await means.replay(session, len(numbers), work))
+        found = _noted(means, session, await means.replay(session, len(numbers), work, view.cut))
         if session.touches(found.reached or 0, top):
             return
         boundary = found.boundary
         epoch.extend_backwards(found.texts)
         end = numbers[0] if found.reached is None else found.reached
         await means.cache.settle()
-    session.boundaries[view.cut] = boundary or START
+    session.begins(view, boundary or START)
     lead, version = await _lead(means, session, view)
-    if view.cut in session.boundaries and not session.touches(end, top):
+    if session.boundary(view) is not None and not session.touches(end, top):
         epoch.end_backwards(boundary or START, lead, version, top)
 
 
@@ -377,7 +401,7 @@ async def _forwards(means: Means, session: Session, view: View, numbers: Sequenc
         show=view.format.show,
         compactions=view.format.history,
     )
-    return _noted(means, session, await means.replay(session, len(numbers), work))
+    return _noted(means, session, await means.replay(session, len(numbers), work, view.cut))
 
 
 def _noted(means: Means, session: Session, found: Pass) -> Pass:
@@ -397,7 +421,7 @@ async def _extend(means: Means, session: Session, epoch: Epoch, end: int) -> boo
         if session.touches(numbers[0], found.reached):
             return False
         if found.boundary is not None:
-            session.boundaries[view.cut] = found.boundary
+            session.begins(view, found.boundary)
             return False
         epoch.extend(found.texts)
         epoch.last = found.reached
@@ -427,7 +451,7 @@ async def _compare(means: Means, session: Session, epoch: Epoch, end: int, patie
         disturbed = patient and session.touches(0, found.reached or 0)
         if found.reached is None or found.boundary is not None or disturbed:
             if found.boundary is not None:
-                session.boundaries[view.cut] = found.boundary
+                session.begins(view, found.boundary)
             means.cache.drop(draft)
             epoch.doubt()
             return False
@@ -480,7 +504,7 @@ async def _rendered(
     odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length
     make, name = view.format.lead, epoch.boundary.archive
-    index = _copy(session.index) if not shown and name is not None else Index()
+    index = _left(session, view) if not shown and name is not None else Index()
 
     def render(reader: Reader) -> tuple[bytes, bool]:
         if shown:
@@ -493,4 +517,4 @@ async def _rendered(
                 data = make(name, means.archives.text(name), blocks)
         return data, len(data) == length and fingerprint(data) == digest
 
-    return await means.replay(session, len(shown) if shown else PASS_STEPS, render)
+    return await means.replay(session, len(shown) if shown else PASS_STEPS, render, view.cut)

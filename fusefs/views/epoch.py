@@ -92,6 +92,11 @@ class Epoch:
         return next((s.shown[-1] for s in reversed(self.segments) if s.shown), 0)
 
     @property
+    def lines(self) -> int:
+        """How many lines it shows."""
+        return sum(len(segment.shown) for segment in self.segments)
+
+    @property
     def built(self) -> bool:
         """Whether it shows anything that may be told of."""
         return self.state is not State.EMPTY

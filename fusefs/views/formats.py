@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fusefs.views.cuts import Cut
 from storage.formats.kinds import Step
 from storage.render import jsonl, lines, markdown
 
@@ -27,10 +28,10 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a file shows: a format of the session's steps, all of them or those up to `cut`."""
+    """What a file shows: a format of the session's steps, all of them or those that `cut` leaves."""
 
     format: Format
-    cut: int | None = None
+    cut: Cut | None = None
 
 
 HISTORY: Final = Format("history.jsonl", lines.history, history=True)
@@ -39,6 +40,8 @@ MARKDOWN: Final = Format("history.md", lines.for_people, history=True, lead=mark
 LOG: Final = Format("log.jsonl", lines.log, history=False)
 FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN, LOG)
 """Those that a session's directory shows, in the order of its listing."""
+PAST_FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN)
+"""Those that are shown of the past too."""
 
 BOUNDARY: Final = Format("compact", lines.nothing, history=True)
 """Shows nothing, and so follows where the history begins."""

@@ -100,6 +100,15 @@ class Epochs:
             raise LookupError(epoch)
         return None if epoch == len(self) else self._compactions[epoch - 1] - 1
 
+    def begins_after(self, epoch: int) -> int:
+        """The number of the compaction that an epoch begins after, 0 for the first one.
+
+        Raises `LookupError` if there is no such epoch.
+        """
+        if not 1 <= epoch <= len(self):
+            raise LookupError(epoch)
+        return self._compactions[epoch - 2] if epoch > 1 else 0
+
     def _remove(self, number: int) -> None:
         at = bisect_left(self._compactions, number)
         if at < len(self._compactions) and self._compactions[at] == number:

@@ -116,6 +116,8 @@ class Reader:
         self._most = STEP_BYTES_MAX if documents is None else LONG_BYTES
         self._known: Mapping[str, Step] = MappingProxyType({})
         """Steps by name that need no reading."""
+        self._time_ns: int | None = None
+        """Steps that were stored later are not there."""
 
     def ahead(self, names: Iterable[str]) -> Read:
         """What reads these names, in this order, for `meet`; some may be left out.
@@ -134,8 +136,24 @@ class Reader:
 
         return take
 
+    def as_of(self, time_ns: int) -> Reader:
+        """A reader for which steps that were stored after a time are not there (G30).
+
+        `time_ns` is in nanoseconds since 1970. A step's time is its file's mtime, the only time that
+        every step has: the daemon, mounts and forks leave it at the moment of storing, and copies made
+        by `cp -p`, `tar` and `rsync -a` keep it. The times in events and compactions are their writers'
+        words, and entries have none.
+        """
+        reader = copy(self)
+        reader._time_ns = time_ns
+        return reader
+
     def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
-        """As `read_step`."""
+        """As `read_step`. Raises `FileNotFoundError` too for a step that was stored too late."""
+        if self._time_ns is not None:
+            found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            if found.st_mtime_ns > self._time_ns:
+                raise FileNotFoundError(errno.ENOENT, "stored later", name)
         try:
             return read_step(name, self.fd, self._flags, most)
         except PermissionError:
@@ -177,13 +195,13 @@ class Reader:
 
     def brief(self, known: Mapping[str, Step]) -> BriefReader:
         """A reader for one pass on the loop of a near store; it need not read what is `known`."""
-        return BriefReader(self, known)
+        return BriefReader(self, known if self._time_ns is None else {})
 
     def undocumented(self, known: Mapping[str, Step]) -> Reader:
         """A reader for passes in threads that may compute: of a long step `LongStep`."""
         reader = copy(self)
         reader._documents = None
-        reader._known = known
+        reader._known = known if self._time_ns is None else {}
         return reader
 
 
@@ -197,6 +215,7 @@ class BriefReader(Reader):
     def __init__(self, reader: Reader, known: Mapping[str, Step]) -> None:
         super().__init__(reader.fd)
         self._flags, self._near, self._known = reader._flags, True, known
+        self._time_ns = reader._time_ns
         self._left = LOOP_BYTES
         self._end = monotonic() + LOOP_SECONDS
         self.judged: dict[str, Step] = {}
@@ -220,26 +239,6 @@ class BriefReader(Reader):
         else:
             self._left -= len(step.data)
         return step, show(step)
-
-
-class ReaderAsOf(Reader):
-    """Reads the steps that were stored by a time; for it, later ones are not there (G30).
-
-    A step's time is its file's mtime, the only time that every step has: the daemon, mounts and forks
-    leave it at the moment of storing, and copies made by `cp -p`, `tar` and `rsync -a` keep it. The
-    times in events and compactions are their writers' words, and entries have none.
-    """
-
-    def __init__(self, session_fd: int, time_ns: int) -> None:
-        """`time_ns` is in nanoseconds since 1970."""
-        super().__init__(session_fd)
-        self._time_ns = time_ns
-
-    def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
-        """As `Reader.read`. Raises `FileNotFoundError` for a step that was stored later."""
-        if os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime_ns > self._time_ns:
-            raise FileNotFoundError(errno.ENOENT, "stored later", name)
-        return super().read(name, most)
 
 
 class _Gathering:
@@ -442,7 +441,7 @@ def history(
     `last` and `time_ns` are as for `load`. The entries are read as they are asked for. Raises
     `OSError` as the listing and the reading do.
     """
-    reader = Reader(session_fd) if time_ns is None else ReaderAsOf(session_fd, time_ns)
+    reader = Reader(session_fd) if time_ns is None else Reader(session_fd).as_of(time_ns)
     index = scan(session_fd)
     boundary = find_boundary(reader, index, last + 1)
     return boundary.archive, _entries(reader, index, boundary, last)
