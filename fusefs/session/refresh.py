@@ -160,7 +160,7 @@ async def count_epochs(means: Means, session: Session, exact: bool = True) -> in
     """How many epochs there are now, or were lately: one more than compactions. Raises `StoreError`."""
     await ready(means, session, exact)
     await survey(means, session)
-    return len(session.compactions)
+    return len(session.extents.compactions)
 
 
 async def ready(means: Means, session: Session, exact: bool = True) -> None:
@@ -277,7 +277,7 @@ async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
     view = epoch.view
     if not view.format.history:
         return True
-    if epoch.boundary != session.boundary(view):
+    if epoch.boundary != session.extents.boundary(view.cut):
         return False
     version = await _version(means, session, view)
     if version == epoch.lead_version:
@@ -290,7 +290,7 @@ async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
 
 async def _version(means: Means, session: Session, view: View) -> Hashable:
     """What tells whether the lead of a view may be another by now."""
-    boundary = session.boundary(view)
+    boundary = session.extents.boundary(view.cut)
     if view.format.lead is None or boundary is None or boundary.archive is None:
         return None
     return await means.work.small(session.slug, means.archives.version, boundary.archive)
@@ -298,7 +298,7 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
 
 async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
     """The text that a view begins with, and the version of the archives that it was made from."""
-    boundary = session.boundary(view)
+    boundary = session.extents.boundary(view.cut)
     if view.format.lead is None or boundary is None or boundary.archive is None:
         return b"", None
     version = await _version(means, session, view)
@@ -335,7 +335,7 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
     if isinstance(view.cut, InEpoch):
         await survey(means, session)
         end = min(end, session.end(view))
-    if view.format.history and session.boundary(view) is None:
+    if view.format.history and session.extents.boundary(view.cut) is None:
         if epoch.built:
             await _search(means, session, view)
         else:
@@ -356,7 +356,7 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
 
 def _start(session: Session, view: View) -> Boundary | None:
     """Where a view begins; None while that is not known."""
-    return session.boundary(view) if view.format.history else START
+    return session.extents.boundary(view.cut) if view.format.history else START
 
 
 async def _search(means: Means, session: Session, view: View) -> None:
@@ -366,7 +366,7 @@ async def _search(means: Means, session: Session, view: View) -> None:
     found = await means.replay(session, len(index.numbers), work, view.cut)
     means.events.drain()
     if not session.touches(found.number, end):
-        session.begins(view, found)
+        session.extents.begins(view.cut, found)
 
 
 async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
@@ -386,9 +386,9 @@ async def _build_backwards(means: Means, session: Session, epoch: Epoch) -> None
         epoch.extend_backwards(found.texts)
         end = numbers[0] if found.reached is None else found.reached
         await means.cache.settle()
-    session.begins(view, boundary or START)
+    session.extents.begins(view.cut, boundary or START)
     lead, version = await _lead(means, session, view)
-    if session.boundary(view) is not None and not session.touches(end, top):
+    if session.extents.boundary(view.cut) is not None and not session.touches(end, top):
         epoch.end_backwards(boundary or START, lead, version, top)
 
 
@@ -421,7 +421,7 @@ async def _extend(means: Means, session: Session, epoch: Epoch, end: int) -> boo
         if session.touches(numbers[0], found.reached):
             return False
         if found.boundary is not None:
-            session.begins(view, found.boundary)
+            session.extents.begins(view.cut, found.boundary)
             return False
         epoch.extend(found.texts)
         epoch.last = found.reached
@@ -451,7 +451,7 @@ async def _compare(means: Means, session: Session, epoch: Epoch, end: int, patie
         disturbed = patient and session.touches(0, found.reached or 0)
         if found.reached is None or found.boundary is not None or disturbed:
             if found.boundary is not None:
-                session.begins(view, found.boundary)
+                session.extents.begins(view.cut, found.boundary)
             means.cache.drop(draft)
             epoch.doubt()
             return False

@@ -18,22 +18,21 @@ from enum import Enum
 from typing import Final
 
 from fusefs.inotify import Change
+from fusefs.session.extents import Extents
 from fusefs.session.judged_steps import JudgedSteps
 from fusefs.session.recent_steps import Lately
 from fusefs.session.skipped import Skipped
 from fusefs.session.unsynced import Unsynced
 from fusefs.turn import Turn
-from fusefs.views.cuts import AtStep, Cut, InEpoch
 from fusefs.views.epoch import Epoch
 from fusefs.views.formats import View
 from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
 from storage.posix import is_regular
-from storage.session.epochs import Epochs
 from storage.session.index import Index
 from storage.session.meta import NAME as META
-from storage.session.replay import Boundary, Reader
+from storage.session.replay import Reader
 from storage.session.steps import Claimer, step_name, step_number
 
 log: Final = logging.getLogger(__name__)
@@ -87,10 +86,7 @@ class Session:
         self.reader = Reader(fd, documents)
         self.claimer = Claimer(fd, unnamed=near)
         self.index = Index()
-        self.compactions = Epochs()
-        """Which steps are compactions, as far as somebody has asked for it."""
-        self._boundaries: dict[Cut | None, Boundary] = {}
-        """Where the history begins, of all steps (None) and of those that a cut leaves, where known."""
+        self.extents = Extents(self.slug)
         self.verified = False
         """It is the session of its name, and nothing has happened since that could change that."""
         self.stale = True
@@ -113,7 +109,7 @@ class Session:
         """Its directory is not open any more: the text of its epochs has gone from memory."""
         self.fd, self.watch = -1, None
         self.changes += 1
-        self.index, self.compactions, self._boundaries = Index(), Epochs(), {}
+        self.index, self.extents = Index(), Extents(self.slug)
         self.judged.clear()
         self.unsynced.close()
 
@@ -136,44 +132,8 @@ class Session:
         )
 
     def end(self, view: View) -> int:
-        """The number of the last step that a view must show. Raises `StoreError` as `boundary`."""
-        match view.cut:
-            case AtStep(last):
-                pass
-            case InEpoch(number):
-                last = self._bounds(number)[1]
-            case _:
-                return self.index.greatest
-        before = self.index.before(last + 1, 1)
-        return before[-1] if before else 0
-
-    def boundary(self, view: View) -> Boundary | None:
-        """Where the history of a view begins, None while that is not known.
-
-        Raises `StoreError` ENOENT for an epoch that there is no more.
-        """
-        found = self._boundaries.get(view.cut)
-        if found is None or not isinstance(view.cut, InEpoch):
-            return found
-        return found if found.number == self._bounds(view.cut.number)[0] else None
-
-    def begins(self, view: View, boundary: Boundary) -> None:
-        """The history of a view was seen to begin after `boundary`. Raises as that."""
-        self._boundaries[view.cut] = boundary
-        if self.boundary(view) is None:  # the compactions are others than they were
-            assert isinstance(view.cut, InEpoch)
-            for number in filter(None, (boundary.number, self._bounds(view.cut.number)[0])):
-                self.compactions.changed(number)
-
-    def _bounds(self, epoch: int) -> tuple[int, int]:
-        """The number of the compaction that an epoch begins after, and of the last step in it."""
-        try:
-            last = self.compactions.last_step(epoch)
-            after = self.compactions.begins_after(epoch)
-        except LookupError:
-            sentence = f"the session {printable(self.slug)} has no epoch {epoch} any more"
-            raise StoreError(errno.ENOENT, "no-such-epoch", sentence) from None
-        return after, self.index.greatest if last is None else last
+        """The number of the last step that a view must show. Raises `StoreError` as `Extents.end`."""
+        return self.extents.end(view.cut, self.index)
 
     def apply(self, change: Change) -> Meaning:
         """Take in what happened in the directory; what that meant."""
@@ -231,10 +191,7 @@ class Session:
         """A step came, went or changed."""
         self.touched.add(number)
         self.judged.forget(step_name(number))
-        self.compactions.changed(number)
-        for cut, boundary in list(self._boundaries.items()):
-            if boundary.number == number:
-                del self._boundaries[cut]
+        self.extents.changed(number)
         for view, epoch in self.epochs.items():
             if number > epoch.last or (view.format.history and number < epoch.boundary.number):
                 continue
@@ -251,7 +208,7 @@ class Session:
         """Nobody knows a view any more."""
         self.epochs.pop(view, None)
         if all(other.cut != view.cut for other in self.epochs):
-            self._boundaries.pop(view.cut, None)
+            self.extents.forget(view.cut)
 
     def deleted(self) -> StoreError:
         """What whoever still has it is told when it was deleted underneath (G20)."""
@@ -312,8 +269,7 @@ class Session:
             return True  # reading it will say what is wrong
 
     def _doubt_everything(self) -> None:
-        self.compactions.forget()
-        self._boundaries.clear()
+        self.extents.forget_all()
         self.judged.clear()
         for epoch in self.epochs.values():
             epoch.doubt()

@@ -22,15 +22,15 @@ async def survey(means: Means, session: Session) -> None:
     It takes a turn of its own: the history is shown meanwhile.
     """
     async with session.surveying:
-        while (look := session.compactions.next_pass(session.index)) is not None:
+        while (look := session.extents.compactions.next_pass(session.index)) is not None:
             work = partial(compactions, numbers=look.numbers, odd=dict(session.index.odd))
             try:
                 seen = await means.replay(session, len(look.numbers), work)
             except OSError as error:
-                session.compactions.failed(look)
+                session.extents.compactions.failed(look)
                 raise from_os_error(error, f"read {printable(session.slug)}") from error
             except BaseException:
-                session.compactions.failed(look)
+                session.extents.compactions.failed(look)
                 raise
             means.events.drain()  # what changed meanwhile is looked at again
-            session.compactions.found(look, seen)
+            session.extents.compactions.found(look, seen)

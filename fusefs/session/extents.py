@@ -1,0 +1,76 @@
+"""Where the histories of a session begin and end: the present one, and those of the past (G29, G30)."""
+
+from __future__ import annotations
+
+import errno
+
+from fusefs.views.cuts import AtStep, Cut, InEpoch
+from storage.errors import StoreError, printable
+from storage.session.epochs import Epochs
+from storage.session.index import Index
+from storage.session.replay import Boundary
+
+
+class Extents:
+    """The first and the last step of the history that each cut leaves. Loop-owned, a session's."""
+
+    def __init__(self, slug: str) -> None:
+        self._slug = slug
+        self.compactions = Epochs()
+        """Which steps are compactions, as far as somebody has asked for it."""
+        self._boundaries: dict[Cut | None, Boundary] = {}
+        """Where the history begins, of all steps (None) and of those that a cut leaves, where known."""
+
+    def end(self, cut: Cut | None, index: Index) -> int:
+        """The number of the last step that is left, 0 if none is. Raises `StoreError` as `boundary`."""
+        match cut:
+            case AtStep(last):
+                pass
+            case InEpoch(number) if (closed := self._bounds(number)[1]) is not None:
+                last = closed
+            case _:
+                return index.greatest
+        before = index.before(last + 1, 1)
+        return before[-1] if before else 0
+
+    def boundary(self, cut: Cut | None) -> Boundary | None:
+        """Where the history begins, None while that is not known.
+
+        Raises `StoreError` ENOENT for an epoch that there is no more.
+        """
+        found = self._boundaries.get(cut)
+        if found is None or not isinstance(cut, InEpoch):
+            return found
+        return found if found.number == self._bounds(cut.number)[0] else None
+
+    def begins(self, cut: Cut | None, boundary: Boundary) -> None:
+        """The history was seen to begin after `boundary`. Raises as that."""
+        self._boundaries[cut] = boundary
+        if isinstance(cut, InEpoch) and self.boundary(cut) is None:
+            # The compactions are others than they were: look at these again.
+            for number in filter(None, (boundary.number, self._bounds(cut.number)[0])):
+                self.compactions.changed(number)
+
+    def changed(self, number: int) -> None:
+        """A step came, went or changed."""
+        self.compactions.changed(number)
+        for cut, boundary in list(self._boundaries.items()):
+            if boundary.number == number:
+                del self._boundaries[cut]
+
+    def forget(self, cut: Cut | None) -> None:
+        """Nobody asks for that cut any more."""
+        self._boundaries.pop(cut, None)
+
+    def forget_all(self) -> None:
+        """Any step may have changed."""
+        self.compactions.forget()
+        self._boundaries.clear()
+
+    def _bounds(self, epoch: int) -> tuple[int, int | None]:
+        """The compaction that an epoch begins after, and the last step before it was closed."""
+        try:
+            return self.compactions.begins_after(epoch), self.compactions.last_step(epoch)
+        except LookupError:
+            sentence = f"the session {printable(self._slug)} has no epoch {epoch} any more"
+            raise StoreError(errno.ENOENT, "no-such-epoch", sentence) from None
