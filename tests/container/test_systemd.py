@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.documents.pool import MEMORY_BYTES
 from tests.container.machine import Machine, NoMachineError, base, eventually
 from tests.support.readme import blocks
 
@@ -115,6 +116,23 @@ def test_a_reload_goes_on_with_the_same_process(machine: Machine, session: str) 
     assert machine.show(UNIT, "MainPID") == before
     assert machine.show(UNIT, "ActiveState") == "active"
     append(machine, session, "after the reload")
+
+
+def test_workers_for_long_documents_start_work_and_are_bounded_under_the_hardening(
+    machine: Machine, session: str
+) -> None:
+    machine.sh(
+        """python3 -c 'print("{\\"role\\":\\"user\\",\\"content\\":[" + "[]," * 400000 + "1]}")'"""
+        f" >{session}/append; cd {session}; wc -c history.jsonl messages.jsonl history.md log.jsonl"
+    )
+    assert machine.run("tail", "-c", "8", f"{session}/history.jsonl").stdout == "[],1]}}\n"
+    server = machine.show(UNIT, "MainPID")
+    bounded = machine.sh(
+        f"for pid in $(pgrep -P {server}); do"
+        " grep -qx 1000 /proc/$pid/oom_score_adj && grep 'Max address space' /proc/$pid/limits;"
+        " done || true"
+    )
+    assert str(MEMORY_BYTES) in bounded
 
 
 def test_a_killed_server_is_started_again_and_what_was_appended_is_there(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from storage import posix
+from storage.session import meta
+from tests.support.commands import STEPFS, environment
 from tests.support.mounted import Mount
 from tests.support.probe import undisturbed
 from tests.support.stores import StoreOnDisk, entry
@@ -192,26 +196,76 @@ def test_an_unfinished_object_costs_what_is_written(store: StoreOnDisk, mount: M
 
 
 @pytest.mark.guarantee("G19c", "G5c")
-def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting) -> None:
+@pytest.mark.parametrize("lines", [5000, pytest.param(20000, marks=pytest.mark.soak)])
+def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting, lines: int) -> None:
     _other(store)
     at = mount("sync=never")
-    lines = b"".join(entry(f"line {n}") + b"\n" for n in range(5000))
+    text = b"".join(entry(f"line {n}") + b"\n" for n in range(lines))
     with undisturbed(at.path / OTHER / "history.jsonl", "bulk append"):
-        assert _append(at.path, lines[:-1]) == 0
-    assert (at.path / HOSTILE / "history.jsonl").read_bytes() == lines
+        assert _append(at.path, text[:-1]) == 0
+    assert (at.path / HOSTILE / "history.jsonl").read_bytes() == text
 
 
 @pytest.mark.guarantee("S2", "G19c")
+@pytest.mark.parametrize("steps", [5000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_lines(
-    store: StoreOnDisk, mount: Mounting
+    store: StoreOnDisk, mount: Mounting, steps: int
 ) -> None:
     _other(store)
-    for number in range(1, 5001):
+    for number in range(1, steps + 1):
         (store.path / HOSTILE / f"step-{number:06}").write_bytes(b"{")
     at = mount()
     with undisturbed(at.path / OTHER / "history.jsonl", "bad steps"):
         _read_all(at.path)
     assert at.log().count("is skipped") < 30
+
+
+def _locked(session: Path) -> list[int]:
+    """Whatever lock a program can have of a session and never let go of."""
+    lock = os.open(session / meta.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    assert posix.lock(lock)
+    opened = [os.open(session / name, os.O_RDONLY) for name in (".", "meta")]
+    for fd in opened:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    return [lock, *opened]
+
+
+@pytest.mark.guarantee("G9a", "G9c", "G19f")
+def test_nobody_waits_for_locks_of_some_sessions(store: StoreOnDisk, mount: Mounting) -> None:
+    _other(store)
+    locked = [store.session(f"held_tg-1_{n}", entry("x")) for n in range(1, 4)]
+    free = [store.session(f"free_tg-1_{n}", entry("x")) for n in range(1, 4)]
+    held = [fd for session in locked for fd in _locked(session.path)]
+    at = mount()
+    at.expected.append("(EBUSY)")
+    with undisturbed(at.path / OTHER / "history.jsonl", "locks of some sessions"):
+        for session in (*locked, *free):
+            (at.path / session.slug / "append").write_bytes(entry("more") + b"\n")
+        began = time.monotonic()
+        subprocess.run(["ls", "-lR", at.path], check=True, stdout=subprocess.DEVNULL)
+        assert time.monotonic() - began < 2
+        time.sleep(max(0.0, began + 2 - time.monotonic()))
+        assert [session.meta()["message_count"] for session in free] == [1, 1, 1]
+    (at.path / free[0].slug / "append").write_bytes(entry("last") + b"\n")
+    began = time.monotonic()
+    at.stop()
+    assert time.monotonic() - began < 5
+    assert free[0].meta()["message_count"] == 2
+    for fd in held:
+        os.close(fd)
+
+
+@pytest.mark.guarantee("G19c")
+@pytest.mark.parametrize("size", [MIB, pytest.param(15 * MIB, marks=pytest.mark.soak)])
+def test_a_check_of_the_store_ends_whatever_the_steps_are(store: StoreOnDisk, size: int) -> None:
+    steps = [*_valid(size).values(), *_broken(size).values()]
+    store.session(HOSTILE, *steps)
+    began = time.monotonic()
+    answer = subprocess.run(
+        [*STEPFS, "check", store.path], env=environment(), capture_output=True, text=True
+    )
+    assert time.monotonic() - began < 2 * size / MIB * len(steps)
+    assert answer.stdout.count("step-") == len(_broken(size)), answer
 
 
 @pytest.mark.guarantee("G19f")
