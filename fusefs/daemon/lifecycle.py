@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import trio
 
 from fusefs.config import MountOptions
+from fusefs.daemon.garbage import collect_in_parts
 from fusefs.daemon.signals import Signals
 from fusefs.daemon.systemd import Manager, ping, show_status
 from fusefs.exits import CommandError, Exit
@@ -57,6 +58,7 @@ class Life:
         _raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)
         self._server = _opened(self._places, self._options)
+        collect_in_parts()
         _mount(self._server)
         try:
             trio.run(self._serve)

@@ -267,13 +267,17 @@ class TreeDriver(Driver):
             for handle in list(self._inodes):  # of tests that failed
                 with contextlib.suppress(OSError):
                     self.close(handle)
-            self._run(self._forget_everything)
+            self.forget_everything()
         finally:
             trio.from_thread.run_sync(self._end.set, trio_token=self._token)
             self._thread.join(SECONDS)
             self.filesystem.close()
             self._logged.stop()
         assert not self._thread.is_alive()
+
+    def forget_everything(self) -> None:
+        """The kernel lets go of all inodes, and the pool of all sessions that nobody uses."""
+        self._run(self._forget_everything)
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         return self._run(self._open, path, flags)
@@ -420,6 +424,7 @@ class TreeDriver(Driver):
         for ino, lookups in self.kernel.forget_all():
             self.filesystem.forget(ino, lookups)
         assert self.filesystem.table.lookups == 0
+        self.filesystem.pool.let_go()
 
 
 class Caches:
