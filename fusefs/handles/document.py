@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from abc import abstractmethod
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from fusefs.failures import Caller, Failures
+from fusefs.failures import Caller
 from fusefs.handles.base import OpenFile
 from fusefs.handles.control import Stores
 from fusefs.session.session import Session
@@ -17,15 +17,22 @@ from storage.formats.unfinished import UnfinishedObject
 from storage.session import meta
 from storage.store import Store
 
+SMALL_BYTES: Final = 1 << 14
+"""A longer object is parsed by a thread."""
+
 
 class Document(OpenFile):
     """Gathers what is written until it is one complete JSON object, and does what that says."""
 
-    def __init__(self, failures: Failures, caller: Caller, limit: int) -> None:
+    def __init__(self, stores: Stores, caller: Caller) -> None:
         self.caller = caller
-        self._failures = failures
-        self._limit = min(limit, meta.META_BYTES_MAX)
+        self._user = caller.uid
+        self._failures = stores.failures
+        self._budget = stores.pending
+        self._work = stores.work
+        self._limit = min(stores.line_limit, meta.META_BYTES_MAX)
         self._object = UnfinishedObject()
+        """Its length is what the budget counts for this open file."""
         self._turn = Turn()
 
     @abstractmethod
@@ -35,13 +42,16 @@ class Document(OpenFile):
     async def write(self, data: bytes) -> int:
         """Take text; once it is one object, apply it. A refusal discards what was pending."""
         async with self._turn:
-            taken, self._object = self._object, UnfinishedObject()
+            taken = self._taken()
             if len(taken) + len(data) > self._limit:
                 sentence = f"the object is longer than {self._limit} bytes"
                 raise StoreError(errno.EFBIG, "line-too-long", sentence)
             text = taken.take(data)
             if text is None:
+                self._budget.resize(self._user, 0, len(taken))
                 self._object = taken
+            elif len(text) > SMALL_BYTES:
+                await self.apply(await self._work.long(self, meta.patch, text))
             else:
                 await self.apply(meta.patch(text))
             return len(data)
@@ -55,6 +65,13 @@ class Document(OpenFile):
             self._failures.record(
                 self.session, self.name, "release", self._incomplete(), self.caller
             )
+            self._taken()
+
+    def _taken(self) -> UnfinishedObject:
+        """What was pending, which is pending no more."""
+        taken, self._object = self._object, UnfinishedObject()
+        self._budget.resize(self._user, len(taken), 0)
+        return taken
 
     def _incomplete(self) -> StoreError:
         sentence = (
@@ -70,13 +87,12 @@ class OpenMeta(Document):
     name = "meta.json"
 
     def __init__(self, stores: Stores, session: Session, caller: Caller, text: bytes) -> None:
-        super().__init__(stores.failures, caller, stores.line_limit)
+        super().__init__(stores, caller)
         self.session = session.slug
         self._session = session
         self._text = text
         self._durable = stores.durable
         self._pool = stores.pool
-        self._work = stores.work
         self._events = stores.events
         stores.pool.keep(session)
 
@@ -107,9 +123,8 @@ class OpenCreate(Document):
     name = "create"
 
     def __init__(self, stores: Stores, store: Store, caller: Caller) -> None:
-        super().__init__(stores.failures, caller, stores.line_limit)
+        super().__init__(stores, caller)
         self._store = store
-        self._work = stores.work
         self._events = stores.events
         self._durable = stores.durable
         self._answer = b""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fusefs.failures import Caller
 from fusefs.handles.base import OpenFile, OpenText
 from fusefs.handles.control import OpenAppend, OpenCompact
-from fusefs.handles.document import OpenMeta
+from fusefs.handles.document import SMALL_BYTES, OpenMeta
 from fusefs.inodes.attributes import TIMEOUT_SECONDS, Attributes, Rights
 from fusefs.inodes.inode import Inode
 from fusefs.session.refresh import archive
@@ -141,17 +141,23 @@ class MetaFile(ControlFile):
         return about.st_mtime_ns
 
     async def text(self, session: Session) -> bytes:
+        work = self.directory.services.work
         try:
-            return await self.directory.services.work.small(session.slug, _meta_text, session.fd)
+            data, _ = await work.small(session.slug, meta.read, session.fd)
         except OSError as error:
             raise from_os_error(error, f"read the meta of {printable(session.slug)}") from error
+        return (
+            _shown(data)
+            if len(data) <= SMALL_BYTES
+            else await work.long(session.slug, _shown, data)
+        )
 
     def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
         return OpenMeta(self.directory.services.stores, session, caller, text)
 
 
-def _meta_text(session_fd: int) -> bytes:
-    data = meta.read(session_fd)[0]
+def _shown(data: bytes) -> bytes:
+    """A meta as it is shown: on one line, or as it is where it is no JSON."""
     try:
         jsontext.parse(data)
     except jsontext.NotJSON:

@@ -195,6 +195,46 @@ def test_an_unfinished_object_costs_what_is_written(store: StoreOnDisk, mount: M
                 os.close(fd)
 
 
+@pytest.mark.guarantee("G23e")
+def test_unfinished_objects_of_hundreds_of_files_take_no_more_than_the_budget(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    _other(store)
+    at = mount("pending=16M")
+    at.expected += ["(ENOBUFS)", "only the beginning"]
+    piece, answers = b'{"title":"' + b"a" * (MIB - 20), []
+    paths = [at.path / HOSTILE / "meta.json", at.path / ".stepfs/create"] * 50
+    opened = [os.open(path, os.O_WRONLY) for path in paths]
+    for fd in opened:
+        try:
+            os.write(fd, piece)
+        except OSError as error:
+            answers.append(error.errno)
+    for fd in opened:
+        with suppress(OSError):
+            os.close(fd)
+    assert set(answers) == {errno.ENOBUFS}
+    assert len(answers) >= 92
+    (at.path / HOSTILE / "meta.json").write_bytes(piece[: MIB // 2] + b'"}')
+
+
+@pytest.mark.guarantee("G10a", "G19c")
+def test_nobody_waits_for_metas_and_patches_of_a_mebibyte(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    _other(store)
+    at = mount()
+    at.expected.append("(EINVAL)")
+    keys = b"{" + b",".join(b'"k%d":[%d]' % (n, n) for n in range(40_000)) + b"}"
+    brackets = b'{"a":[' + b"[]," * (MIB // 4) + b"1]}"
+    path = at.path / HOSTILE / "meta.json"
+    with undisturbed(at.path / OTHER / "history.jsonl", "long metas"):
+        for patch in (keys, brackets, b'{"k1":null}', brackets[:-1] + b",}"):
+            with suppress(OSError):
+                path.write_bytes(patch)
+            path.read_bytes()
+
+
 @pytest.mark.guarantee("G19c", "G5c")
 @pytest.mark.parametrize("lines", [5000, pytest.param(20000, marks=pytest.mark.soak)])
 def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting, lines: int) -> None:
