@@ -68,11 +68,16 @@ def listing(directory: int) -> list[str]:
 def status(name: str, at: int) -> os.stat_result:
     """The status of `name`, no symlink followed. Raises OSError.
 
-    A name that is just being renamed over on another host is stale for a moment, and asked for afresh.
+    A name that is just being renamed over on another host is stale for a moment, and asked for afresh;
+    file systems that go by paths have nothing there for that moment, so that is not believed at once.
     """
-    for _ in range(_STALE_ATTEMPTS):
+    for attempt in range(_STALE_ATTEMPTS):
         try:
             return os.stat(name, dir_fd=at, follow_symlinks=False)
+        except FileNotFoundError:
+            if attempt:
+                raise
+            continue
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise

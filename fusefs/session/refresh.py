@@ -32,7 +32,7 @@ from storage.documents.pool import Documents
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.formats.slug import is_ulid
-from storage.session.index import Index, scan
+from storage.session.index import Index, scan, scan_agreeing
 from storage.session.replay import (
     PASS_STEPS,
     START,
@@ -223,7 +223,10 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
         if directory.st_nlink == 0:
             session.gone = True
         run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
-        new = await run(session.slug, scan, session.fd, session.watch is None)
+        if session.watch is None:
+            new = await run(session.slug, scan_agreeing, session.fd, session.index.greatest)
+        else:
+            new = await run(session.slug, scan, session.fd)
     except BaseException as error:
         session.unlisted()
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
@@ -248,8 +251,9 @@ def lag_seconds(session: Session) -> float:
 
 
 def most_lag_seconds(session: Session) -> float:
-    """How old it may be at most, whoever asks."""
-    return max(MOST_LAG_SECONDS - session.listing_seconds, MOST_LAG_OF_SLOW_SECONDS)
+    """How old it may be at most; a session is listed for half of the time at most."""
+    listing = session.listing_seconds
+    return max(MOST_LAG_SECONDS - listing, MOST_LAG_OF_SLOW_SECONDS, listing)
 
 
 async def _look_at_recent(means: Means, session: Session, changed: Sequence[int] | None) -> None:

@@ -24,6 +24,10 @@ _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
 """The names of numbers of up to six digits, as `step_name` writes them."""
 
 
+LISTINGS_MOST: Final = 8
+"""A directory that changes faster than it is listed is taken as it was found after so many."""
+
+
 @dataclass(slots=True)
 class Index:
     """The numbers of a session's steps, sorted; one number may have several names (`step-1`)."""
@@ -92,6 +96,11 @@ class Index:
         at = bisect_left(self.numbers, number)
         return self.numbers[max(0, at - most) : at]
 
+    def lacks_above(self, number: int) -> bool:
+        """Whether a number between `number` and the greatest is missing."""
+        above = len(self.numbers) - bisect_right(self.numbers, number)
+        return above > 0 and self.greatest - number != above
+
     def between(self, first: int, last: int, most: int) -> Sequence[int]:
         """At most `most` numbers from `first` to `last`, both included, the lowest ones, ascending."""
         start = bisect_left(self.numbers, first)
@@ -128,6 +137,23 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
     if index.odd:
         numbers = _settle_odd(numbers, index.odd)
     index.numbers = array("Q", numbers)
+    return index
+
+
+def scan_agreeing(session_fd: int, known: int) -> Index:
+    """List a session's directory where nothing tells of changes, as `scan` with `stamped`.
+
+    A listing is not atomic: it may hold a step and lack one that was there before it. Then a number is
+    missing above `known`, the greatest that was listed before, and the directory is listed until two
+    listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
+    """
+    index = scan(session_fd, stamped=True)
+    for _ in range(LISTINGS_MOST):
+        if not index.lacks_above(known):
+            break
+        before, index = index, scan(session_fd, stamped=True)
+        if before.numbers == index.numbers:
+            break
     return index
 
 
