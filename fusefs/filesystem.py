@@ -56,6 +56,8 @@ from storage.store import Store
 
 SILENCE_SECONDS: Final = 0.6
 """After so long without an answer an ending mount gives a far store up."""
+LEAST_SILENCE_SECONDS: Final = 0.4
+"""So much of it may have passed before the end began."""
 
 log: Final = logging.getLogger(__name__)
 _ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EISDIR})
@@ -203,7 +205,8 @@ class FileSystem:
 
     async def _give_up_on_silence(self, scope: trio.CancelScope) -> None:
         while True:
-            with trio.move_on_after(SILENCE_SECONDS) as waiting:
+            silent = min(self.work.silent_seconds, LEAST_SILENCE_SECONDS)
+            with trio.move_on_after(SILENCE_SECONDS - silent) as waiting:
                 await self.work.small(self, os.fstatvfs, self.store.fd)
             if waiting.cancelled_caught:
                 log.warning("the store does not answer: what was due is not written")

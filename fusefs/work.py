@@ -16,8 +16,7 @@ comes here, and so never waits for a store that does not answer (G27).
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Final, TypeVar, TypeVarTuple, cast
 
 import trio
@@ -49,18 +48,23 @@ class Work:
         self._threads = trio.CapacityLimiter(THREADS)
         self._replays = trio.CapacityLimiter(REPLAY_THREADS) if near else self._threads
         self._shares: dict[Hashable, _Share] = {}
-        self._waiting: dict[object, float] = {}
-        """When each piece of work began that a far store has not answered."""
+        self._small: dict[object, float] = {}
+        self._others: dict[object, float] = {}
+        """When each piece of work began that a far store has not answered, also who gave it up."""
 
     @property
     def silent_seconds(self) -> float:
         """For how long a far store has not answered what waits longest; 0 where nothing waits."""
-        began = next(iter(self._waiting.values()), None)
-        return 0.0 if began is None else trio.current_time() - began
+        return max(_age(self._small), _age(self._others))
 
     def patience(self) -> trio.CancelScope:
-        """A scope that ends soon where a far store does not answer, for who has an answer already."""
-        return trio.CancelScope() if self.near else trio.move_on_after(PATIENCE_SECONDS)
+        """A scope that ends soon where a far store does not answer, for who has an answer already.
+
+        It ends at once where others have waited for so long in vain.
+        """
+        if self.near:
+            return trio.CancelScope()
+        return trio.move_on_after(max(0.0, PATIENCE_SECONDS - _age(self._small)))
 
     async def small(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Work of a few short system calls: done at once, without a checkpoint, on a near store.
@@ -69,43 +73,45 @@ class Work:
         """
         if self.near:
             return work(*args)
-        return await self._in_thread(self._threads, key, work, *args)
+        return await self._in_thread(self._threads, self._small, key, work, *args)
 
     async def long(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Work that waits, for a disk or a lock or a large directory: never on the loop.
 
         Raises as `small`.
         """
-        return await self._in_thread(self._threads, key, work, *args)
+        return await self._in_thread(self._threads, self._others, key, work, *args)
 
     async def replay(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Work that computes for long, as reading and judging many steps does. Raises as `small`."""
-        return await self._in_thread(self._replays, key, work, *args)
+        return await self._in_thread(self._replays, self._others, key, work, *args)
 
     async def _in_thread(
-        self, threads: trio.CapacityLimiter, key: Hashable, work: Callable[[*Ts], T], *args: *Ts
+        self,
+        threads: trio.CapacityLimiter,
+        pieces: dict[object, float],
+        key: Hashable,
+        work: Callable[[*Ts], T],
+        *args: *Ts,
     ) -> T:
         share = self._shares.get(key)
         if share is None:
             share = self._shares[key] = _Share(self._shares, key)
-        limiter = cast(trio.CapacityLimiter, _Both(share, threads))
+        limiter = cast(trio.CapacityLimiter, _Both(share, threads, pieces))
         if self.near:
             return await trio.to_thread.run_sync(work, *args, limiter=limiter)
-        with trio.move_on_after(self._deadline), self._counted():
+        with trio.move_on_after(self._deadline):
             return await trio.to_thread.run_sync(
                 work, *args, limiter=limiter, abandon_on_cancel=True
             )
         sentence = f"the store has not answered for {self._deadline:g} s"
         raise StoreError(errno.ETIMEDOUT, "store-silent", sentence)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        piece = object()
-        self._waiting[piece] = trio.current_time()
-        try:
-            yield
-        finally:
-            del self._waiting[piece]
+
+def _age(pieces: dict[object, float]) -> float:
+    """For how long the oldest piece of work has been under way; 0 if none is."""
+    began = next(iter(pieces.values()), None)
+    return 0.0 if began is None else trio.current_time() - began
 
 
 class _Share:
@@ -142,18 +148,27 @@ class _Both:
     never has more threads than it may.
     """
 
-    def __init__(self, share: _Share, threads: trio.CapacityLimiter) -> None:
+    def __init__(
+        self, share: _Share, threads: trio.CapacityLimiter, pieces: dict[object, float]
+    ) -> None:
         self._share = share
         self._threads = threads
+        self._pieces = pieces
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        await self._share.acquire_on_behalf_of(borrower)
+        self._pieces[self] = trio.current_time()
         try:
-            await self._threads.acquire_on_behalf_of(borrower)
+            await self._share.acquire_on_behalf_of(borrower)
+            try:
+                await self._threads.acquire_on_behalf_of(borrower)
+            except BaseException:
+                self._share.release_on_behalf_of(borrower)
+                raise
         except BaseException:
-            self._share.release_on_behalf_of(borrower)
+            del self._pieces[self]
             raise
 
     def release_on_behalf_of(self, borrower: object) -> None:
+        del self._pieces[self]
         self._threads.release_on_behalf_of(borrower)
         self._share.release_on_behalf_of(borrower)

@@ -15,7 +15,10 @@ import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WANTED = os.environ.get("SHARED_STORES", "").split()
-STORIES = {"seaweedfs": ["test_refused.py"], "slowfs": ["test_two_hosts.py", "test_silent.py"]}
+STORIES = {
+    "seaweedfs": ["test_refused.py"],
+    "slowfs": ["test_two_hosts.py", "test_silent.py", "test_slow.py"],
+}
 CANNOT = 77
 SECONDS = 1800
 
