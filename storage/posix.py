@@ -23,6 +23,8 @@ NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 """What a file system answers to a lock that it does not know."""
 
 _STALE_ATTEMPTS = 5
+MISSING_ATTEMPTS = 2
+"""So often a name that has to be there is asked for afresh before it is believed to be gone."""
 _F_OFD_SETLK = 37
 _WHOLE_FILE = struct.pack("hhlllhh", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,19 +67,19 @@ def listing(directory: int) -> list[str]:
         return os.listdir(own)
 
 
-def status(name: str, at: int) -> os.stat_result:
+def status(name: str, at: int, *, kept: bool = False) -> os.stat_result:
     """The status of `name`, no symlink followed. Raises OSError.
 
-    A name that is just being renamed over on another host is stale for a moment, and asked for afresh;
-    file systems that go by paths have nothing there for that moment, so that is not believed at once.
+    A name that is just being renamed over on another host is stale for a moment, and asked for afresh.
+    With `kept` it is one that is there as long as its directory is, such as a session's meta: some file
+    systems have nothing there for that moment, so that is not believed at once either.
     """
     for attempt in range(_STALE_ATTEMPTS):
         try:
             return os.stat(name, dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
-            if attempt:
+            if not kept or attempt == MISSING_ATTEMPTS:
                 raise
-            continue
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
@@ -102,10 +104,13 @@ def is_same(name: str, at: int, descriptor: int) -> bool:
     return os.path.samestat(named, opened)
 
 
-def exists(name: str, at: int) -> bool:
-    """Whether there is anything of that name, a dangling symlink too. Raises OSError."""
+def exists(name: str, at: int, *, kept: bool = False) -> bool:
+    """Whether there is anything of that name, a dangling symlink too; `kept` as for `status`.
+
+    Raises OSError.
+    """
     try:
-        status(name, at)
+        status(name, at, kept=kept)
     except FileNotFoundError:
         return False
     return True

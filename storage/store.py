@@ -129,7 +129,7 @@ class Store:
         try:
             fd = os.open(slug, _LOOK, dir_fd=self.fd)
             try:
-                found = os.fstat(fd), files.status(meta.NAME, fd)
+                found = os.fstat(fd), files.status(meta.NAME, fd, kept=True)
             finally:
                 os.close(fd)
         except OSError as error:

@@ -198,7 +198,7 @@ class Writer:
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
     """A file system that goes by paths leads a descriptor to whatever has the session's name now."""
     looked_at = start(partial(os.fstat, session_fd))
-    meta = status("meta", session_fd)
+    meta = status("meta", session_fd, kept=True)
     directory = looked_at.get()
     if (directory.st_dev, directory.st_ino) != identity:
         raise FileNotFoundError(errno.ENOENT, "the session was deleted")

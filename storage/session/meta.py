@@ -111,12 +111,15 @@ def read(session_fd: int, name: str = NAME) -> Seen:
     """
     if is_near(session_fd):
         return _read(session_fd, name)
-    for left in reversed(range(_ATTEMPTS)):
+    for attempt in range(1, _ATTEMPTS + 1):
         files.refresh(name, session_fd)
         try:
             return _read(session_fd, name)
+        except FileNotFoundError:
+            if attempt > files.MISSING_ATTEMPTS:
+                raise
         except OSError as error:
-            if error.errno != errno.ESTALE or left == 0:
+            if error.errno != errno.ESTALE or attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 

@@ -103,7 +103,7 @@ class Ownership:
     @classmethod
     def of_session(cls, session_fd: int) -> Ownership:
         """As `of`, looked up. Raises OSError."""
-        return cls.of(os.fstat(session_fd), status("meta", session_fd))
+        return cls.of(os.fstat(session_fd), status("meta", session_fd, kept=True))
 
     @classmethod
     def of(cls, directory: os.stat_result, meta: os.stat_result) -> Ownership:
@@ -367,7 +367,7 @@ def is_deleted(session_fd: int) -> bool:
     """
     buried = start(partial(exists, TOMBSTONE, session_fd))
     try:
-        return not exists("meta", session_fd) or buried.get()
+        return not exists("meta", session_fd, kept=True) or buried.get()
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
