@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+from typing import Final
+
+SMALL_BYTES: Final = 1 << 20
+"""The blocks of a larger file take so long to be freed that a thread closes it."""
 
 
 class Spool:
@@ -41,13 +46,19 @@ class Spool:
     def __exit__(self, *_error: object) -> None:
         self._users -= 1
         if self._closed and self._users == 0:
-            os.close(self._fd)
+            self._close()
 
     def close(self) -> None:
         """Let the text go, as soon as no thread uses it."""
         self._closed = True
         if self._users == 0:
+            self._close()
+
+    def _close(self) -> None:
+        if self.size <= SMALL_BYTES:
             os.close(self._fd)
+        else:
+            threading.Thread(target=os.close, args=(self._fd,), daemon=True).start()
 
 
 def _directory() -> str | None:
