@@ -26,7 +26,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # does would take quadratic time.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS_OR_NUMBERS = re.compile(_STRING + rb"|([-+.0-9Ee]++)", re.DOTALL)
-_TOKENS_OR_SPACE = re.compile(rb"((?:" + _STRING + rb'|[^" \t\n\r]++)++)|[ \t\n\r]++', re.DOTALL)
+_WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 _STRING_OR_WORD = re.compile(_STRING + rb"|[^][{},:\" \t\n\r]++", re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _GREATEST = Decimal(sys.float_info.max)
@@ -159,7 +159,11 @@ def one_line(data: bytes) -> bytes:
     stripped = data.strip(WHITE_SPACE)
     if b"\n" not in stripped and b"\r" not in stripped:
         return stripped
-    return _TOKENS_OR_SPACE.sub(rb"\1", stripped)
+    parts, at = [], 0
+    for string in _WHOLE_STRING.finditer(stripped):
+        parts += [stripped[at : string.start()].translate(None, WHITE_SPACE), string[0]]
+        at = string.end()
+    return b"".join([*parts, stripped[at:].translate(None, WHITE_SPACE)])
 
 
 def _brackets(data: bytes) -> int:
