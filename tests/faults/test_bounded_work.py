@@ -308,19 +308,33 @@ def test_a_check_of_the_store_ends_whatever_the_steps_are(store: StoreOnDisk, si
     assert answer.stdout.count("step-") == len(_broken(size)), answer
 
 
+def _bulk(path: Path) -> None:
+    _append(path, (entry("line") + b"\n") * 200_000)
+
+
+def _unfinished(path: Path) -> None:
+    opened = [os.open(path / HOSTILE / "append", os.O_WRONLY) for _ in range(100)]
+    for fd in opened:
+        os.write(fd, b"a" * (MIB // 4))
+    time.sleep(5)
+    for fd in opened:
+        os.close(fd)
+
+
+def _long_line(path: Path) -> None:
+    _append(path, _content(b'{"a":1,"a":2},', 15 * MIB))
+
+
 @pytest.mark.guarantee("G19f")
-@pytest.mark.parametrize("doing", ["append", "read"])
+@pytest.mark.parametrize("work", [_long_line, _read_all, _bulk, _unfinished])
 def test_the_mount_ends_in_time_whatever_is_under_way(
-    store: StoreOnDisk, mount: Mounting, doing: str
+    store: StoreOnDisk, mount: Mounting, work: Callable[[Path], None]
 ) -> None:
     _other(store)
-    line = _content(b'{"a":1,"a":2},', 15 * MIB)
-    if doing == "read":
-        (store.path / HOSTILE / "step-000001").write_bytes(line)
-    at = mount(check=False)
-    work = _append if doing == "append" else _read_all
-    arguments = (at.path, line) if doing == "append" else (at.path,)
-    busy = threading.Thread(target=suppressed, args=(work, *arguments), daemon=True)
+    if work is _read_all:
+        (store.path / HOSTILE / "step-000001").write_bytes(_content(b'{"a":1,"a":2},', 15 * MIB))
+    at = mount("sync=never", check=False)
+    busy = threading.Thread(target=suppressed, args=(work, at.path), daemon=True)
     busy.start()
     time.sleep(0.5)
     began = time.monotonic()
