@@ -1,0 +1,149 @@
+"""Whoever stops, kills or limits a process that has to do with the mount: others are served on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import until
+from tests.support.mounted import Mount
+from tests.support.stores import StoreOnDisk, entry
+
+Mounting = Callable[..., Mount]
+SLUG, OTHER = "crab_tg-42_1", "crab_tg-42_2"
+LONG = b'{"message":{"role":"user","content":[' + b'{"a":1,"a":2},' * 400_000 + b"1]}}"
+ANSWERED_SECONDS = 10.0
+
+WRITER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+line = sys.stdin.buffer.read()
+print("begins", flush=True)
+while True:
+    os.write(fd, line)
+"""
+
+
+def _workers(mount: Mount) -> list[int]:
+    assert mount.server is not None
+    listed = subprocess.run(
+        ["pgrep", "-P", str(mount.server.pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def _is_used(mount: Mount) -> None:
+    began = time.monotonic()
+    (mount.path / OTHER / "append").write_bytes(entry("more") + b"\n")
+    assert (mount.path / OTHER / "history.jsonl").read_bytes().endswith(entry("more") + b"\n")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.guarantee("G19a", "G23d")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
+    store: StoreOnDisk, mount: Mounting, number: signal.Signals
+) -> None:
+    store.session(SLUG, LONG)
+    store.session(OTHER, entry("x"))
+    at = mount(check=False)
+    answers: list[int] = []
+
+    def read() -> None:
+        try:
+            (at.path / SLUG / "messages.jsonl").read_bytes()
+        except OSError as error:
+            answers.append(error.errno or 0)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: bool(_workers(at)))
+    time.sleep(0.5)
+    for worker in _workers(at):
+        os.kill(worker, number)
+    _is_used(at)
+    reader.join(ANSWERED_SECONDS)
+    assert not reader.is_alive()
+    assert set(answers) <= {errno.ENOMEM, errno.ETIMEDOUT}
+    assert (at.path / SLUG / "history.jsonl").read_bytes() == LONG + b"\n"
+
+
+@pytest.mark.guarantee("G19b", "G15b")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGINT])
+def test_a_writer_that_is_killed_or_stopped_in_a_write_holds_nobody_up(
+    store: StoreOnDisk, mount: Mounting, number: signal.Signals
+) -> None:
+    session = store.session(SLUG)
+    store.session(OTHER, entry("x"))
+    at = mount("sync=never")
+    at.expected.append("had no newline")
+    lines = entry("line") + b"\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(at.path / SLUG / "append")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as writer:
+        assert writer.stdin
+        assert writer.stdout
+        writer.stdin.write(lines * 2000)
+        writer.stdin.close()
+        assert writer.stdout.readline() == b"begins\n"
+        time.sleep(0.5)
+        writer.send_signal(number)
+        _is_used(at)
+        (at.path / SLUG / "append").write_bytes(entry("another's") + b"\n")
+        writer.kill()
+        writer.wait(ANSWERED_SECONDS)
+    assert set(session.steps()) == {entry("line"), entry("another's")}
+    assert session.steps().count(entry("another's")) == 1
+
+
+@pytest.mark.guarantee("G5d")
+def test_a_line_may_come_byte_by_byte(store: StoreOnDisk, mount: Mounting) -> None:
+    session = store.session(SLUG)
+    at = mount("sync=never")
+    line = entry("x" * 2000) + b"\n"
+    fd = os.open(at.path / SLUG / "append", os.O_WRONLY)
+    for at_byte in range(len(line)):
+        assert os.write(fd, line[at_byte : at_byte + 1]) == 1
+    os.close(fd)
+    assert session.steps() == [line[:-1]]
+
+
+@pytest.mark.guarantee("S2", "S4", "G19b")
+def test_a_store_full_of_what_is_no_session_and_no_step_is_served(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    session = store.session(SLUG, entry("x"))
+    root = os.fsencode(store.path)
+    for name in (b"new\nline_a_1", b"bad\xff_a_1", b"x" * 250 + b"_1_1", b"-_-_-"):
+        os.mkdir(root + b"/" + name)
+        Path(os.fsdecode(root + b"/" + name + b"/meta")).write_text("{}")
+    os.symlink("/", store.path / "root_a_1")
+    os.symlink(".", store.path / "self_a_1")
+    os.mkfifo(store.path / "fifo_a_1")
+    for kind, make in (("fifo", os.mkfifo), ("directory", os.mkdir)):
+        (store.path / f"{kind}meta_a_1").mkdir()
+        make(store.path / f"{kind}meta_a_1/meta")
+    os.mkfifo(session.path / "step-000002")
+    os.symlink("step-000003", session.path / "step-000003")
+    os.symlink("/dev/zero", session.path / "step-000004")
+    (session.path / "step-00000\n5").write_bytes(entry("no number"))
+    (session.path / "step-18446744073709551616").write_bytes(entry("too great a number"))
+    at = mount()
+    found = subprocess.run(
+        ["grep", "-r", "no such text", at.path], capture_output=True, text=True, timeout=60
+    )
+    assert (found.returncode, found.stderr) == (1, "")
+    assert (at.path / SLUG / "history.jsonl").read_bytes() == entry("x") + b"\n"
+    assert (at.path / SLUG / "log.jsonl").read_bytes() == entry("x") + b"\n"
