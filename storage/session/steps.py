@@ -201,14 +201,15 @@ class Claimer:
             error = from_os_error(failed, "store a step")
         except StoreError as failed:
             error = failed
+        cleared = [start(partial(self._clear, temporary)) for temporary in (*linked, *files)]
         if self._was_deleted():
             for number in numbers:
                 with contextlib.suppress(OSError):
                     os.unlink(step_name(number), dir_fd=self._fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
-        for temporary in (*linked, *files):
-            self._clear(temporary)
+        for clear in cleared:
+            clear.get()
         return numbers, error
 
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
