@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,3 +133,23 @@ def test_a_full_disk_is_an_error_of_the_write() -> None:
 def test_listing_twice_lists_the_same(tmp_path: Path, at: int) -> None:
     (tmp_path / "a").write_bytes(b"")
     assert files.listing(at) == files.listing(at) == ["a"]
+
+
+@pytest.mark.guarantee("G25c")
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_name_that_has_to_be_there_is_asked_for_afresh_before_it_is_gone(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """As on Gluster, while another host renames over it."""
+    (tmp_path / "meta").write_bytes(b"{}")
+    look, misses = os.stat, [True]
+
+    def stat(name: str, **how: Any) -> os.stat_result:
+        if name == "meta" and misses:
+            misses.pop()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return look(name, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert files.exists("meta", at, kept=kept) is kept
+    assert not files.exists("other", at, kept=True)
