@@ -64,8 +64,8 @@ class MountOptions:
     """What a mount was asked to do.
 
     `uid`, `gid` replace the owners that are shown, `umask` takes bits from the modes shown.
-    `memory` is the daemon's memory: None for `memory.db` beside the store if it is there, `"none"`
-    for never, else an absolute path. `cache`, `pending` and `line_limit`
+    `memory` is the daemon's memory: None for `memory.db`, else the tree `memory`, beside the store,
+    `"none"` for never, else an absolute path. `cache`, `pending` and `line_limit`
     are in bytes (G23, G6), `deadline` is in seconds (G27). `notify` is the URL of a Redis
     that takes hints to other hosts (G28).
     """

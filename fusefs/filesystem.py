@@ -48,7 +48,7 @@ from fusefs.session.removals import Removals
 from fusefs.session.writer import Writer
 from fusefs.views.text_cache import TextCache
 from fusefs.work import Work
-from storage.archives import Memory, default_path
+from storage.archives import Memory
 from storage.capabilities import probe
 from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
@@ -111,7 +111,7 @@ class FileSystem:
         self.work = Work(self.capabilities.near, options.deadline)
         hints = None if options.notify is None else Hints(options.notify)
         self.events = EventQueue(store, self.work.near, hints)
-        self._archives = Memory(_memory_path(store, options))
+        self._archives = _memory(store, options)
         self._documents = Documents()
         means = Means(
             self.work, TextCache(options.cache), self._archives, self.events, self._documents
@@ -161,6 +161,7 @@ class FileSystem:
             durable,
             self._documents,
             PendingBudget(self.options.pending),
+            self._archives,
         )
         return Services(
             self.store,
@@ -511,7 +512,7 @@ async def _unending(work: Callable[[], Awaitable[Any]]) -> None:
             await trio.sleep(1)
 
 
-def _memory_path(store: Store, options: MountOptions) -> str | None:
-    if options.memory == "none":
-        return None
-    return options.memory or default_path(store.path)
+def _memory(store: Store, options: MountOptions) -> Memory:
+    if options.memory is None:
+        return Memory.beside(store.path)
+    return Memory(None if options.memory == "none" else options.memory)

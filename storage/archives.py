@@ -1,7 +1,8 @@
 """The daemon's memory: the texts of archives, which the store itself does not hold (G2).
 
-It is either an exported tree, with a file `archives/NAME.md` an archive, or one database file. The
-whole database is unusable if any of it is wrong; each version of it is warned of once.
+It is either an exported tree (`storage.memory_tree`), in which summaries can be stored, or one database
+file, which is the daemon's alone. The whole database is unusable if any of it is wrong; each version
+of it is warned of once.
 """
 
 from __future__ import annotations
@@ -9,20 +10,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import stat
 import struct
 import threading
 from collections.abc import Hashable
 from typing import BinaryIO
 
-from storage import posix as files
-from storage.errors import StoreError, printable
+from storage import memory_tree
+from storage.errors import StoreError, doing, printable
 
 _log = logging.getLogger(__name__)
-
-TEXT_BYTES_MAX = 64 << 20
-"""A longer text of an exported tree is not known."""
 
 _MAGIC = b"CRMEM\0"
 _VERSION = 1
@@ -31,7 +28,10 @@ _HEADER = struct.Struct("<6sIH4x")
 _COUNTS = struct.Struct("<QI")
 _ENTRY = struct.Struct("<QQI")
 _U32 = struct.Struct("<I")
-_META_BLOCK = re.compile(r'\s*<div id="meta">.*?</div>', re.DOTALL)
+
+_INSTEAD = (
+    "nothing was stored: write the archive's name alone, or mount with memory=DIR, an exported tree"
+)
 
 Version = Hashable
 Spans = dict[str, tuple[int, int]]
@@ -41,36 +41,38 @@ class MemoryFileError(Exception):
     """A memory that cannot be used; its text says why."""
 
 
-def default_path(store_path: str) -> str:
-    """Where the daemon keeps its memory: `memory.db` beside the store, be it there yet or not."""
-    return os.path.join(os.path.dirname(os.path.abspath(store_path)), "memory.db")
-
-
 class Memory:
     """The memory at `path`, looked at again whenever it may have changed; None knows no text.
 
     It may be used by several threads.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, store_path: str | None = None) -> None:
+        """Where there is nothing at `path`, the tree `memory` beside `store_path`, if given, is it."""
         self._path = path
+        self._store_path = store_path
         self._turn = threading.Lock()
         self._warned: Version = None
         self._database: _Database | None = None
         self._database_version: Version = None
 
+    @classmethod
+    def beside(cls, store_path: str) -> Memory:
+        """Where the daemon keeps it: `memory.db` beside the store, else the tree `memory`."""
+        return cls(_beside(store_path, "memory.db"), store_path)
+
     def version(self, name: str | None = None) -> Version:
-        """A token that differs when the text of archive `name` may have (one stat, two in a tree).
+        """A token that differs when the text of archive `name` may have (two stats, three in a tree).
 
         Without a name it tells of the whole memory, except of a change inside a file of a tree.
         """
         if self._path is None:
             return None
         try:
-            status = os.stat(self._path)
+            path = self._in_use(self._path)
+            status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
-                archive = "" if name is None else _file_name(name)
-                status = os.lstat(os.path.join(self._path, "archives", archive))
+                status = os.lstat(memory_tree.path_of(path, name))
         except OSError as error:
             return str(error)
         return _token(status)
@@ -88,16 +90,45 @@ class Memory:
                 self._warn(error, self.version(name))
                 return None
 
+    def keep(
+        self, name: str, text: str, mode: int, may: memory_tree.Permission, *, sync: bool
+    ) -> None:
+        """Store a summary as the text of the archive `name` (G31); with `sync` it is on disk then.
+
+        `mode` bounds who may read it, `may` says who may make files. Raises StoreError: EROFS where the
+        memory is the daemon's database, EEXIST where that archive has another text, EINVAL or
+        ENAMETOOLONG for the name, EACCES, ENOSPC, …; no text of that archive is stored then.
+        """
+        if self._path is None:
+            raise StoreError(errno.EROFS, "no-memory", f"the mount uses no memory; {_INSTEAD}")
+        with doing(f"store the summary {printable(name)}"):
+            path = self._in_use(self._path)
+            if self._store_path is not None and path != self._path:
+                memory_tree.make(path, os.stat(self._store_path), may, sync=sync)
+            if not os.path.exists(path):
+                sentence = f"the memory {printable(path)} does not exist; {_INSTEAD}"
+                raise StoreError(errno.ENOENT, "no-memory", sentence)
+            if not os.path.isdir(path):
+                sentence = f"the memory {printable(path)} is the daemon's database; {_INSTEAD}"
+                raise StoreError(errno.EROFS, "memory-is-database", sentence)
+            memory_tree.keep(path, name, text, mode, may, sync=sync)
+
     def close(self) -> None:
         """Lets go of the database."""
         with self._turn:
             self._use(None, None)
 
+    def _in_use(self, path: str) -> str:
+        if self._store_path is None or os.path.exists(path):
+            return path
+        return _beside(self._store_path, "memory")
+
     def _text(self, path: str, name: str) -> str | None:
+        path = self._in_use(path)
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             self._use(None, None)
-            return _tree_text(path, name)
+            return memory_tree.text(path, name)
         if not stat.S_ISREG(status.st_mode):
             raise MemoryFileError("it is neither a file nor a directory")
         if self._database_version != _token(status):
@@ -118,6 +149,10 @@ class Memory:
         if version != self._warned:
             self._warned = version
             _log.warning("the memory %s cannot be used: %s", printable(self._path or ""), error)
+
+
+def _beside(store_path: str, name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(store_path)), name)
 
 
 class _Database:
@@ -180,30 +215,6 @@ def _utf8(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise MemoryFileError("it holds text that is not UTF-8") from None
-
-
-def _tree_text(path: str, name: str) -> str | None:
-    file_name = _file_name(name)
-    root = files.open_directory(path)
-    try:
-        archives = files.open_directory("archives", root)
-        try:
-            if not files.is_regular(file_name, archives):
-                return None
-            content, _ = files.read_regular(file_name, archives, TEXT_BYTES_MAX)
-        finally:
-            os.close(archives)
-    finally:
-        os.close(root)
-    text = _utf8(content)
-    meta = _META_BLOCK.match(text)
-    return text[meta.end() if meta else 0 :].strip()
-
-
-def _file_name(name: str) -> str:
-    if not name or "/" in name or "\0" in name or len(os.fsencode(name)) > 252:
-        raise OSError(errno.ENOENT, "no file can have this name")
-    return f"{name}.md"
 
 
 def _token(status: os.stat_result) -> Version:

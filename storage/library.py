@@ -35,6 +35,7 @@ from typing import Any
 import orjson
 
 from storage.append import claim_all
+from storage.archives import Memory
 from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
@@ -43,7 +44,7 @@ from storage.session import meta, replay
 from storage.session.epochs import scan_epochs
 from storage.session.index import scan
 from storage.session.replay import Snapshot
-from storage.session.steps import NUMBER_MAX
+from storage.session.steps import NUMBER_MAX, Ownership
 from storage.store import Store, now
 from storage.times import nanoseconds
 
@@ -171,12 +172,26 @@ def append_events(
     return _append(store, slug, map(_stored_form, events), sync)
 
 
-def append_compaction(store: Store, slug: str, archive: str, *, sync: bool = True) -> int:
+def append_compaction(
+    store: Store,
+    slug: str,
+    archive: str,
+    summary: str | None = None,
+    *,
+    memory: str | os.PathLike[str] | None = None,
+    sync: bool = True,
+) -> int:
     """End the history here: what came before is in the archive of that name (G8). The step's number.
 
-    Raises StoreError: EINVAL for a name that is empty, over 255 bytes or holds control characters.
+    A `summary` is stored first as the archive's text, in the exported tree `memory` (G31); by default
+    that is `memory` beside the store, unless the daemon's `memory.db` is there. Raises StoreError:
+    EINVAL for a name that is empty, over 255 bytes or holds control characters; with a summary EROFS
+    for a memory that is the daemon's database, EEXIST for an archive that has another text. Nothing
+    is compacted then.
     """
     step = compaction(archive_name(os.fsencode(archive)), now())
+    if summary is not None:
+        _keep_summary(store, slug, archive, summary, memory, sync)
     return _append(store, slug, [step], sync)[0]
 
 
@@ -200,6 +215,20 @@ def delete_session(store: Store, slug: str, *, sync: bool = True) -> bool:
             return False
         raise
     return True
+
+
+def _keep_summary(
+    store: Store,
+    slug: str,
+    archive: str,
+    summary: str,
+    memory: str | os.PathLike[str] | None,
+    sync: bool,
+) -> None:
+    found = Memory.beside(store.path) if memory is None else Memory(os.fspath(memory))
+    with store.opened(slug) as directory, doing(f"compact {printable(slug)}"):
+        mode = Ownership.of_session(directory).mode
+        found.keep(archive, summary, mode, lambda _: True, sync=sync)
 
 
 def _time(text: str) -> int:

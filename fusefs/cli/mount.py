@@ -30,8 +30,9 @@ options for -o (comma separated; the last of a repeated one counts):
   allow_other            let other users in, as far as the store's own modes let them
   uid=USER, gid=GROUP    show this owner or group instead of the store's
   umask=MASK             take these bits (octal) from the modes shown
-  memory=PATH|none       the daemon's memory, for the text of archives; a memory.db or an
-                         exported tree (default: memory.db beside the store, if it is there)
+  memory=PATH|none       the daemon's memory, for the text of archives: a memory.db, or an
+                         exported tree, which takes summaries (default: beside the store
+                         memory.db, or else the tree memory)
   cache=SIZE             bound of the text kept in memory (default 64M)
   line_limit=SIZE        longest line taken by append (default 16M)
   pending=SIZE           bound of the unfinished lines of all open files (default 64M)

@@ -16,7 +16,7 @@ import orjson
 
 from fusefs.cli.places import META, META_SHOWN, Place
 from fusefs.exits import CommandError, Exit
-from storage.archives import Memory, default_path
+from storage.archives import Memory
 from storage.errors import StoreError, printable
 from storage.formats.jsontext import NotJSON, parse
 from storage.render import markdown
@@ -144,7 +144,7 @@ class Stored(Source):
         with self.store.opened(slug) as directory:
             archive, entries = replay.history(directory)
             if archive is not None:
-                text = Memory(default_path(self.root)).text(archive)
+                text = Memory.beside(self.root).text(archive)
                 yield markdown.archive(archive, text).decode()
             for _number, step in entries:
                 yield markdown.entry(step).decode()

@@ -11,7 +11,7 @@ This is a store of chat sessions, mounted by stepfs. Each session is a directory
   <session>/log.jsonl       every step from the first, compactions and events included
   <session>/meta.json       what is known of the session; write a JSON object to change keys
   <session>/append          write entries, events or messages here, one JSON object a line
-  <session>/compact         write the name of an archive here; reads as the present one
+  <session>/compact         write the name of an archive here, or one with a summary
 
 and this directory tells of all of them:
 
@@ -38,8 +38,10 @@ A line that is refused fails the write (EINVAL); the last line of .stepfs/errors
 
   tail -n 1 .stepfs/errors.jsonl | jq .
 
-Compact: the history begins anew after it.
+Compact: the history begins anew after it, and messages.jsonl with the summary, which is stored in
+the daemon's memory (an exported tree; where that is its database, write the name alone):
 
+  echo '{"archive_name":"plan-1","summary":"Plan B, to be tested."}' > <session>/compact
   echo crab-session-1 > <session>/compact
 
 Change the meta; null takes a key out:

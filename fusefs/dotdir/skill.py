@@ -71,10 +71,16 @@ Nothing else can be created, renamed or removed; `rm -r` changes nothing.
 
 ## Compact
 
-Writing a name ends the history here; it begins anew, empty. Append a summary right after it, so that
-whoever goes on knows what was decided:
+This ends the history here. It begins anew with your summary, which is the first message in
+messages.jsonl, so that whoever goes on knows what was decided. Take a name that was not used yet:
 
-    echo 'crab-session-1' > SESSION/compact
+    echo '{"archive_name":"plan-1","summary":"So far: plan B, to be tested."}' > SESSION/compact
+    head -n 1 SESSION/messages.jsonl
+
+If that fails with `Read-only file system`, the memory is the daemon's own database. Then nothing was
+changed; write a name alone, and append the summary right after it:
+
+    echo 'plan-1' > SESSION/compact
     echo '{"role":"user","content":"So far: plan B, to be tested."}' >> SESSION/append
 
 ## Fork

@@ -21,12 +21,12 @@ from fusefs.session.session import Session
 from fusefs.session.writer import Writer
 from fusefs.turn import Turn
 from fusefs.work import Work
+from storage.archives import Memory
 from storage.documents.pool import Documents
 from storage.errors import StoreError
-from storage.formats.accept import archive_name, compaction, stored_form
-from storage.formats.kinds import Kind, Step, classify
+from storage.formats.accept import stored_form
+from storage.formats.kinds import Kind, Step
 from storage.session.replay import LONG_BYTES
-from storage.store import now
 
 INLINE_BYTES: Final = 1 << 14
 """Lines of so few bytes are judged on the loop."""
@@ -70,6 +70,7 @@ class Stores:
     """Whether a meta is on disk when its close returns (G17)."""
     documents: Documents
     pending: PendingBudget
+    archives: Memory
 
 
 class Control(OpenFile):
@@ -271,16 +272,3 @@ class OpenAppend(Control):
 
     def takes_at_flush(self) -> bool:
         return True
-
-
-class OpenCompact(Control):
-    """`compact`: a line is the name of an archive. Reading gives the present one."""
-
-    name = "compact"
-
-    def judge(self, line: bytes) -> Step:
-        return classify(compaction(archive_name(line), now()))
-
-    def takes_at_flush(self) -> bool:
-        # Half a name looks like a whole one: only what came at once is taken without newline.
-        return self._writes == 1

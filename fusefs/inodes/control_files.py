@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from fusefs.failures import Caller
 from fusefs.handles.base import OpenFile, OpenText
-from fusefs.handles.control import OpenAppend, OpenCompact
+from fusefs.handles.compact import OpenCompact
+from fusefs.handles.control import OpenAppend
 from fusefs.handles.document import SMALL_BYTES, OpenMeta
 from fusefs.inodes.attributes import TIMEOUT_SECONDS, Attributes, Rights
 from fusefs.inodes.inode import Inode

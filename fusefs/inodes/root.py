@@ -10,9 +10,9 @@ from fusefs.catalogue.catalogue import Catalogue
 from fusefs.failures import Caller
 from fusefs.inodes.attributes import Attributes
 from fusefs.inodes.inode import Directory, Inode
-from fusefs.inodes.permissions import may_change
 from fusefs.inodes.services import Services
 from fusefs.inodes.session_directory import SessionDirectory
+from fusefs.permissions import may_change
 from fusefs.session.removals import Removals
 from fusefs.session.session import Session
 from storage.errors import StoreError, printable

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from errno import EINVAL
+from errno import EFBIG, EINVAL
+from typing import Final
 
 import orjson
 
@@ -12,6 +13,8 @@ from storage.formats.jsontext import WHITE_SPACE, NotJSON, parse
 from storage.formats.kinds import NotAStep, Step, classify, classify_value
 
 ARCHIVE_NAME_BYTES_MAX = 255
+SUMMARY_BYTES_MAX: Final = 1 << 18
+"""The longest line that a summary may come in."""
 
 WRAPPED = b'{"message":%b}'
 """How a bare message is stored."""
@@ -19,6 +22,11 @@ WRAPPED = b'{"message":%b}'
 _KEYS_OF_STEPS = frozenset({"message", "event", "archive_name", "compact"})
 _RIGHT = (
     'a line is an entry {"message":{"role":"user","content":"…"}}, its message alone, or an event'
+)
+
+_COMPACTS = (
+    'a line is the name of an archive, or {"archive_name":"…","summary":"…"} with its text and'
+    " nothing else"
 )
 
 
@@ -84,6 +92,30 @@ def archive_name(line: bytes) -> str:
                 "it must hold none",
             )
     return name
+
+
+def archive_and_summary(line: bytes) -> tuple[str, str | None]:
+    """The archive's name in a line written to `compact`, and its summary if it holds one (G8, G31).
+
+    What begins as an object is never taken for a name: a summary that was quoted wrongly must not
+    end a history. Raises `StoreError` as `archive_name` does, and EFBIG for more than
+    `SUMMARY_BYTES_MAX`, EINVAL for any other object.
+    """
+    if not line.lstrip(WHITE_SPACE).startswith(b"{"):
+        return archive_name(line), None
+    if len(line) > SUMMARY_BYTES_MAX:
+        sentence = (
+            f"a line with a summary may be {SUMMARY_BYTES_MAX} bytes long, this has {len(line)}"
+        )
+        raise StoreError(EFBIG, "summary-too-long", sentence)
+    try:
+        value = parse(line)
+    except NotJSON as error:
+        raise StoreError(EINVAL, error.code, f"{error.sentence}; {_COMPACTS}") from None
+    name, summary = value.get("archive_name"), value.get("summary")
+    if len(value) != 2 or not isinstance(name, str) or not isinstance(summary, str):
+        raise StoreError(EINVAL, "not-a-summary", f"the object is no summary: {_COMPACTS}")
+    return archive_name(name.encode()), summary
 
 
 def _is_bare_message(value: object) -> bool:

@@ -85,10 +85,14 @@ def _acknowledged_messages_are_there_once(session: SessionOnDisk, manifest: Mani
 
 
 def _acknowledged_compactions_are_there_once(session: SessionOnDisk, manifest: Manifest) -> None:
+    """And each with its summary, where it was written with one."""
     acknowledged = manifest.done("compaction")
     found = Counter(json.loads(step)["archive_name"] for step in session.steps())
     assert set(found.values()) <= {1}
     assert [name for name in acknowledged if name not in found] == []
+    archives = session.path.parent.parent / "memory" / "archives"
+    for name in filter(clients.has_summary, found):
+        assert clients.is_whole((archives / f"{name}.md").read_text().rstrip("\n"))
 
 
 def _acknowledged_metas_are_there(session: SessionOnDisk, manifest: Manifest) -> None:
@@ -172,7 +176,7 @@ def _proved_something(manifest: Manifest, kills: int, in_flight: list[int]) -> N
         assert done >= kills // 4, f"only {done} of {what} were acknowledged in {kills} kills"
 
 
-@pytest.mark.guarantee("G18a", "G18b", "G15a", "G11b")
+@pytest.mark.guarantee("G18a", "G18b", "G15a", "G11b", "G31c")
 def test_what_was_acknowledged_outlives_twenty_kills(
     store: StoreOnDisk, mount: Mounting, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.archives import Memory, default_path
+from storage.archives import Memory
 
 NAME = "crab-session-1"
 
@@ -71,11 +71,22 @@ def test_without_a_memory_no_text_is_known() -> None:
     memory.close()
 
 
-def test_the_database_beside_the_store_is_the_default(tmp_path: Path, path: Path) -> None:
+@pytest.mark.guarantee("G31d")
+def test_by_default_the_database_beside_the_store_counts_and_else_the_tree(tmp_path: Path) -> None:
     (tmp_path / "sessions").mkdir()
-    path.write_bytes(database([]))
-    assert default_path(str(tmp_path / "sessions")) == str(path)
-    assert default_path(str(tmp_path / "sessions") + "/") == str(path)
+    for store in (f"{tmp_path}/sessions", f"{tmp_path}/sessions/"):
+        memory = Memory.beside(store)
+        assert memory.text(NAME) is None
+        (tmp_path / "memory" / "archives").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "memory" / "archives" / f"{NAME}.md").write_text("of the tree")
+        assert memory.text(NAME) == "of the tree"
+        before = memory.version(NAME)
+        (tmp_path / "memory.db").write_bytes(database([Entry(NAME, "of the database")]))
+        assert memory.text(NAME) == "of the database"
+        assert memory.version(NAME) != before
+        memory.close()
+        (tmp_path / "memory.db").unlink()
+        (tmp_path / "memory" / "archives" / f"{NAME}.md").unlink()
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])

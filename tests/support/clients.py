@@ -46,6 +46,11 @@ def is_whole(content: str) -> bool:
     return check == f"{crc32(body.encode()):08x}"
 
 
+def has_summary(archive: str) -> bool:
+    """Whether the compaction of that archive was written with a summary."""
+    return int(archive.rpartition("-")[2]) % 2 == 0
+
+
 class Client:
     """One process's work, which never ends."""
 
@@ -92,10 +97,14 @@ class Client:
         self._append(self._chance.choice((2, 9, 40)))
 
     def _compact(self) -> None:
-        name = f"{self.name}-{self._next()}"
+        """By name alone and with a summary in turns."""
+        number = self._next()
+        name = f"{self.name}-{number}"
+        summary = json.dumps({"archive_name": name, "summary": text(self.name, number, 5000)})
+        line = summary if has_summary(name) else name
         fd = os.open(self.at / COMPACTED / "compact", os.O_WRONLY)
         try:
-            os.write(fd, f"{name}\n".encode())
+            os.write(fd, f"{line}\n".encode())
             self._note("done", "compaction", name)
         finally:
             os.close(fd)
