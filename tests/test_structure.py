@@ -17,7 +17,8 @@ PACKAGES: Final = ("storage", "fusefs")
 ROOMS: Final = (
     ("storage.errors", "storage.ahead", "storage.times"),
     ("storage.posix",),
-    ("storage.capabilities", "storage.archives"),
+    ("storage.capabilities", "storage.memory_tree"),
+    ("storage.archives",),
     ("storage.formats",),
     ("storage.render",),
     ("storage.session",),
@@ -36,7 +37,7 @@ ROOMS: Final = (
         "fusefs.turn",
         "fusefs.version",
     ),
-    ("fusefs.config", "fusefs.inotify", "fusefs.mounts", "fusefs.work"),
+    ("fusefs.config", "fusefs.inotify", "fusefs.mounts", "fusefs.permissions", "fusefs.work"),
     ("fusefs.views", "fusefs.catalogue"),
     ("fusefs.session",),
     ("fusefs.handles",),
