@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -17,6 +17,10 @@ from storage.errors import StoreError, printable
 NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
+IN_A_ROW: Final = "not-possible"
+"""Failures of this code that one process meets one after the other share a line: `cp -r` into the
+mount fails at each file."""
+_SAME: Final = ("pid", "session", "operation", "error", "code")
 _REFUSALS: Final = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
 )
@@ -56,7 +60,10 @@ class Failures:
 
     def __init__(self) -> None:
         self.count = 0
+        self.lines_made = 0
+        """Fewer than failures: what one process cannot do to many names in a row is one line."""
         self._lines: deque[bytes] = deque(maxlen=KEPT_FAILURES)
+        self._last: dict[str, Any] = {}
 
     def record(
         self,
@@ -66,20 +73,29 @@ class Failures:
         error: StoreError,
         caller: Caller,
     ) -> None:
-        """Take down one failure and log it."""
+        """Take down one failure and log it; one without an errno is a warning, and not logged."""
         self.count += 1
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": now,
             "pid": caller.pid or None,
             "command": caller.command if caller.pid else None,
             "session": session and printable(session),
             "file": file and printable(file),
             "operation": operation,
-            "errno": error.errno_name,
+            "errno": error.errno_name if error.errno else None,
             "code": error.code,
             "error": error.sentence,
         }
-        self._lines.append(orjson.dumps(line) + b"\n")
+        if error.code == IN_A_ROW and all(line[key] == self._last.get(key) for key in _SAME):
+            self._last |= {"count": self._last.get("count", 1) + 1, "last": now}
+            self._lines.pop()
+        else:
+            self._last = line
+            self.lines_made += 1
+        self._lines.append(orjson.dumps(self._last) + b"\n")
+        if not error.errno:
+            return
         where = "/".join(printable(part) for part in (session, file) if part)
         level = NOTICE if error.errno in _REFUSALS else logging.WARNING
         log.log(level, "%s %s: %s (%s)", operation, where, error.sentence, error.errno_name)
@@ -88,7 +104,7 @@ class Failures:
         """All lines."""
         return b"".join(self._lines)
 
-    def since(self, count: int) -> bytes:
-        """The lines of the failures after the first `count` ones, as far as they are still kept."""
-        new = min(self.count - count, len(self._lines))
+    def since(self, made: int) -> bytes:
+        """The lines after the first `made` ones, as far as they are still kept."""
+        new = min(self.lines_made - made, len(self._lines))
         return b"".join(list(self._lines)[len(self._lines) - new :]) if new > 0 else b""

@@ -311,7 +311,8 @@ class FileSystem:
         if isinstance(directory, SessionDirectory):
             await directory.status()
         with self._noted(parent, name, operation, caller):
-            raise refused(_WHY_NOT[operation])
+            in_session = _MAKING_IN_SESSION if isinstance(directory, SessionDirectory) else {}
+            raise refused(in_session.get(operation) or _WHY_NOT[operation])
 
     # --- directories ---------------------------------------------------------------------------
 
@@ -492,6 +493,12 @@ class FileSystem:
 
 
 _MAKE: Final = "no file can be made here: write to append, or mkdir AGENT_SENDER_NUMBER"
+_COPYING: Final = (
+    "a session holds these files and no others, so nothing is copied into it: write lines to append"
+)
+_MAKING_IN_SESSION: Final[Mapping[str, str]] = dict.fromkeys(
+    ("create", "mknod", "symlink", "link"), _COPYING
+)
 _WHY_NOT: Final[Mapping[str, str]] = {
     "unlink": "no file can be removed here; rmdir of a session deletes it whole",
     "rename": "nothing can be renamed or replaced here: write into the file that is there",

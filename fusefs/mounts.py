@@ -95,14 +95,20 @@ def around(path: str, among: Iterable[Mount]) -> Mount | None:
     return max(holding, key=lambda mount: len(mount.mountpoint), default=None)
 
 
+def _below(path: str) -> Mount | None:
+    """The one stepfs mount in the directory `path`, None if there is none or several."""
+    found = [m for m in mounts() if m.is_stepfs and os.path.dirname(m.mountpoint) == path]
+    return found[0] if len(found) == 1 else None
+
+
 def stepfs_mountpoint(path: str) -> str:
     """The absolute mountpoint of the stepfs mount at `path`; raises `CommandError`."""
     place = located(path)
     found = top(place)
     if found is not None and found.is_stepfs:
         return place
-    holder = around(place, mounts())
-    hint = f"; the mount is {printable(holder.mountpoint)}" if holder else ""
+    near = around(place, mounts()) or _below(place)
+    hint = f"; the mount is {printable(near.mountpoint)}" if near else ""
     raise CommandError(Exit.NOT_STEPFS, f"no stepfs is mounted at {printable(path)}{hint}")
 
 

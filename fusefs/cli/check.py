@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from fusefs.cli import stores
 from fusefs.cli.progress import Progress
 from fusefs.exits import CommandError, Exit
 from storage.check import check, peer
@@ -33,9 +34,10 @@ def run(asked: argparse.Namespace) -> int:
     """Print a line for each finding; the exit code tells whether there were faults."""
     if asked.peer is not None:
         return _against_peer(asked.store, asked.peer)
+    store = stores.checked(asked.store)
     try:
         with Progress(sys.stderr) as progress:
-            report = check.check(asked.store, asked.repair, progress)
+            report = check.check(store, asked.repair, progress)
     except StoreError as error:
         raise CommandError(Exit.STORE, error.sentence) from None
     print(check.main_report(report))

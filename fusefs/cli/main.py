@@ -84,7 +84,19 @@ class Parser(argparse.ArgumentParser):
     """Answers a mistake with one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(Exit.USAGE, f"{message}; see {self.prog} --help")
+        hint = _option_meant(message) if self.prog == "stepfs mount" else None
+        raise CommandError(Exit.USAGE, f"{message}; {hint or f'see {self.prog} --help'}")
+
+
+def _option_meant(message: str) -> str | None:
+    """For who wrote an option of the mount as one of the command, such as `--ro`."""
+    from fusefs.config import SWITCHES, VALUED
+
+    _, unknown, words = message.partition("unrecognized arguments: ")
+    word = words.partition(" ")[0].lstrip("-")
+    if unknown and word.partition("=")[0] in {*SWITCHES, *VALUED}:
+        return f"it is an option of the mount: -o {word}"
+    return None
 
 
 def parser(complete: bool = True) -> Parser:

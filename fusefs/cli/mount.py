@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from fusefs import config as options
-from fusefs.cli import preflight
+from fusefs.cli import preflight, stores
 from fusefs.config import MountOptions
 from fusefs.daemon import background, logs
 from fusefs.daemon.logs import LogSettings
 from fusefs.exits import CommandError, Exit
 from fusefs.mounts import Places
+from storage.errors import printable
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,10 @@ def mount(wanted: Mounting) -> None:
         places = claim.enter_context(
             preflight.checked(wanted.store, wanted.mountpoint, wanted.options)
         )
+        if not stores.holds_sessions(places.store):
+            print(
+                f"stepfs: the store {printable(places.store)} holds no session yet", file=sys.stderr
+            )
         if wanted.foreground:
             _serve(places, wanted, claim.close)
         else:
@@ -112,7 +118,9 @@ def _serve(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> Non
     try:
         logs.configure(wanted.log, background=not wanted.foreground)
     except OSError as error:
-        raise CommandError(Exit.USAGE, f"cannot write the log: {error}") from None
+        shown = printable(wanted.log.file or "")
+        sentence = f"cannot write the log {shown}: {error.strerror}"
+        raise CommandError(Exit.USAGE, sentence) from None
     try:
         _live(places, wanted, on_live)
     except CommandError as error:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from fusefs import mounts as mountinfo
+from fusefs.cli import stores
+from fusefs.cli.stores import holds_sessions, is_session
 from fusefs.exits import CommandError, Exit, command_line
 from fusefs.mounts import Health
 from storage.errors import printable
 
-META = "meta"
 META_SHOWN = "meta.json"
 HIDDEN = ".stepfs"
 PATH_HELP = "a store, a mount, or a session in one (default: where you are, else the only mount)"
@@ -40,7 +41,7 @@ def find(path: str | None) -> Place:
         return _named(path)
     with_mounts = mountinfo.mounts()
     here = os.getcwd()
-    if mountinfo.around(here, with_mounts) or _is_session(here) or _holds_sessions(here):
+    if mountinfo.around(here, with_mounts) or is_session(here) or holds_sessions(here):
         return _named(here)
     live = [mount.mountpoint for mount in with_mounts if mount.is_stepfs]
     if len(live) == 1:
@@ -95,31 +96,13 @@ def _check_alive(mountpoint: str) -> None:
 
 
 def _in_a_store(given: str, path: str) -> Place:
-    shown = printable(given)
     if not os.path.lexists(path):
-        _refuse(Exit.STORE, f"{shown} does not exist")
-    if not os.path.isdir(path):
-        path = os.path.dirname(path)
-        if not _is_session(path):
-            _refuse(Exit.STORE, f"{shown} is no store and no session: both are directories")
-    if _is_session(path):
-        root, slug = os.path.split(path)
+        _refuse(Exit.STORE, f"{printable(given)} does not exist")
+    session = path if os.path.isdir(path) else os.path.dirname(path)
+    if is_session(session):
+        root, slug = os.path.split(session)
         return Place(root, slug, is_mount=False)
-    if not os.access(path, os.R_OK | os.X_OK):
-        _refuse(Exit.STORE, f"the store {shown} cannot be read: permission denied")
-    return Place(path, None, is_mount=False)
-
-
-def _is_session(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, META))
-
-
-def _holds_sessions(path: str) -> bool:
-    try:
-        with os.scandir(path) as entries:
-            return any(_is_session(entry.path) for entry in entries if entry.name[0] != ".")
-    except OSError:
-        return False
+    return Place(stores.checked(given), None, is_mount=False)
 
 
 def _refuse(code: Exit, sentence: str) -> NoReturn:

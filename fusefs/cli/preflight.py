@@ -6,14 +6,16 @@ import errno
 import fcntl
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from fusefs import mounts as mountinfo
+from fusefs.cli import stores
 from fusefs.cli.unmount import detach, fusermount, privileged
 from fusefs.config import MountOptions
-from fusefs.exits import CommandError, Exit
+from fusefs.exits import CommandError, Exit, command_line
 from fusefs.mounts import Health, Places
 from storage.errors import printable
 
@@ -29,7 +31,9 @@ def checked(store: str, mountpoint: str, options: MountOptions) -> Iterator[Plac
     Within the context no other stepfs starts at the mountpoint. Raises `CommandError` (G18).
     """
     may_mount(options)
-    places = Places(_checked_store(store), mountinfo.located(mountpoint))
+    _check_memory(options.memory)
+    _check_order(store, mountpoint)
+    places = Places(stores.checked(store), mountinfo.located(mountpoint))
     clear_dead(places.mountpoint)
     with _claimed(places.mountpoint):
         _check_free(places.mountpoint)
@@ -65,17 +69,25 @@ def _others_allowed() -> bool:
         return False
 
 
-def _checked_store(path: str) -> str:
-    shown = printable(path)
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except FileNotFoundError:
-        _refuse(Exit.STORE, f"the store {shown} does not exist; make a sample: stepfs demo {shown}")
-    except NotADirectoryError:
-        _refuse(Exit.STORE, f"the store {shown} is not a directory")
-    except OSError as error:
-        _refuse(Exit.STORE, f"the store {shown} cannot be read: {error.strerror}")
-    return os.path.realpath(path)
+def _check_memory(path: str | None) -> None:
+    if path not in (None, "none") and not os.path.exists(path):
+        sentence = (
+            f"the memory {printable(path)} does not exist; without option memory one is looked"
+        )
+        _refuse(Exit.USAGE, f"{sentence} for beside the store")
+
+
+def _check_order(store: str, mountpoint: str) -> None:
+    """A store in the place of the mountpoint was meant the other way round.
+
+    What is mounted there already, an automount above all, is not looked into.
+    """
+    if mountinfo.top(mountinfo.located(mountpoint)) is not None:
+        return
+    if stores.holds_sessions(mountpoint) and not stores.holds_sessions(store):
+        right = command_line("mount", mountpoint, store)
+        sentence = f"the mountpoint {printable(mountpoint)} is a store of sessions"
+        _refuse(Exit.MOUNTPOINT, f"{sentence}; were the two swapped? {right}")
 
 
 def clear_dead(mountpoint: str) -> None:
@@ -91,7 +103,7 @@ def clear_dead(mountpoint: str) -> None:
             _refuse(
                 Exit.MOUNTPOINT,
                 f"{printable(found.source)} is already mounted at {shown}{answer}; "
-                f"unmount it first: stepfs umount {shown}",
+                f"unmount it first: {command_line('umount', mountpoint)}",
             )
         try:
             detach(mountpoint, lazy=True)
@@ -124,7 +136,7 @@ def _claimed(mountpoint: str) -> Iterator[None]:
 def _unusable(mountpoint: str, error: OSError) -> str:
     shown = printable(mountpoint)
     if error.errno == errno.ENOENT:
-        return f"the mountpoint {shown} does not exist; make it: mkdir -p {shown}"
+        return f"the mountpoint {shown} does not exist; make it: mkdir -p {shlex.quote(shown)}"
     if error.errno == errno.ENOTDIR:
         return f"the mountpoint {shown} is not a directory"
     return f"the mountpoint {shown} cannot be used: {error.strerror}"

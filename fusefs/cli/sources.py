@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from fusefs.cli.places import META, META_SHOWN, Place
+from fusefs.cli.places import META_SHOWN, Place
+from fusefs.cli.stores import META
 from fusefs.exits import CommandError, Exit
 from storage.archives import Memory
 from storage.errors import StoreError, printable

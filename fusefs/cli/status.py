@@ -10,7 +10,7 @@ from datetime import timedelta
 import orjson
 
 from fusefs import mounts as mountinfo
-from fusefs.exits import CommandError, Exit
+from fusefs.exits import CommandError, Exit, command_line
 from fusefs.mounts import Health
 from storage.errors import printable
 
@@ -47,7 +47,7 @@ def read(mountpoint: str) -> dict[str, object]:
     if health is Health.DEAD:
         raise CommandError(
             Exit.NOT_STEPFS,
-            f"the server of {shown} has died; clear the mount: stepfs umount {shown}",
+            f"the server of {shown} has died; clear the mount: {command_line('umount', mountpoint)}",
         )
     if health is Health.HUNG:
         raise CommandError(Exit.FAILED, f"the server of {shown} does not answer")

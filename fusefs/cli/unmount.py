@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fusefs.cli.status import read
-from fusefs.exits import CommandError, Exit
+from fusefs.exits import CommandError, Exit, command_line
 from fusefs.mounts import stepfs_mountpoint
 from storage.errors import printable
 
@@ -111,6 +111,7 @@ def command(path: str, *, lazy: bool) -> None:
     With `lazy` the server goes on for those who still use the mount. Raises `CommandError`.
     """
     mountpoint = stepfs_mountpoint(path)
+    os.chdir("/")  # where this process stands is no reason to refuse
     with _server_of(mountpoint) as server:
         try:
             detach(mountpoint, lazy=lazy)
@@ -181,7 +182,8 @@ def _refusal(mountpoint: str, error: OSError) -> str:
     if error.errno != errno.EBUSY:
         return f"could not unmount {shown}: {error.strerror}"
     users = ", ".join(_users(mountpoint)) or "a process that is not yours"
-    return f"{shown} is in use by {users}; leave it, or unmount it lazily: stepfs umount -l {shown}"
+    lazily = command_line("umount", "-l", mountpoint)
+    return f"{shown} is in use by {users}; leave it, or unmount it lazily: {lazily}"
 
 
 def _users(mountpoint: str) -> list[str]:
@@ -196,7 +198,8 @@ def _users(mountpoint: str) -> list[str]:
             *_opened(int(name)),
         ]
         if any((place + "/").startswith(mountpoint + "/") for place in places):
-            found.append(f"{_command_name(name)} (pid {name})")
+            who = "the shell you are in" if int(name) == os.getppid() else _command_name(name)
+            found.append(f"{who} (pid {name})")
     more = len(found) - NAMED_USERS
     return found if more <= 0 else [*found[:NAMED_USERS], f"{more} more"]
 

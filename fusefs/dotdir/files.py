@@ -180,10 +180,10 @@ class OpenErrors(OpenFile):
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
         self._text = failures.text()
-        self._count = failures.count
+        self._made = failures.lines_made
 
     async def read(self, offset: int, size: int) -> bytes:
         if offset + size > len(self._text):
-            self._text += self._failures.since(self._count)
-            self._count = self._failures.count
+            self._text += self._failures.since(self._made)
+            self._made = self._failures.lines_made
         return self._text[offset : offset + size]

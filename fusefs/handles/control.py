@@ -23,11 +23,15 @@ from fusefs.turn import Turn
 from fusefs.work import Work
 from storage.archives import Memory
 from storage.documents.pool import Documents
-from storage.errors import StoreError
+from storage.errors import StoreError, printable
 from storage.formats.accept import stored_form
 from storage.formats.kinds import Kind, Step
 from storage.session.replay import LONG_BYTES
 
+ROLES: Final = ("system", "user", "assistant", "tool")
+"""What providers know."""
+ODD_ROLES_MAX: Final = 10
+"""Of so many others an open file is warned."""
 INLINE_BYTES: Final = 1 << 14
 """Lines of so few bytes are judged on the loop."""
 
@@ -267,8 +271,31 @@ class OpenAppend(Control):
 
     name = "append"
 
+    def __init__(self, stores: Stores, session: Session, caller: Caller, text: bytes) -> None:
+        super().__init__(stores, session, caller, text)
+        self._odd_roles: set[str] = set()
+        """Roles that the caller was warned of."""
+
     def judge(self, line: bytes) -> Step:
         return self._documents.judge(line) if len(line) > LONG_BYTES else stored_form(line)
 
     def takes_at_flush(self) -> bool:
         return True
+
+    def _count(self, steps: Sequence[Step]) -> None:
+        super()._count(steps)
+        for step in steps:
+            if step.kind is Kind.ENTRY and (role := step.value["message"]["role"]) not in ROLES:
+                self._warn_of(role)
+
+    def _warn_of(self, role: str) -> None:
+        """It is stored, as the daemon would; what reads it later may stumble."""
+        if role in self._odd_roles or len(self._odd_roles) >= ODD_ROLES_MAX:
+            return
+        self._odd_roles.add(role)
+        sentence = (
+            f"stored, but its role {printable(role)[:60]!r} is none of {', '.join(ROLES)}:"
+            " a provider may refuse the conversation"
+        )
+        warning = StoreError(0, "unknown-role", sentence)
+        self._failures.record(self.session, self.name, "write", warning, self.caller)

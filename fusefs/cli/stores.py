@@ -1,0 +1,137 @@
+"""What a directory is that was given as a store, and what was meant where it is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final, NoReturn
+
+from fusefs import mounts as mountinfo
+from fusefs.exits import CommandError, Exit, command_line
+from storage.errors import printable
+
+META: Final = "meta"
+SESSIONS: Final = "sessions"
+"""What the daemon calls its store."""
+LOOKED_AT: Final = 100
+"""So many directories of one that is no store are looked into for one that is."""
+
+_DATABASE: Final = ".crmem"
+_MAGIC: Final = b"CRMEM\0"
+
+
+def checked(path: str) -> str:
+    """The store that `path` is, absolute and free of symlinks. It may hold no session yet.
+
+    Raises `CommandError` for what is none, with what was meant as far as that can be told.
+    """
+    mount = mountinfo.around(mountinfo.located(path), mountinfo.mounts())
+    if mount is not None:
+        _refuse(
+            f"{printable(path)} is in a mount, not a store: its store is {printable(mount.source)}"
+        )
+    _check_readable(path)
+    real = os.path.realpath(path)
+    if not holds_sessions(real):
+        _check_what_was_meant(real)
+    return real
+
+
+def is_session(path: str) -> bool:
+    """Whether a directory is a session: it holds a meta."""
+    return os.path.isfile(os.path.join(path, META))
+
+
+def holds_sessions(path: str) -> bool:
+    """Whether there is a session in a directory; False where it cannot be read."""
+    return any(map(is_session, _directories(path)))
+
+
+def _check_readable(path: str) -> None:
+    shown = printable(path)
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        demo = f"make a sample: {command_line('demo', path)}"
+        _refuse(f"the store {shown} does not exist; {demo}")
+    except NotADirectoryError:
+        if _is_database(path):
+            _refuse(_of_a_database(path, os.path.dirname(os.path.abspath(path))))
+        _refuse(f"the store {shown} is not a directory")
+    except OSError as error:
+        _refuse(f"the store {shown} cannot be read: {error.strerror}")
+
+
+def _check_what_was_meant(path: str) -> None:
+    """Of a directory without a session."""
+    shown = printable(path)
+    if is_session(path):
+        _refuse(f"{shown} is a session, not a store: give {printable(os.path.dirname(path))}")
+    database = next(_databases(path), None)
+    if database is not None:
+        _refuse(_of_a_database(database, path))
+    for inner in _likely(path):
+        if holds_sessions(inner):
+            _refuse(f"{shown} holds no session; did you mean {printable(inner)}?")
+    for mount in mountinfo.mounts():
+        if mount.is_stepfs and os.path.dirname(mount.mountpoint) == path:
+            _refuse(
+                f"{shown} holds no session, but the mount of {printable(mount.source)}: give that"
+            )
+
+
+def _likely(path: str) -> Iterator[str]:
+    yield os.path.join(path, SESSIONS)
+    at_mounts = {mount.mountpoint for mount in mountinfo.mounts()}
+    for inner, _ in zip(_directories(path), range(LOOKED_AT), strict=False):
+        if inner not in at_mounts:
+            yield inner
+
+
+def _of_a_database(path: str, beside: str) -> str:
+    sentence = (
+        f"{printable(path)} is a store of the daemon's newest form, which keeps all sessions in one"
+        " database file and is not read yet"
+    )
+    old = os.path.join(beside, SESSIONS)
+    if not holds_sessions(old):
+        return sentence
+    return f"{sentence}; older sessions are in {printable(old)}"
+
+
+def _databases(path: str) -> Iterator[str]:
+    for name in os.listdir(path):
+        found = os.path.join(path, name)
+        if _is_database(found):
+            yield found
+
+
+def _is_database(path: str) -> bool:
+    if not path.endswith(_DATABASE):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return is_file and os.read(descriptor, len(_MAGIC)) == _MAGIC
+    finally:
+        os.close(descriptor)
+
+
+def _directories(path: str) -> Iterator[str]:
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    yield entry.path
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise CommandError(Exit.STORE, sentence)
