@@ -17,10 +17,10 @@ from storage.errors import StoreError, printable
 NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
-IN_A_ROW: Final = "not-possible"
-"""Failures of this code that one process meets one after the other share a line: `cp -r` into the
-mount fails at each file."""
-_SAME: Final = ("pid", "session", "operation", "error", "code")
+IN_A_ROW: Final = "no-new-files"
+"""Failures of this code that one process meets in one session in a row share a line: `cp -r` into
+the mount fails at each file."""
+_SAME: Final = ("pid", "session", "operation", "code")
 _REFUSALS: Final = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
 )
@@ -61,7 +61,7 @@ class Failures:
     def __init__(self) -> None:
         self.count = 0
         self.lines_made = 0
-        """Fewer than failures: what one process cannot do to many names in a row is one line."""
+        """Fewer than failures, where those in a row share one."""
         self._lines: deque[bytes] = deque(maxlen=KEPT_FAILURES)
         self._last: dict[str, Any] = {}
 

@@ -311,8 +311,9 @@ class FileSystem:
         if isinstance(directory, SessionDirectory):
             await directory.status()
         with self._noted(parent, name, operation, caller):
-            in_session = _MAKING_IN_SESSION if isinstance(directory, SessionDirectory) else {}
-            raise refused(in_session.get(operation) or _WHY_NOT[operation])
+            if operation == "create" and isinstance(directory, SessionDirectory):
+                raise StoreError(errno.EPERM, "no-new-files", _NO_COPIES)
+            raise refused(_WHY_NOT[operation])
 
     # --- directories ---------------------------------------------------------------------------
 
@@ -493,11 +494,8 @@ class FileSystem:
 
 
 _MAKE: Final = "no file can be made here: write to append, or mkdir AGENT_SENDER_NUMBER"
-_COPYING: Final = (
-    "a session holds these files and no others, so nothing is copied into it: write lines to append"
-)
-_MAKING_IN_SESSION: Final[Mapping[str, str]] = dict.fromkeys(
-    ("create", "mknod", "symlink", "link"), _COPYING
+_NO_COPIES: Final = (
+    "no file can be made here: a session holds these and no others, so write lines to append"
 )
 _WHY_NOT: Final[Mapping[str, str]] = {
     "unlink": "no file can be removed here; rmdir of a session deletes it whole",

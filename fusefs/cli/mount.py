@@ -103,14 +103,19 @@ def mount(wanted: Mounting) -> None:
         places = claim.enter_context(
             preflight.checked(wanted.store, wanted.mountpoint, wanted.options)
         )
-        if not stores.holds_sessions(places.store):
-            print(
-                f"stepfs: the store {printable(places.store)} holds no session yet", file=sys.stderr
-            )
+        empty = not stores.holds_sessions(places.store)
+
+        def live() -> None:
+            claim.close()
+            if empty:
+                shown = printable(places.store)
+                print(f"stepfs: the store {shown} holds no session yet", file=sys.stderr)
+
         if wanted.foreground:
-            _serve(places, wanted, claim.close)
+            _serve(places, wanted, live)
         else:
             background.start(lambda report: _serve(places, wanted, report.live))
+            live()
 
 
 def _serve(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -26,7 +25,6 @@ _REFUSALS: Final = frozenset(
 """A summary that was refused so would be again: nothing of its line stays pending (G6)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Summarized(Step):
     """A compaction whose archive's text is to be stored before it."""
 
@@ -51,7 +49,9 @@ class OpenCompact(Control):
         step = classify(compaction(name, now()))
         if summary is None:
             return step
-        return Summarized(step.kind, step.value, step.data, summary)
+        summarized = Summarized(*step)
+        summarized.summary = summary
+        return summarized
 
     def takes_at_flush(self) -> bool:
         # Half a name looks like a whole one: only what came at once is taken without newline.
