@@ -27,7 +27,7 @@ COMMANDS = """\
 ls store/crab_tg-42_1 | head -n 3      # what the daemon keeps: a file per step
 stepfs mount store sessions
 stepfs ls sessions --agent scout
-head -n 9 sessions/crab_tg-42_1/history.md
+head -n 13 sessions/crab_tg-42_1/history.md
 grep -rl --include=history.md journal sessions
 
 echo '{"role":"user","content":"And today?"}' > sessions/crab_tg-42_1/append

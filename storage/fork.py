@@ -133,7 +133,7 @@ def _message_count(new: NewSession) -> Generator[None, None, int]:
     return count
 
 
-def _count_entry(step: Step) -> bytes | None:
+def _count_entry(step: Step, _session_fd: int, _name: str) -> bytes | None:
     return b"" if step.kind is Kind.ENTRY else None
 
 

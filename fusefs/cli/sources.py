@@ -22,7 +22,8 @@ from storage.errors import StoreError, printable
 from storage.formats.jsontext import NotJSON, parse
 from storage.render import markdown
 from storage.render.jsonl import log_line
-from storage.session import replay
+from storage.session import for_people, replay
+from storage.session.steps import step_name
 from storage.store import Store
 
 HISTORY: Final = "history.jsonl"
@@ -144,11 +145,15 @@ class Stored(Source):
     def history_markdown(self, slug: str) -> Iterator[str]:
         with self.store.opened(slug) as directory:
             archive, entries = replay.history(directory)
+            head = for_people.head(directory, slug)
             if archive is not None:
                 text = Memory.beside(self.root).text(archive)
-                yield markdown.archive(archive, text).decode()
-            for _number, step in entries:
-                yield markdown.entry(step).decode()
+                yield (head + markdown.archive(archive, text)).decode()
+                head = b""
+            for number, step in entries:
+                section = for_people.entry(step, directory, step_name(number)) or b""
+                yield (head + section).decode()
+                head = b""
 
 
 def source_of(place: Place) -> Source:

@@ -295,25 +295,45 @@ async def _begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
 async def _version(means: Means, session: Session, view: View) -> Hashable:
     """What tells whether the lead of a view may be another by now."""
     boundary = session.extents.boundary(view.cut)
-    if view.format.lead is None or boundary is None or boundary.archive is None:
+    if boundary is None:
         return None
-    return await means.work.small(session.slug, means.archives.version, boundary.archive)
+    headed = _is_headed(session, view, boundary)
+    if view.format.lead is None or boundary.archive is None:
+        return headed
+    archived = await means.work.small(session.slug, means.archives.version, boundary.archive)
+    return headed, archived
+
+
+def _is_headed(session: Session, view: View, boundary: Boundary) -> bool:
+    """Whether a view has a head: not where there is nothing to follow it."""
+    if view.format.head is None:
+        return False
+    return boundary.archive is not None or session.end(view) > boundary.number
 
 
 async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
-    """The text that a view begins with, and the version of the archives that it was made from."""
-    boundary = session.extents.boundary(view.cut)
-    if view.format.lead is None or boundary is None or boundary.archive is None:
-        return b"", None
+    """The text that a view begins with, and what tells whether it may be another by now."""
     version = await _version(means, session, view)
-    make, name = view.format.lead, boundary.archive
-    index = _left(session, view)
+    boundary = session.extents.boundary(view.cut)
+    if boundary is None:
+        return b"", None
+    headed = _is_headed(session, view, boundary)
+    if not headed and (view.format.lead is None or boundary.archive is None):
+        return b"", version
+    work = partial(_lead_text, means, session.slug, view, boundary, _left(session, view))
+    steps = 1 if boundary.archive is None else PASS_STEPS
+    return await means.replay(session, steps, work, view.cut), version
 
-    def render(reader: Reader) -> bytes:
-        blocks = _in_blocks(reader, index, boundary, session.slug)
-        return make(name, means.archives.text(name), blocks)
 
-    return await means.replay(session, PASS_STEPS, render, view.cut), version
+def _lead_text(
+    means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
+) -> bytes:
+    head, lead, name = view.format.head, view.format.lead, boundary.archive
+    text = b"" if head is None else head(reader.fd, slug)
+    if lead is not None and name is not None:
+        blocks = _in_blocks(reader, index, boundary, slug)
+        text += lead(name, means.archives.text(name), blocks)
+    return text
 
 
 def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
@@ -507,18 +527,14 @@ async def _rendered(
     view = epoch.view
     odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length
-    make, name = view.format.lead, epoch.boundary.archive
-    index = _left(session, view) if not shown and name is not None else Index()
+    index = Index() if shown else _left(session, view)
 
     def render(reader: Reader) -> tuple[bytes, bool]:
         if shown:
             found = forwards(reader, shown, odd, view.format.show, False)
             data = b"".join(part.text for part in found.texts)
         else:
-            data = b""
-            if make is not None and name is not None:
-                blocks = _in_blocks(reader, index, epoch.boundary, session.slug)
-                data = make(name, means.archives.text(name), blocks)
+            data = _lead_text(means, session.slug, view, epoch.boundary, index, reader)
         return data, len(data) == length and fingerprint(data) == digest
 
     return await means.replay(session, len(shown) if shown else PASS_STEPS, render, view.cut)

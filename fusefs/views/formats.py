@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fusefs.views.cuts import Cut
-from storage.formats.kinds import Step
 from storage.render import jsonl, lines, markdown
+from storage.session import for_people
+from storage.session.replay import Show
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -17,12 +18,13 @@ class Format:
 
     name: str
     """The name of the file that shows it."""
-    show: Callable[[Step], bytes | None]
-    """The line of a step, None where it has none."""
+    show: Show
     history: bool
     """Whether it begins after the last compaction; else it shows every step from the first."""
+    head: Callable[[int, str], bytes] | None = None
+    """How it begins once it shows anything, given the descriptor and the slug of its session."""
     lead: Callable[[str, str | None, bool], bytes] | None = None
-    """How it begins after a compaction, given the archive's name, its text if known, and whether
+    """What follows that after a compaction, given the archive's name, its text if known, and whether
     messages there are of content blocks."""
 
 
@@ -36,7 +38,13 @@ class View:
 
 HISTORY: Final = Format("history.jsonl", lines.history, history=True)
 MESSAGES: Final = Format("messages.jsonl", lines.messages, history=True, lead=jsonl.archive_line)
-MARKDOWN: Final = Format("history.md", lines.for_people, history=True, lead=markdown.archive)
+MARKDOWN: Final = Format(
+    "history.md",
+    for_people.entry,
+    history=True,
+    head=for_people.head,
+    lead=lambda name, text, _: markdown.archive(name, text),
+)
 LOG: Final = Format("log.jsonl", lines.log, history=False)
 FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN, LOG)
 """Those that a session's directory shows, in the order of its listing."""

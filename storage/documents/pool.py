@@ -36,7 +36,7 @@ TASKS_MAX: Final = 500
 """After so many documents a worker makes room for a new one."""
 
 T = TypeVar("T")
-Show = Callable[[Step], bytes | None]
+Show = Callable[[Step, int, str], bytes | None]
 
 
 class Documents:

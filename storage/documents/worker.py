@@ -66,7 +66,11 @@ def judge(source: str) -> Judged | Refused:
 
 
 def meet(
-    directory: str, name: str, flags: int, show: Callable[[Step], bytes | None], target: str
+    directory: str,
+    name: str,
+    flags: int,
+    show: Callable[[Step, int, str], bytes | None],
+    target: str,
 ) -> Met | str:
     """Judge the step `name` in `directory`, and write its text to the file `target`.
 
@@ -75,11 +79,11 @@ def meet(
     session = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         step = classify(read_step(name, session, flags))
+        text = show(step, session, name)
     except NotAStep as error:
         return error.sentence
     finally:
         os.close(session)
-    text = show(step)
     if text is not None:
         _put(target, text)
     return step.kind, _short(step), -1 if text is None else len(text)

@@ -50,7 +50,7 @@ def entry(step: Step, about: About = NOTHING) -> bytes:
     three quarters from its beginning, with a note of what is left out before its end.
     """
     message: dict[str, Any] = step.value["message"]
-    speaker, after = _speaker(message, step.value.get("agent")), _after(about)
+    speaker, after = _speaker(message, step.value.get("agent"), about), _after(about)
     room, pieces = Room(), list[str]()
     shown = _parts(message)
     for is_result, parts in groupby(islice(shown, PARTS_MAX), _is_result):
@@ -66,21 +66,36 @@ def entry(step: Step, about: About = NOTHING) -> bytes:
     return ("\n\n".join(pieces) + "\n\n").encode()
 
 
-def archive(name: str, text: str | None, _blocks: bool = False) -> bytes:
-    """How the file begins after a compaction with the archive `name`; `text` is None if unknown."""
+def calls(step: Step) -> dict[str, str]:
+    """The ids under which an entry calls tools, and their names."""
+    parts = islice(_parts(step.value["message"]), PARTS_MAX)
+    uses = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_use"]
+    return {u["id"]: u["name"] for u in uses if _is_text(u, "id") and _is_text(u, "name")}
+
+
+def head(slug: str, created_at: str) -> bytes:
+    """How the file begins: the session, and when it was made (RFC 3339; `""` if that is unknown)."""
+    begun = f"Begun {visible(created_at[:19]).replace('T', ' ')}. " if created_at else ""
+    return f"# {code(slug)}\n\n{begun}Times are in UTC.\n\n".encode()
+
+
+def archive(name: str, text: str | None) -> bytes:
+    """What follows the head after a compaction with the archive `name`; `text` is None if unknown."""
     if text is None:
         body = f"*The text of the archive {code(name)} is not available.*"
     else:
         body = framed(visible(text)) or "*(empty)*"
-    return f"# Archived context {code(name)}\n\n{body}\n\n---\n\n".encode()
+    return f"## Archived context {code(name)}\n\n{body}\n\n---\n\n".encode()
 
 
-def _speaker(message: dict[str, Any], agent: str | None) -> str:
+def _speaker(message: dict[str, Any], agent: str | None, about: About) -> str:
     role: str = message["role"]
     words = [role if role.isidentifier() else code(role)]
     if agent:
         words.append(f"(guest agent {code(agent)})")
-    words += [code(message[key]) for key in ("name", "tool_call_id") if _is_text(message, key)]
+    call_id = message["tool_call_id"] if _is_text(message, "tool_call_id") else None
+    name = message["name"] if _is_text(message, "name") else call_id and about.tool_name(call_id)
+    words += [code(word) for word in (name, call_id) if word]
     return " ".join(words)
 
 

@@ -43,8 +43,9 @@ NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EN
 NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
 """Errors of reading a file that is no step whatever it holds."""
 
-Show = Callable[[Step], bytes | None]
-"""The line that a view shows for a step, or None if it shows none."""
+Show = Callable[[Step, int, str], bytes | None]
+"""The line that a view shows for a step, or None if it shows none; the descriptor of the session and
+the name of the step's file tell where it is."""
 Met = tuple[Step, bytes | None]
 """A step and its line."""
 Skipped = list[tuple[str, str]]
@@ -191,7 +192,7 @@ class Reader:
                 if self._documents is None:
                     raise
                 return self._documents.meet(self.fd, name, self._flags, show)
-        return step, show(step)
+        return step, show(step, self.fd, name)
 
     def brief(self, known: Mapping[str, Step]) -> BriefReader:
         """A reader for one pass on the loop of a near store; it need not read what is `known`."""
@@ -238,7 +239,7 @@ class BriefReader(Reader):
             step = self.judged[name] = classify(read(name))
         else:
             self._left -= len(step.data)
-        return step, show(step)
+        return step, show(step, self.fd, name)
 
 
 class _Gathering:

@@ -19,6 +19,7 @@ from storage.formats.jsontext import NotJSON, one_line, parse
 from storage.formats.kinds import Step
 from storage.formats.unfinished import UnfinishedObject
 from storage.render import lines
+from storage.session import for_people
 
 MIB = 1 << 20
 PIECE_BYTES = 1 << 12
@@ -121,8 +122,8 @@ def _does(document: bytes) -> Iterator[tuple[str, Callable[[], object]]]:
     if judged:
         step = judged[0]
         yield "one line", lambda: one_line(b"\n" + step.data[:-1] + b"\n}")
-        for show in (lines.log, lines.messages, lines.for_people):
-            yield show.__name__, lambda show=show: show(step)  # type: ignore[misc]
+        for show in (lines.log, lines.messages, for_people.entry):
+            yield show.__name__, lambda show=show: show(step, -1, "")  # type: ignore[misc]
 
 
 def _processor_seconds(do: Callable[[], object]) -> float:

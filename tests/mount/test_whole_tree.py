@@ -27,6 +27,7 @@ RESULT = b'{"role":"tool","content":"a\\nb\\n","tool_call_id":"call_1","x-own":{
 PICTURE = b'{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"http://x/y.png"}}]}'
 HOSTILE = "one \x1b[31mred\x1b[0m \x07 \x9b2J \x00 two\r\nthree\rfour \x7f"
 PLACEHOLDER = b'{"role":"user","content":"[archived context unavailable: crab-1]"}\n'
+HEAD = "# `crab_tg-42_1`\n\nBegun 2026-04-28 00:00:00. Times are in UTC.\n\n"
 
 
 def stored(message: bytes, agent: str | None = None) -> bytes:
@@ -84,7 +85,8 @@ def test_a_memory_beside_the_store_is_found(store: StoreOnDisk, mount: Mounts) -
     session = archived(store, "after")
     at = mount().path / session.slug
     assert contents(at / "messages.jsonl") == [text, "after"]
-    assert (at / "history.md").read_text().startswith(f"# Archived context `crab-1`\n\n{text}\n")
+    shown = (at / "history.md").read_text()
+    assert shown.startswith(f"{HEAD}## Archived context `crab-1`\n\n{text}\n")
     assert (at / "history.jsonl").read_bytes() == entry("after") + b"\n"
 
 
@@ -131,7 +133,7 @@ def test_a_session_after_a_compaction_without_archive_begins_with_what_was_said(
     session = store.session("crab_tg-42_1", entry("x"), b'{"compact":"summary"}', entry("after"))
     at = mount().path / session.slug
     assert contents(at / "messages.jsonl") == ["after"]
-    assert (at / "history.md").read_text() == "## user\n\nafter\n\n"
+    assert re.sub("·.*", "", (at / "history.md").read_text()) == f"{HEAD}## user \n\nafter\n\n"
 
 
 @pytest.mark.guarantee("G13b", "G2c")
@@ -211,14 +213,17 @@ def test_the_markdown_tells_who_said_what(store: StoreOnDisk, mount: Mounts) -> 
         stored(PICTURE),
         stored(long.encode()),
     )
+    os.utime(session.path / "step-000001", (1777385685, 1777385685))
     text = (mount().path / session.slug / "history.md").read_text()
     expected = [
-        "## user\n\nlist files\n",
+        f"{HEAD}## user · step 1 · 2026-04-28 14:14:45\n\nlist files\n",
         "> need ls",
         "### Calls `bash` `call_1`",
         '```json\n{\n  "cmd": "ls"\n}\n```',
+        "## tool `bash` `call_1` · step 4 · ",
         "````\n```\nfence\n```\n````",
-        "## assistant (guest agent `guest`)\n\ndone\n",
+        "## assistant (guest agent `guest`) · step 5 · ",
+        "done\n",
         "*[`image_url` `http://x/y.png`]*",
         "line 0\n",
         "left out here",
@@ -281,6 +286,7 @@ def test_less_shows_the_markdown_as_it_is(store: StoreOnDisk, mount: Mounts) -> 
     session = store.session("crab_tg-42_1", entry("who is there?"), entry("ana — «ok»"))
     path = mount().path / session.slug / "history.md"
     shown = on_a_terminal(f"less -R -F -X {path}")
-    assert "## user\n\nwho is there?\n\n## user\n\nana — «ok»\n" in shown.replace("\x1b[m", "")
-    plain = subprocess.run(["less", path], capture_output=True, text=True, timeout=30, check=True)
-    assert plain.stdout == path.read_text()
+    plain = re.sub(" ·.*", "", shown.replace("\x1b[m", ""))
+    assert "## user\n\nwho is there?\n\n## user\n\nana — «ok»\n" in plain
+    piped = subprocess.run(["less", path], capture_output=True, text=True, timeout=30, check=True)
+    assert piped.stdout == path.read_text()

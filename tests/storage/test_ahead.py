@@ -65,7 +65,9 @@ def test_a_far_session_is_read_ten_times_faster_than_step_by_step(
     forwards = partial(replay.forwards, compactions=False)
     for direction in (replay.backwards, forwards):
         began = time.monotonic()
-        found = direction(replay.Reader(descriptor), index.numbers, {}, lambda s: s.data)
+        found = direction(
+            replay.Reader(descriptor), index.numbers, {}, lambda s, _fd, _name: s.data
+        )
         took = time.monotonic() - began
         assert b"".join(t.text for t in found.texts) == b"".join(session.steps())
         assert took < count * DELAY_SECONDS / 10

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from storage.documents import pool as documents_pool
-from storage.documents.pool import Documents
+from storage.documents.pool import Documents, Show
 from storage.documents.worker import digest
 from storage.errors import StoreError
 from storage.formats.accept import stored_form
@@ -35,21 +35,21 @@ def documents() -> Iterator[Documents]:
     found.close()
 
 
-def show(step: Step) -> bytes | None:
+def show(step: Step, _session_fd: int, _name: str) -> bytes | None:
     """Of an entry its message."""
     return jsonl.message_line(step) if step.kind is Kind.ENTRY else None
 
 
-def dawdle(_step: Step) -> bytes | None:
+def dawdle(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     time.sleep(60)
     return None
 
 
-def gorge(_step: Step) -> bytes | None:
+def gorge(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     return b"".join([bytes(1 << 30) for _ in range(8)])
 
 
-def crash(_step: Step) -> bytes | None:
+def crash(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     os.kill(os.getpid(), signal.SIGSEGV)
     return None
 
@@ -128,7 +128,7 @@ def test_a_step_is_shown_as_it_would_be_here(documents: Documents, tmp_path: Pat
     [(dawdle, errno.ETIMEDOUT), (gorge, errno.ENOMEM), (crash, errno.ENOMEM)],
 )
 def test_what_takes_too_long_or_too_much_is_refused_and_the_next_is_served(
-    tmp_path: Path, doing: Callable[[Step], bytes | None], number: int
+    tmp_path: Path, doing: Show, number: int
 ) -> None:
     (tmp_path / "step-000001").write_bytes(entry("text"))
     session = os.open(tmp_path, os.O_RDONLY)
@@ -163,7 +163,7 @@ def test_no_worker_is_there_before_the_first_document_or_long_after_the_last(
 
 SERVER = """
 import sys
-from storage.documents.pool import Documents
+from storage.documents.pool import Documents, Show
 documents = Documents()
 documents.judge(b'{"message":{"role":"user"}}')
 print("ready", flush=True)

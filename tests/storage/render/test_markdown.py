@@ -157,12 +157,18 @@ def test_what_is_closed_or_ends_by_itself_is_left_as_it_is(content: str) -> None
     assert shown(content=content) == f"## user\n\n{content}\n\n"
 
 
-def test_an_archive_begins_the_file_with_its_text_or_says_that_it_is_not_there() -> None:
+def test_an_archive_follows_the_head_with_its_text_or_says_that_it_is_not_there() -> None:
     known = markdown.archive("crab-1", "They met.\n").decode()
-    assert known == "# Archived context `crab-1`\n\nThey met.\n\n---\n\n"
+    assert known == "## Archived context `crab-1`\n\nThey met.\n\n---\n\n"
     unknown = markdown.archive("crab-1", None).decode()
     assert "The text of the archive `crab-1` is not available." in unknown
     assert unknown.endswith("\n\n---\n\n")
+
+
+def test_the_head_tells_the_session_and_when_it_began() -> None:
+    head = markdown.head("crab_tg-42_1", "2026-04-20T08:12:05.123+00:00").decode()
+    assert head == "# `crab_tg-42_1`\n\nBegun 2026-04-20 08:12:05. Times are in UTC.\n\n"
+    assert markdown.head("x", "") == b"# `x`\n\nTimes are in UTC.\n\n"
 
 
 BASH = {"type": "tool_use", "id": "tu_1", "name": "bash", "input": {"command": "df -h", "n": [1]}}

@@ -34,7 +34,7 @@ def session(tmp_path: Path) -> Iterator[Reader]:
     os.close(fd)
 
 
-def line(step: Step) -> bytes:
+def line(step: Step, _session_fd: int, _name: str) -> bytes:
     return step.data + b"\n"
 
 
@@ -72,9 +72,9 @@ def test_a_pass_ends_after_so_many_bytes(session: Reader, tmp_path: Path, known:
 
 @pytest.mark.guarantee("G23c")
 def test_a_pass_ends_after_so_long(session: Reader) -> None:
-    def slow(step: Step) -> bytes:
+    def slow(step: Step, session_fd: int, name: str) -> bytes:
         time.sleep(LOOP_SECONDS)
-        return line(step)
+        return line(step, session_fd, name)
 
     with pytest.raises(Spent):
         forwards(session.brief({}), NUMBERS, {}, slow, compactions=True)

@@ -102,7 +102,7 @@ def test_after_edits_and_new_steps_the_epochs_are_those_of_a_session_never_seen_
             found.changed(number)
         look_on(directory, found)
         assert ends(found) == ends(scan_epochs(Reader(directory), scan(directory)))
-        top = max(after, default=0)
+        top = max((*steps, *after), default=0)  # of a number used before the epochs would be told
         grown = {**after, **{top + number: data for number, data in more.items()}}
         for number in write(directory, after, grown):
             found.changed(number)  # its number may be one that was removed

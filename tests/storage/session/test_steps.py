@@ -58,8 +58,10 @@ def test_a_step_over_64_mib_is_broken_and_costs_nothing(tmp_path: Path, session_
     os.truncate(tmp_path / "step-000002", 3 << 29)
     before = time.process_time()
     for found in (
-        forwards(Reader(session_fd), [1, 2], {}, lambda step: step.data, compactions=False),
-        backwards(Reader(session_fd), [1, 2], {}, lambda step: step.data),
+        forwards(
+            Reader(session_fd), [1, 2], {}, lambda step, _fd, _name: step.data, compactions=False
+        ),
+        backwards(Reader(session_fd), [1, 2], {}, lambda step, _fd, _name: step.data),
     ):
         assert found.skipped == [("step-000002", TOO_LONG)]
         assert b"".join(text.text for text in found.texts) == entry("text")

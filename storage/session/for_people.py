@@ -1,0 +1,64 @@
+"""`history.md`: the entries as Markdown, with what is told of each beside its document (G2).
+
+That is the number of its step, when it was stored, and the name of the tool that a nameless result came
+from, which the call before it has.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from typing import Final
+
+from storage.errors import StoreError
+from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.render import markdown
+from storage.session import meta
+from storage.session.replay import LONG_BYTES, Reader
+from storage.session.steps import LongStep, step_name, step_number
+
+CALL_STEPS_MAX: Final = 16
+"""So many steps before a nameless result its call is looked for."""
+
+
+def entry(step: Step, session_fd: int, name: str) -> bytes | None:
+    """The section of the step that the file `name` holds, None where it is no entry."""
+    if step.kind is not Kind.ENTRY:
+        return None
+    number = step_number(name) or 0
+    called = partial(_tool_called, session_fd, number)
+    return markdown.entry(step, markdown.About(number, _stored(session_fd, name), called))
+
+
+def head(session_fd: int, slug: str) -> bytes:
+    """How the file begins: with what does not change, so that it only grows (G13)."""
+    try:
+        created_at = str(meta.parsed(meta.read(session_fd)[0])["created_at"])
+    except (OSError, StoreError):
+        created_at = ""
+    return markdown.head(slug, created_at)
+
+
+def _stored(session_fd: int, name: str) -> str:
+    """When a step was stored, in UTC; a step's time is its file's."""
+    try:
+        seconds = os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mtime
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OSError, ValueError, OverflowError):
+        return ""
+
+
+def _tool_called(session_fd: int, number: int, call_id: str) -> str | None:
+    """The name of the tool that an entry shortly before step `number` called under that id."""
+    reader = Reader(session_fd)
+    for earlier in range(number - 1, max(0, number - 1 - CALL_STEPS_MAX), -1):
+        try:
+            step = classify(reader.read(step_name(earlier), LONG_BYTES))
+        except (OSError, LongStep, NotAStep):
+            continue
+        if step.kind.is_compaction:
+            return None
+        if step.kind is Kind.ENTRY and (name := markdown.calls(step).get(call_id)):
+            return name
+    return None
