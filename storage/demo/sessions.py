@@ -6,12 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
+from storage.demo.block_story import BlockStory
 from storage.demo.story import Story, compact_json
 
-_PIXEL: Final = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
-    "awAAAABJRU5ErkJggg=="
-)
+_PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def full_disk(start: datetime) -> Story:
@@ -124,7 +122,7 @@ def tide_photo(start: datetime) -> Story:
                 "type": "text",
                 "text": "Photo of the tide gauge from this morning. What does it read?",
             },
-            {"type": "image_url", "image_url": {"url": _PIXEL}},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PIXEL}"}},
         ]
     )
     story.says(
@@ -280,6 +278,33 @@ def forms(start: datetime) -> Story:
     return story
 
 
+def lantern(start: datetime) -> Story:
+    """Of a later version of the daemon: content blocks, an image, a guest."""
+    story = BlockStory("Crab", "web:lena", start, "Which lantern is out")
+    picture = {"type": "base64", "media_type": "image/png", "data": _PIXEL}
+    story.user(
+        [
+            {"type": "text", "text": "One of the pier lanterns is dark. Which one?"},
+            {"type": "image", "source": picture},
+        ]
+    )
+    story.runs(
+        ("lanterns", {"pier": "north", "only": ["dark", "dim"]}, '[{"id":"N4","since":"21:40"}]'),
+        ("weather", {}, "wind 7 Bft, gusts 9"),
+        says="I ask the controller, and the weather station.",
+        thinks="The picture shows the north pier; the fourth post has no light.",
+    )
+    story.says("It is **N4**, dark since 21:40, when the gusts came.")
+    story.says("The lamp of N4 was replaced in March: look at the cable.", guest="Scout")
+    story.done(prompt_tokens=1_320)
+    story.compacts("crab-lantern-1")
+    story.user("It was the cable. Thanks, both.", wait=7_200)
+    story.runs(("close_ticket", {"id": 311}, "closed"), thinks="The ticket of N4 can be closed.")
+    story.says("Ticket 311 is closed.")
+    story.done(prompt_tokens=610)
+    return story
+
+
 def fresh(start: datetime) -> Story:
     """Just created: a meta and nothing else."""
     return Story("Crab", "tg:42", start)
@@ -299,6 +324,7 @@ SESSIONS: Final[tuple[Callable[[datetime], Story], ...]] = (
     long_log,
     forms,
     fresh,
+    lantern,
 )
 
 

@@ -36,10 +36,10 @@ def test_every_session_loads_and_is_named_after_its_agent_and_sender(tmp_path: P
         assert snapshot.meta["message_count"] == len(snapshot.history) + archived
 
 
-def test_it_holds_every_kind_of_step_guests_gaps_and_exactly_one_broken_step(
+def test_it_holds_every_kind_of_step_and_block_guests_gaps_and_exactly_one_broken_step(
     tmp_path: Path,
 ) -> None:
-    kinds, guests, broken, gaps = set(), 0, 0, 0
+    kinds, guests, broken, gaps, blocks = set(), 0, 0, 0, set()
     for slug in demo.write(str(tmp_path)):
         names = sorted(path.name for path in (tmp_path / slug).glob("step-*"))
         if names and int(names[-1].removeprefix("step-")) > len(names):
@@ -52,11 +52,14 @@ def test_it_holds_every_kind_of_step_guests_gaps_and_exactly_one_broken_step(
                 continue
             kinds.add(step.kind)
             guests += bool(step.value.get("agent"))
+            content = step.value.get("message", {}).get("content")
+            blocks |= {part["type"] for part in content} if isinstance(content, list) else set()
             # The daemon writes without white space and escapes nothing that need not be.
             again = json.dumps(step.value, ensure_ascii=False, separators=(",", ":"))
             assert step.data == again.encode()
     assert kinds == set(Kind)
     assert guests >= 2
+    assert blocks >= {"text", "thinking", "tool_use", "tool_result", "image"}
     assert broken == 1
     assert gaps >= 1
 
