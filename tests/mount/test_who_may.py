@@ -400,3 +400,24 @@ def status(path: Path) -> tuple[int, ...]:
     """All that stat tells of a file, but for the access time, which the test's own listing changes."""
     found = path.lstat()
     return (found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@pytest.mark.guarantee("G31b", "G21a")
+def test_a_summary_is_stored_only_by_who_may_make_files_in_the_memory(
+    store: StoreOnDisk, mount: Mounts, tmp_path: Path
+) -> None:
+    own(store.path, ANA, 0o755)
+    session = session_of(store, ANA, 0o777, 0o644)
+    archives = tmp_path / "memory" / "archives"
+    archives.mkdir(parents=True)
+    for path in (archives.parent, archives):
+        own(path, ANA, 0o755)
+    mounted = mount("allow_other")
+    mounted.expected.append("you may not store summaries in")
+    line = """echo '{"archive_name":"plan","summary":"Plan B."}' > compact"""
+    assert not may(EVE, line, mounted.path / session.slug)
+    assert (len(session.numbers()), os.listdir(archives)) == (3, [])
+    assert may(EVE, "echo by-name > compact", mounted.path / session.slug)
+    assert may(ANA, line, mounted.path / session.slug)
+    stored = (archives / "plan.md").stat()
+    assert (stored.st_uid, stored.st_mode & 0o777) == (archives.stat().st_uid, 0o644)

@@ -17,6 +17,7 @@ import storage
 from storage import memory_tree
 from storage.errors import StoreError
 from storage.session.steps import step_number
+from tests.support.commands import run
 from tests.support.killing import alone, killed_at_each_call
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
@@ -85,6 +86,25 @@ def test_who_may_not_make_files_there_stores_nothing(tree: Path) -> None:
         memory_tree.keep(str(tree), "plan", "text", 0o600, may, sync=False)
     assert refused.value.errno == errno.EACCES
     assert list((tree / "archives").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@pytest.mark.guarantee("G31b", "G19a")
+def test_where_there_is_no_room_nothing_is_stored_nor_compacted(
+    store: StoreOnDisk, tree: Path
+) -> None:
+    session = store.session("crab_tg-42_1", entry("a"))
+    assert run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tree)]).returncode == 0
+    try:
+        with storage.open_store(store.path) as opened:
+            with pytest.raises(StoreError, match="No space left") as refused:
+                storage.append_compaction(opened, session.slug, "plan", "x" * (1 << 17))
+            assert refused.value.errno == errno.ENOSPC
+            assert session.numbers() == [1]
+            assert list((tree / "archives").iterdir()) == []
+            assert storage.append_compaction(opened, session.slug, "plan", "short") == 2
+    finally:
+        run(["umount", str(tree)])
 
 
 def test_what_a_crash_left_is_cleared_and_what_is_under_way_is_not(tree: Path) -> None:
