@@ -96,8 +96,12 @@ def linked_over(session: SessionOnDisk, number: int, target: Path) -> None:
     link.rename(session.path / f"step-{number:06}")
 
 
-def remade(session: SessionOnDisk, number: int) -> None:
-    session.put(number, session.step(number))
+def remade(session: SessionOnDisk, number: int, data: bytes, seconds_ago: int = 0) -> None:
+    """A step is written again, with its time or an earlier one."""
+    path = session.path / f"step-{number:06}"
+    stored_ns = path.stat().st_mtime_ns - seconds_ago * 10**9
+    session.put(number, data)
+    os.utime(path, ns=(stored_ns, stored_ns))
 
 
 CHANGES: list[tuple[str, Change, tuple[str, ...]]] = [
@@ -105,8 +109,9 @@ CHANGES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("an event more", lambda s: s.add(event()), ()),
     ("a gap", lambda s: s.put(100, entry("c")), ()),
     ("what is no step", lambda s: s.add(b"{}"), ()),
-    ("the same bytes under a new inode", lambda s: remade(s, 5), ()),
-    ("the same step with white space around", lambda s: s.put(5, entry("b") + b"\n"), ()),
+    ("the same bytes under a new inode", lambda s: remade(s, 5, entry("b")), ()),
+    ("the same bytes of another time", lambda s: remade(s, 5, entry("b"), 9), ("history.md",)),
+    ("the same step with white space around", lambda s: remade(s, 5, entry("b") + b"\n"), ()),
     ("a compaction", lambda s: s.add(compaction("new")), HISTORY),
     ("a step replaced", lambda s: s.put(3, entry("other")), VIEWS),
     ("a step edited in place", lambda s: (s.path / "step-000003").write_bytes(b"{}"), VIEWS),
