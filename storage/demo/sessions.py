@@ -266,45 +266,30 @@ def long_log(start: datetime) -> Story:
 
 
 def forms(start: datetime) -> Story:
-    """Arguments and results with structure, and a call that failed."""
-    story = Story("Crab", "tg:77", start, "Berth booking")
-    story.user("Book berth B12 for the *Nordstern*, 3 nights from Friday.")
+    """Of a later version of the daemon: content blocks, an image, a guest, a call that failed."""
+    story = BlockStory("Crab", "tg:77", start, "Berth booking")
+    picture = {"type": "base64", "media_type": "image/png", "data": _PIXEL}
+    story.user(
+        [
+            {"type": "text", "text": "Book berth B12 for this boat, 3 nights from Friday."},
+            {"type": "image", "source": picture},
+        ]
+    )
     booking = {"berth": "B12", "vessel": {"name": "Nordstern", "length_m": 11.4}, "nights": 3}
-    story.runs(("book_berth", booking, compact_json({"error": "taken", "free": ["B11", "B14"]})))
-    story.says("B12 is taken. B11 and B14 are free; B14 is closer to the showers. 🚿")
+    story.runs(
+        ("book_berth", booking, compact_json({"error": "taken", "free": ["B11", "B14"]})),
+        says="I try B12 first.",
+        thinks="The name on the bow is Nordstern; she is 11.4 m long.",
+    )
+    story.says(
+        "B12 is taken. B11 and B14 are free; B14 is closer to the showers. 🚿", guest="Scout"
+    )
     story.steered("B14 then!")
     story.runs(
         ("book_berth", booking | {"berth": "B14"}, compact_json({"ok": True, "ref": "N-2207"}))
     )
     story.says("Booked **B14**, Friday to Monday, reference `N-2207`.")
     story.done(prompt_tokens=1_240)
-    return story
-
-
-def lantern(start: datetime) -> Story:
-    """Of a later version of the daemon: content blocks, an image, a guest."""
-    story = BlockStory("Crab", "web:lena", start, "Which lantern is out")
-    picture = {"type": "base64", "media_type": "image/png", "data": _PIXEL}
-    story.user(
-        [
-            {"type": "text", "text": "One of the pier lanterns is dark. Which one?"},
-            {"type": "image", "source": picture},
-        ]
-    )
-    story.runs(
-        ("lanterns", {"pier": "north", "only": ["dark", "dim"]}, '[{"id":"N4","since":"21:40"}]'),
-        ("weather", {}, "wind 7 Bft, gusts 9"),
-        says="I ask the controller, and the weather station.",
-        thinks="The picture shows the north pier; the fourth post has no light.",
-    )
-    story.says("It is **N4**, dark since 21:40, when the gusts came.")
-    story.says("The lamp of N4 was replaced in March: look at the cable.", guest="Scout")
-    story.done(prompt_tokens=1_320)
-    story.compacts("crab-lantern-1")
-    story.user("It was the cable. Thanks, both.", wait=7_200)
-    story.runs(("close_ticket", {"id": 311}, "closed"), thinks="The ticket of N4 can be closed.")
-    story.says("Ticket 311 is closed.")
-    story.done(prompt_tokens=610)
     return story
 
 
@@ -327,7 +312,6 @@ SESSIONS: Final[tuple[Callable[[datetime], Story], ...]] = (
     long_log,
     forms,
     fresh,
-    lantern,
 )
 
 
