@@ -297,18 +297,23 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
     boundary = session.extents.boundary(view.cut)
     if boundary is None:
         return None
-    headed = _is_headed(session, view, boundary)
+    headed = _may_be_headed(session, view, boundary)
     if view.format.lead is None or boundary.archive is None:
         return headed
     archived = await means.work.small(session.slug, means.archives.version, boundary.archive)
     return headed, archived
 
 
-def _is_headed(session: Session, view: View, boundary: Boundary) -> bool:
-    """Whether a view has a head: not where there is nothing to follow it."""
+def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
+    """Whether a view has a head, which is not where nothing follows it.
+
+    Of a time only a look at the steps tells: then it is the number up to which that is to be done.
+    """
     if view.format.head is None:
         return False
-    return boundary.archive is not None or session.end(view) > boundary.number
+    end = session.end(view)
+    followed = boundary.archive is not None or end > boundary.number
+    return end if followed and isinstance(view.cut, AtTime) else followed
 
 
 async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
@@ -317,11 +322,11 @@ async def _lead(means: Means, session: Session, view: View) -> tuple[bytes, Hash
     boundary = session.extents.boundary(view.cut)
     if boundary is None:
         return b"", None
-    headed = _is_headed(session, view, boundary)
+    headed = _may_be_headed(session, view, boundary)
     if not headed and (view.format.lead is None or boundary.archive is None):
         return b"", version
     work = partial(_lead_text, means, session.slug, view, boundary, _left(session, view))
-    steps = 1 if boundary.archive is None else PASS_STEPS
+    steps = 1 if boundary.archive is None and view.cut is None else PASS_STEPS
     return await means.replay(session, steps, work, view.cut), version
 
 
@@ -329,11 +334,23 @@ def _lead_text(
     means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
 ) -> bytes:
     head, lead, name = view.format.head, view.format.lead, boundary.archive
+    if name is None and isinstance(view.cut, AtTime) and not _any_stored(reader, index, boundary):
+        return b""
     text = b"" if head is None else head(reader.fd, slug)
     if lead is not None and name is not None:
         blocks = _in_blocks(reader, index, boundary, slug)
         text += lead(name, means.archives.text(name), blocks)
     return text
+
+
+def _any_stored(reader: Reader, index: Index, boundary: Boundary) -> bool:
+    """Whether the history holds a step that was stored by the reader's time."""
+    numbers = index.between(boundary.number + 1, index.greatest, len(index.numbers))
+    for name in (name for number in numbers for name in index.names(number)):
+        with suppress(OSError, LongStep):
+            reader.read(name)
+            return True
+    return False
 
 
 def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:

@@ -6,13 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from storage.demo.block_story import BlockStory
-from storage.demo.story import Story, compact_json
-
-_PIXEL: Final = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
-    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+from storage.demo.block_sessions import PIXEL, forms
+from storage.demo.story import Story
 
 
 def full_disk(start: datetime) -> Story:
@@ -125,7 +120,7 @@ def tide_photo(start: datetime) -> Story:
                 "type": "text",
                 "text": "Photo of the tide gauge from this morning. What does it read?",
             },
-            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PIXEL}"}},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
         ]
     )
     story.says(
@@ -262,34 +257,6 @@ def long_log(start: datetime) -> Story:
     story.runs(("fetch", {"url": "http://buoy7.local/log", "hours": 6}, "\n".join(rows) + "\n"))
     story.says("The highest was **3.11 m**; the sea has calmed since.")
     story.done(prompt_tokens=9_400)
-    return story
-
-
-def forms(start: datetime) -> Story:
-    """Of a later version of the daemon: content blocks, an image, a guest, a call that failed."""
-    story = BlockStory("Crab", "tg:77", start, "Berth booking")
-    picture = {"type": "base64", "media_type": "image/png", "data": _PIXEL}
-    story.user(
-        [
-            {"type": "text", "text": "Book berth B12 for this boat, 3 nights from Friday."},
-            {"type": "image", "source": picture},
-        ]
-    )
-    booking = {"berth": "B12", "vessel": {"name": "Nordstern", "length_m": 11.4}, "nights": 3}
-    story.runs(
-        ("book_berth", booking, compact_json({"error": "taken", "free": ["B11", "B14"]})),
-        says="I try B12 first.",
-        thinks="The name on the bow is Nordstern; she is 11.4 m long.",
-    )
-    story.says(
-        "B12 is taken. B11 and B14 are free; B14 is closer to the showers. 🚿", guest="Scout"
-    )
-    story.steered("B14 then!")
-    story.runs(
-        ("book_berth", booking | {"berth": "B14"}, compact_json({"ok": True, "ref": "N-2207"}))
-    )
-    story.says("Booked **B14**, Friday to Monday, reference `N-2207`.")
-    story.done(prompt_tokens=1_240)
     return story
 
 
