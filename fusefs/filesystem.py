@@ -24,6 +24,7 @@ from fusefs.catalogue.catalogue import Catalogue
 from fusefs.coherence.events import EventQueue
 from fusefs.coherence.hints import Hints
 from fusefs.coherence.publisher import Publisher
+from fusefs.coherence.recovery import Recovery
 from fusefs.coherence.store_directory import StoreDirectory
 from fusefs.config import MountOptions, Sync
 from fusefs.dotdir.directories import DOT_DIRECTORY, DotDirectory
@@ -45,6 +46,8 @@ from fusefs.session.meta_counter import MetaCounter
 from fusefs.session.pool import Pool
 from fusefs.session.refresh import Means
 from fusefs.session.removals import Removals
+from fusefs.session.restorer import Restorer
+from fusefs.session.step_texts import StepTexts
 from fusefs.session.writer import Writer
 from fusefs.views.text_cache import TextCache
 from fusefs.work import Work
@@ -113,8 +116,14 @@ class FileSystem:
         self.events = EventQueue(store, self.work.near, hints)
         self._archives = _memory(store, options)
         self._documents = Documents()
+        self._texts = StepTexts()
         means = Means(
-            self.work, TextCache(options.cache), self._archives, self.events, self._documents
+            self.work,
+            TextCache(options.cache),
+            self._archives,
+            self.events,
+            self._documents,
+            self._texts,
         )
         self.pool = Pool(store, means)
         self._writer = Writer(means, options.sync)
@@ -144,9 +153,9 @@ class FileSystem:
             open_files=self._files,
         )
         root.fixed[DOT_DIRECTORY] = DotDirectory(services, root, self._catalogue, self.status)
-        self._publisher = Publisher(
-            self.events, root, self.pool, self._writer, kernel, self.failures
-        )
+        self._publisher = Publisher(self.events, root, self.pool, means, kernel, self.failures)
+        restorer = Restorer(means, self._writer, durable=options.sync is not Sync.NEVER)
+        self._recovery = Recovery(self.events, self.pool, self._writer, restorer, self.failures)
 
     def _services(self, means: Means, kernel: Kernel) -> Services:
         durable = self.options.sync is not Sync.NEVER
@@ -185,6 +194,7 @@ class FileSystem:
         async with trio.open_nursery() as nursery:
             for work in (
                 self._publisher.run,
+                self._recovery.run,
                 self._counter.run,
                 self._removals.run,
                 self._catalogue.arm,
@@ -222,7 +232,7 @@ class FileSystem:
             except StoreError as error:
                 self._failed(opened, "flush", error)
             await self.release(handle)
-        await self._publisher.finish()
+        await self._recovery.finish()
         await self._counter.finish()
         for session in self.pool:
             try:
@@ -237,6 +247,7 @@ class FileSystem:
         self.events.close()
         self._catalogue.close()
         self._archives.close()
+        self._texts.close()
         self.store.close()
 
     def reload(self) -> None:

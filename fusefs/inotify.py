@@ -57,6 +57,8 @@ class Change:
     """Where it was moved here: the name that it had, `""` if that is not known."""
     attributes: bool = False
     """Its owner, mode or times were set; with the name `""` those of the directory itself."""
+    unsure: bool = False
+    """Where it was moved from may be among the events that were lost."""
     gone: bool = False
     """The directory itself was deleted, moved or unmounted: the watch has ended."""
 
@@ -86,6 +88,8 @@ class Watcher:
         self._uses: Counter[int] = Counter()
         # The two events of a rename can be met in two drains.
         self._moving: dict[int, str] = {}
+        self._lost_moves = False
+        """Events were lost just now, so that one half of a rename may be missing."""
 
     def fileno(self) -> int:
         """The descriptor that is readable when there are changes."""
@@ -135,6 +139,7 @@ class Watcher:
                 continue  # a temporary of some writer: what counts is where it is moved to
             if mask & _Q_OVERFLOW:
                 self._moving.clear()
+                self._lost_moves = True
                 raise EventsLostError
             if mask & _GONE:
                 yield Change(watch, name, gone=True)
@@ -142,14 +147,16 @@ class Watcher:
                 self._moving[cookie] = name
                 yield Change(watch, name, disappeared=True)
             elif mask & _MOVED_TO:
+                unsure = self._lost_moves and cookie not in self._moving
                 source = self._moving.pop(cookie, "")
-                yield Change(watch, name, appeared=True, moved_from=source)
+                yield Change(watch, name, appeared=True, moved_from=source, unsure=unsure)
             elif mask & _DELETE:
                 yield Change(watch, name, disappeared=True)
             else:
                 yield Change(
                     watch, name, appeared=bool(mask & _CREATE), attributes=bool(mask & _ATTRIB)
                 )
+        self._lost_moves = False
         while len(self._moving) > _MOVES:
             del self._moving[next(iter(self._moving))]
 

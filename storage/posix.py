@@ -26,6 +26,8 @@ _STALE_ATTEMPTS = 5
 MISSING_ATTEMPTS = 2
 """So often a name that has to be there is asked for afresh before it is believed to be gone."""
 _F_OFD_SETLK = 37
+_PUNCH_HOLE = 3
+"""FALLOC_FL_PUNCH_HOLE and the FALLOC_FL_KEEP_SIZE that it takes."""
 _WHOLE_FILE = struct.pack("hhlllhh", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -177,6 +179,14 @@ def _renameat2(old: str, new: str, at: int, flags: int) -> None:
     if done != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), old, None, new)
+
+
+def punch(descriptor: int, at: int, length: int) -> None:
+    """Gives back the room of `length` bytes at `at` of an open file, which are zeros from then on.
+
+    Where the file system cannot do that nothing happens.
+    """
+    _libc.fallocate(descriptor, _PUNCH_HOLE, ctypes.c_long(at), ctypes.c_long(length))
 
 
 def lock(descriptor: int) -> bool | None:

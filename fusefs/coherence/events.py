@@ -48,7 +48,7 @@ class EventQueue:
         self._taken: set[Session] = set()
         self._waiting = trio.lowlevel.ParkingLot()
         self._displaced: dict[Session, None] = {}
-        """Sessions with steps that are to be stored again, which waits for nothing."""
+        """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
         self._displaced_waiting = trio.lowlevel.ParkingLot()
         self._root_watch: int | None = None
         self._watch_root(store)
@@ -132,7 +132,7 @@ class EventQueue:
 
     def mark(self, session: Session) -> None:
         """A session is dirty."""
-        if session.recent.displaced:
+        if session.recent.owed:
             self._displaced[session] = None
             self._displaced_waiting.unpark()
         self._dirty[session] = None
@@ -156,7 +156,7 @@ class EventQueue:
             self._waiting.unpark()
 
     async def take_displaced(self) -> Session:
-        """The next session with displaced steps."""
+        """The next session of which `recent` owes something."""
         while not self._displaced:
             await self._displaced_waiting.park()
         return self._displaced.popitem()[0]

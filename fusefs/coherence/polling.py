@@ -82,7 +82,7 @@ def interval_seconds(session: Session, since: float, now: float) -> float | None
 
     It has been followed since `since`.
     """
-    if not session.is_open or session.watch is not None:
+    if session.watch is not None or not (session.is_open or len(session.recent)):
         return None
     quiet = (now - max(session.changed_at, since)) / QUIET_FACTOR
     if is_waited_for(session):

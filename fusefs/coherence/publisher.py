@@ -1,47 +1,36 @@
 """Publishing: the kernel's caches, and who waits in poll(2), follow the store (G12, G14).
 
 Dirty sessions are taken one after the other: what the kernel knows of a session is brought up to date,
-it is told which attributes and names to ask for again, and steps that a daemon displaced are stored
-again (G16). What is owed is state (`_owed`), never only a task: nothing is forgotten when one fails.
+and it is told which attributes and names to ask for again.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from fusefs.coherence.events import EventQueue
 from fusefs.coherence.hints import Hints
-from fusefs.failures import KERNEL, Failures
+from fusefs.failures import Failures
 from fusefs.inodes.inode import ROOT_INO
 from fusefs.inodes.root import Root
 from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.kernel import Kernel
 from fusefs.session.pool import Pool
-from fusefs.session.recent_steps import Relocated
-from fusefs.session.refresh import ready
+from fusefs.session.refresh import Means, ready
 from fusefs.session.session import Session
-from fusefs.session.writer import Writer
 from storage.errors import StoreError, printable
 
 WORKERS: Final = 4
 """So many sessions are published at a time: a long comparison of one must not hold up the others."""
 PACE_SECONDS: Final = 0.003
 """Between two rounds for one session: being told must not slow a fast writer down."""
-RETRY_SECONDS: Final = 1.0
-"""After so long displaced steps that could not be stored again are tried again."""
+ASKED_SESSIONS: Final = 16
+"""So many sessions that are not open, and of which no events tell, are looked at in a second."""
 
 log: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Owed:
-    said: str = ""
-    """What errors.jsonl was last told of it."""
 
 
 class Publisher:
@@ -52,44 +41,28 @@ class Publisher:
         events: EventQueue,
         root: Root,
         pool: Pool,
-        writer: Writer,
+        means: Means,
         kernel: Kernel,
         failures: Failures,
     ) -> None:
         self._events = events
         self._root = root
         self._pool = pool
-        self._writer = writer
-        self._means = writer.means
+        self._means = means
         self._kernel = kernel
         self._failures = failures
-        self._owed: dict[Session, _Owed] = {}
-        """Sessions with displaced steps that could not be stored again yet."""
-        self._restoring: set[Session] = set()
 
     async def run(self) -> None:
         """Publish until cancelled; asleep while nothing happens."""
-        for session in self._pool:  # what was noted before, or when this failed
-            if session.recent.displaced:
-                self._events.mark(session)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._events.run)
             nursery.start_soon(self._follow_root)
             nursery.start_soon(self._look)
-            nursery.start_soon(self._retry)
             if self._events.hints is not None:
                 nursery.start_soon(self._events.hints.run)
                 nursery.start_soon(self._follow_hints, self._events.hints)
-            nursery.start_soon(self._follow_displaced, nursery)
             for _ in range(WORKERS):
                 nursery.start_soon(self._work, nursery)
-
-    async def finish(self) -> None:
-        """Before the end: what a daemon displaced is looked for and stored again, with one try each."""
-        self._events.drain()
-        for session in self._pool:
-            if len(session.recent):
-                await self._restore(session)
 
     def wrote(self, slug: str | None) -> None:
         """The mount itself stored something in a session."""
@@ -132,13 +105,13 @@ class Publisher:
         if directory.lookups:
             self._kernel.attributes_changed(directory.ino)
         if not session.is_open:
+            self._pool.close(session)
             directory.reap()
             return
         async with self._pool.lease(session):
             if len(session.recent):
-                await ready(
-                    self._means, session, exact=False
-                )  # which looks at what a daemon may have displaced
+                # Where no events tell, this finds what a daemon may have displaced.
+                await ready(self._means, session, exact=False)
             for file in list(directory.views.values()):
                 await file.publish(session)
             session.judged.clear()
@@ -150,54 +123,6 @@ class Publisher:
             directory.tell()
         if not directory.is_open:
             directory.reap()
-
-    async def _follow_displaced(self, nursery: trio.Nursery) -> None:
-        while True:
-            session = await self._events.take_displaced()
-            if session not in self._owed:
-                nursery.start_soon(self._restore, session)
-
-    async def _restore(self, session: Session) -> None:
-        """Store again what a daemon displaced; what cannot be stored now is owed."""
-        if session in self._restoring:
-            return
-        self._restoring.add(session)
-        try:
-            await self._restore_once(session)
-        finally:
-            self._restoring.discard(session)
-
-    async def _restore_once(self, session: Session) -> None:
-        try:
-            async with self._pool.lease(session):
-                done = await self._writer.restore(session)
-        except StoreError as error:
-            done = Relocated(error=error)
-        for step in done.compactions:
-            self._lost_compaction(session.slug, step.archive or "")
-        if done.error is None or session.gone:
-            self._owed.pop(session, None)
-            if session.recent.displaced and not session.gone:
-                self._events.mark(session)  # more came meanwhile
-            return
-        owed = self._owed.setdefault(session, _Owed())
-        if owed.said != done.error.sentence:
-            owed.said = done.error.sentence
-            self._failures.record(session.slug, "append", "restore", done.error, KERNEL)
-
-    async def _retry(self) -> None:
-        while True:
-            await trio.sleep(RETRY_SECONDS)
-            for session in list(self._owed):
-                await self._restore(session)
-
-    def _lost_compaction(self, slug: str, archive: str) -> None:
-        sentence = (
-            f"another program replaced the compaction {printable(archive)!r}; it is not stored again,"
-            " because it would hide what came after: write the name to compact once more if it counts"
-        )
-        lost = StoreError(errno.EEXIST, "compaction-displaced", sentence)
-        self._failures.record(slug, "compact", "restore", lost, KERNEL)
 
     async def _follow_root(self) -> None:
         while True:
@@ -234,4 +159,6 @@ class Publisher:
         """Where no events tell of changes, look for who follows."""
         while True:
             for session in await self._events.polling.take():
+                if not session.is_open:
+                    session.recent.doubt()
                 self._events.mark(session)

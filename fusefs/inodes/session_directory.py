@@ -77,7 +77,7 @@ class SessionDirectory(Directory):
     def session(self) -> Session:
         """All that is known of the session; made when it is first needed."""
         if self._session is None:
-            self._session = Session(self.name, self._identity)
+            self._session = Session(self.name, self._identity, self.services.means.texts)
             self._root.of[self._session] = self
         return self._session
 
@@ -92,12 +92,17 @@ class SessionDirectory(Directory):
         return self._session is not None and self._session.is_open
 
     @property
+    def _remembers(self) -> bool:
+        """Whether steps are remembered that a daemon may displace."""
+        return self._session is not None and len(self._session.recent) > 0
+
+    @property
     def place(self) -> tuple[str | None, str | None]:
         return self.name, None
 
     @property
     def kept(self) -> bool:
-        return bool(self.children or self.views) or self.is_open
+        return bool(self.children or self.views) or self.is_open or self._remembers
 
     def seen(self, identity: tuple[int, int] | None) -> None:
         """The name was looked at in the store, or only listed (None)."""

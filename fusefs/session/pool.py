@@ -1,7 +1,8 @@
 """Which sessions are open: watched, indexed and held, because somebody uses them.
 
 Least recently used ones are closed when there are many. What the kernel was told of them stays with
-the session, so that no inode ever shows less than it did.
+the session, so that no inode ever shows less than it did. So do the steps that a daemon may still
+displace, and the watch that tells of it, which needs no descriptor (G16).
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ OPEN_SESSIONS: Final = 1024
 """So many at most, and fewer where the process may have few descriptors."""
 OTHER_DESCRIPTORS: Final = 128
 """Left for everything else: steps being read and written, spools, threads at work."""
-REMEMBERING: Final = 4
-"""Sessions written to lately are kept longer, up to so many times `OPEN_SESSIONS`, to notice
-displacements."""
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
 """Indexed steps of all open sessions together, apart from the one that is used."""
@@ -37,9 +35,10 @@ class Pool:
         self._store = store
         self._means = means
         self._open: OrderedDict[Session, None] = OrderedDict()
+        self._closed: dict[Session, None] = {}
+        """Sessions that are not open and remember steps."""
         descriptors = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_DESCRIPTORS)
         self._most = min(OPEN_SESSIONS, descriptors // 2)
-        self._most_remembering = min(OPEN_SESSIONS * REMEMBERING, descriptors)
         self._steps = 0
         """The indexed steps of all, as of when each was used last."""
 
@@ -48,6 +47,11 @@ class Pool:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open))
+
+    @property
+    def remembering(self) -> list[Session]:
+        """The sessions that remember steps which a daemon may displace, open or not."""
+        return [session for session in (*self._open, *self._closed) if len(session.recent)]
 
     def lease(self, session: Session) -> Lease:
         """A context in which the session is open.
@@ -86,13 +90,14 @@ class Pool:
         self.close(session)
 
     def close(self, session: Session) -> None:
-        """Close a session, unless it is in use or remembers what a daemon may displace."""
-        if not session.is_open or session.busy:
-            return
-        many = len(self._open) > self._most_remembering
-        if len(session.recent) and not session.gone and not many:
-            return
-        self._put_away(session)
+        """Close a session, unless it is in use, and end its watch, unless it remembers steps."""
+        if session.gone:
+            session.recent.clear()
+        if session.is_open and not session.busy:
+            self._put_away(session)
+        if not session.is_open and not len(session.recent):
+            self._closed.pop(session, None)
+            self._means.events.unwatch(session)
 
     def close_all(self) -> None:
         """Close every session, whoever uses it."""
@@ -119,8 +124,11 @@ class Pool:
         session.identity = identity
         session.opened(fd, near=work.near, documents=self._means.documents)
         self._open[session] = None
-        if work.near:
-            self._means.events.watch(session)
+        self._closed.pop(session, None)
+        if session.watch is None:
+            session.recent.doubt()
+            if work.near:
+                self._means.events.watch(session)
 
     def let_go(self) -> None:
         """Descriptors are short: hold none that is only kept."""
@@ -147,9 +155,13 @@ class Pool:
     def _put_away(self, session: Session) -> None:
         for epoch in session.epochs.values():
             self._means.cache.drop(epoch)
-        self._means.events.unwatch(session)
         os.close(session.fd)
         session.closed()
+        if len(session.recent):
+            self._closed[session] = None
+            self._means.events.follow(session)
+        else:
+            self._means.events.unwatch(session)
         self._weigh(session)
         del self._open[session]
         self._means.events.mark(session)  # its inodes may be reaped now

@@ -1,81 +1,111 @@
-"""Steps that this mount stored lately, which a daemon that counts in memory may rename over (G16)."""
+"""Steps that this mount stored, which a daemon that counts in memory may rename over (G16).
+
+A step goes from state to state by what happens to its name:
+
+    remember ──► KEPT ──(renamed over by a daemon)──► DISPLACED ──(stored again)──► KEPT, higher up
+                  │ ▲                                     │
+      (lost events) (looked at: it is there)              ├──(its name has it after all)──► KEPT
+                  ▼ │                                     └──(compaction; no text)──► told, forgotten
+                DOUBTED ──(looked at: another's)──► DISPLACED
+                  │
+                  └──(edited, removed, or every daemon's count is past it)──► forgotten, as from KEPT
+
+Invariants:
+
+- A step is in one state, and its text is kept for as long as it is in any.
+- What was acknowledged is in the store exactly once while its step is KEPT, and not at all while it is
+  DISPLACED. Only `looked` and `renamed_over` displace; only who has stored a step again says `restored`.
+- A daemon renames over ascending numbers, each once. So a step is out of its reach when it has renamed
+  to a higher number, and is forgotten when that is so of every daemon whose count was ever met here.
+- The address of a text tells the order in which steps were stored, whatever numbers they get. While
+  `disordered` is False, kept steps ascend by number as by address, and displaced ones come after none.
+- An event may be taken in before the step that it is of is remembered (`claiming`), but never too late
+  to be looked at: who stores a displaced step again looks at its name first.
+"""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
-from storage.errors import StoreError
-from storage.formats.kinds import Step, classify
-from storage.session.replay import Reader
-from storage.session.steps import Claimer, Ownership, step_name
+from fusefs.session.step_table import AT, NUMBER, Remembered, StepTable
+from fusefs.session.step_texts import StepTexts
+from storage.session.steps import step_name
 
 GAP: Final = 1000
 """How far above the greatest number a displaced step is stored, out of the daemon's reach."""
 CEILING: Final = 999_000
 """The reference sorts names, so it loses the order past six digits: no gap leads beyond this."""
-MOST_STEPS: Final = 8192
-MOST_BYTES: Final = 4 << 20
+COUNTS: Final = 16
+"""Counts of daemons that are kept of a session, the least ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relocation:
-    """A remembered step that has to get another number."""
+class RecentSteps:
+    """What a mount remembers of the steps that it stored in one session. Loop-owned; nothing waits."""
 
-    number: int
-    data: bytes
-    order: int
-    displaced: bool
-    """Whether it is lost from the store; else it is still there, and moved."""
-
-
-@dataclass(slots=True)
-class Relocated:
-    """What became of a plan."""
-
-    stored: list[tuple[Relocation, int]] = field(default_factory=list)
-    """With the new numbers."""
-    compactions: list[Step] = field(default_factory=list)
-    """Displaced, and not stored again."""
-    error: StoreError | None = None
-    left: Sequence[Relocation] = ()
-
-
-@dataclass(slots=True)  # not frozen, which doubles the time that one takes to make
-class Remembered:
-    """A step that was stored, and the place in the order of all that the mount stored here."""
-
-    data: bytes
-    order: int
-
-
-class Lately:
-    """The numbers and bytes of one session's steps that a daemon may still displace, bounded.
-
-    Loop-owned. The lowest are forgotten first; a step that is edited by other means, or that the
-    daemon's count has passed, is forgotten at once.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._steps: dict[int, Remembered] = {}
-        self._bytes = 0
-        self._displaced: dict[int, Remembered] = {}
-        self._next = 0
+    def __init__(self, texts: StepTexts) -> None:
+        self._texts = texts
+        self._kept = StepTable(NUMBER)
+        self._displaced = StepTable(AT)
+        self._moving: dict[int, Remembered] = {}
+        """Kept ones that are being moved up just now, by address."""
+        self._archives: dict[int, str] = {}
+        """The archives of those that are compactions, by address."""
+        self._doubted: set[int] = set()
+        self._all_doubted = False
+        self._counts: set[int] = set()
+        """The numbers that daemons are to write next, as far as their renames were seen."""
+        self._reached = 0
+        """The greatest number that a daemon is known to have reached."""
+        self._refuge = 0
+        """Where steps were last stored out of reach."""
         self._early: dict[int, bool] | None = None
         """What befell steps while some are being claimed: whether a daemon displaced them."""
+        self.renames = 0
+        """How many renames of daemons were seen: it stands still while they are quiet."""
+        self._quiet = (-1, 0.0)
+        """How many they were, and when that was first so."""
+        self._displaced_at: float | None = None
+        """When it was first asked for how long there are displaced steps."""
+        self.disordered = False
+        """Whether a kept step may have an earlier one behind it."""
 
     def __len__(self) -> int:
-        return len(self._numbers) + len(self._displaced)
+        return len(self._kept) + len(self._displaced) + len(self._moving)
 
     @property
-    def displaced(self) -> bool:
-        """Whether there are steps that have to be stored again."""
-        return bool(self._displaced)
+    def displaced(self) -> int:
+        """How many steps have to be stored again."""
+        return len(self._displaced)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there are steps to be looked at, because events were lost."""
+        return self._all_doubted or bool(self._doubted)
+
+    def quiet_seconds(self, now: float) -> float:
+        """For how long no daemon has renamed anything here, as far as this was asked."""
+        if self._quiet[0] != self.renames:
+            self._quiet = (self.renames, now)
+        return now - self._quiet[1]
+
+    def displaced_seconds(self, now: float) -> float:
+        """For how long there have been displaced steps, as far as this was asked."""
+        if not self.displaced:
+            self._displaced_at = None
+            return 0
+        if self._displaced_at is None:
+            self._displaced_at = now
+        return now - self._displaced_at
+
+    @property
+    def owed(self) -> bool:
+        """Whether there is anything to be done."""
+        return bool(len(self._displaced) or self.disordered or (len(self._kept) and self.doubtful))
+
+    # --- what this mount does ------------------------------------------------------------------
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
@@ -87,136 +117,187 @@ class Lately:
         finally:
             self._early = None
 
-    def remember(self, number: int, data: bytes) -> None:
-        """A step was stored."""
-        self._next += 1
-        self._keep(number, Remembered(data, self._next))
+    def remember(self, number: int, identity: int, text: bytes, archive: str | None = None) -> None:
+        """A step was stored; `archive` is the name that a compaction gives."""
+        at = self._texts.keep(text)
+        if archive is not None:
+            self._archives[at] = archive
+        self._keep(Remembered(number, identity, at, len(text)))
 
-    def relocated(self, relocation: Relocation, number: int) -> None:
-        """A step was stored again, or moved, and has another number now; its order it keeps."""
-        self._drop(relocation.number)
-        self._keep(number, Remembered(relocation.data, relocation.order))
+    def take(self, numbers: Iterable[int]) -> list[Remembered]:
+        """The kept ones of these steps, which are moved up while some are `claiming`; each is
+        `restored` or given `back`."""
+        steps = [step for number in numbers if (step := self._kept.pop(number)) is not None]
+        self._moving.update((step.at, step) for step in steps)
+        return steps
 
-    def _keep(self, number: int, step: Remembered) -> None:
-        self._drop(number)
-        if self._early and number in self._early:
-            if self._early[number]:
-                self._displaced[number] = step
-            return
-        insort(self._numbers, number)
-        self._steps[number] = step
-        self._bytes += len(step.data)
-        while len(self._numbers) > MOST_STEPS or self._bytes > MOST_BYTES:
-            self._drop(self._numbers[0])
+    def back(self, step: Remembered) -> None:
+        """A step that was taken was not moved: it has its name, or what befell that is known, or
+        it has to be looked at."""
+        if self._moving.pop(step.at, None) is not None:
+            self._keep(step)
+            self.doubt((step.number,))
 
-    def forget(self, number: int) -> None:
-        """That step is no concern any more: it was edited or removed."""
-        if self._drop(number) is None and self._early is not None:
-            self._early.setdefault(number, False)
+    def restored(self, step: Remembered, number: int, identity: int) -> None:
+        """A displaced step was stored again, or one that was taken was moved."""
+        if self._displaced.pop(step.at) or self._moving.pop(step.at, None):
+            self._keep(step._replace(number=number, identity=identity))
 
-    def appeared(self, number: int) -> None:
+    def found(self, step: Remembered) -> None:
+        """A displaced step still has its name."""
+        if self._displaced.pop(step.at) is not None:
+            self._keep(step)
+
+    def given_up(self, step: Remembered) -> None:
+        """A displaced step is not stored again."""
+        if self._displaced.pop(step.at) is not None:
+            self._let_go(step)
+
+    def clear(self) -> None:
+        """The session is gone."""
+        for step in (*self._kept, *self._displaced, *self._moving.values()):
+            self._let_go(step)
+        self._kept, self._displaced = StepTable(NUMBER), StepTable(AT)
+        self._moving.clear()
+        self._doubted.clear()
+        self._all_doubted = self.disordered = False
+
+    def _keep(self, step: Remembered) -> None:
+        befell = self._early.pop(step.number, None) if self._early else None
+        if befell is False:
+            self._let_go(step)
+        elif befell is True:
+            self._displaced.add(step)
+        else:
+            last = self._kept.greatest()
+            if last is not None and (step.number < last.number or step.at < last.at):
+                self.disordered = True
+            self._kept.add(step)
+
+    def _taken_out(self, step: Remembered) -> bool:
+        kept = self._kept.get(step.number)
+        if kept is None or kept.at != step.at:
+            return False
+        self._kept.pop(step.number)
+        return True
+
+    def _let_go(self, step: Remembered) -> None:
+        self._texts.free(step.at, step.length)
+        self._archives.pop(step.at, None)
+
+    # --- what happens to names -----------------------------------------------------------------
+
+    def created(self, number: int) -> None:
         """A step of that number came into being: what happened to another before is past."""
         if self._early:
             self._early.pop(number, None)
 
-    def _drop(self, number: int) -> Remembered | None:
-        step = self._steps.pop(number, None)
-        if step is not None:
-            self._bytes -= len(step.data)
-            del self._numbers[bisect_left(self._numbers, number)]
-        return step
-
-    def replaced(self, number: int, moved_from: str) -> bool:
-        """The name of step `number` was moved over; whether that displaced a remembered step."""
-        if not re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL):
+    def moved_over(self, number: int, moved_from: str) -> None:
+        """The name of step `number` was moved over from another name: by a daemon, or in an edit."""
+        if re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL):
+            self._renamed_over(number)
+        else:
             self.forget(number)
-            return False
-        step = self._drop(number)
-        while self._numbers and self._numbers[0] < number:
-            self._drop(self._numbers[0])
+
+    def _renamed_over(self, number: int) -> None:
+        self.renames += 1
+        self._reached = max(self._reached, number)
+        step = self._kept.pop(number)
         if step is not None:
-            self._displaced[number] = step
+            self._displaced.add(step)
         elif self._early is not None:
             self._early[number] = True
-        return step is not None
+        self._counts.discard(number)
+        self._counts.add(number + 1)
+        if len(self._counts) > COUNTS:
+            self._counts.remove(max(self._counts))
+        passed = min(self._counts)
+        while (least := self._kept.least()) is not None and least.number < passed:
+            self.forget(least.number)
 
-    def remembered(self, numbers: Iterable[int] | None = None) -> dict[int, Remembered]:
-        """The remembered steps of these numbers (all, if None), for `look`."""
+    def forget(self, number: int) -> None:
+        """That step is no concern any more: it was edited or removed."""
+        step = self._kept.pop(number)
+        if step is not None:
+            self._let_go(step)
+        elif self._early is not None:
+            self._early.setdefault(number, False)
+
+    def doubt(self, numbers: Iterable[int] | None = None) -> None:
+        """Events were lost that these steps may have been in (any, if None)."""
         if numbers is None:
-            return dict(self._steps)
-        return {n: step for n in numbers if (step := self._steps.get(n)) is not None}
+            self._all_doubted = True
+        else:
+            self._doubted.update(number for number in numbers if self._kept.get(number))
 
-    def looked(self, gone: Mapping[int, Remembered], replaced: Mapping[int, Remembered]) -> None:
-        """What `look` found: steps that are not there, and those of other contents.
+    # --- what is owed --------------------------------------------------------------------------
+
+    def doubted(self) -> Sequence[int]:
+        """The numbers of the steps to be looked at, which are not doubted any more."""
+        everything, numbers = self._all_doubted, sorted(self._doubted)
+        self._all_doubted, self._doubted = False, set()
+        return self._kept.keys() if everything else numbers
+
+    def looked(
+        self,
+        gone: Iterable[Remembered],
+        others: Iterable[Remembered],
+        same: Iterable[Remembered] = (),
+    ) -> None:
+        """What a look found: steps that are not there, and those whose names other files have; of
+        these some have the `same` contents, and are given with the identity of that file.
 
         Nobody can tell then who replaced a step, so it counts as displaced: a message that is
         there twice is a lesser harm than one that is lost.
         """
-        for number, step in gone.items():
-            if self._steps.get(number) is step:
-                self._drop(number)
-        for number, step in replaced.items():
-            if self._steps.get(number) is step:
-                self._drop(number)
-                self._displaced[number] = step
+        for step in gone:
+            if self._taken_out(step):
+                self._let_go(step)
+        known = {step.at: step for step in same}
+        for step in others:
+            if not self._taken_out(step):
+                continue
+            if step.at in known:
+                self._kept.add(known[step.at])
+            else:
+                self._displaced.add(step)
+                self._reached = max(self._reached, step.number)
+                self.renames += 1
 
-    def plan(self) -> list[Relocation]:
-        """What has to be stored again, and what was stored after it, in order; empties the list."""
-        if not self._displaced:
-            return []
-        first = min(step.order for step in self._displaced.values())
-        doing = [Relocation(n, s.data, s.order, True) for n, s in self._displaced.items()]
-        doing += [
-            Relocation(n, s.data, s.order, False) for n, s in self._steps.items() if s.order > first
-        ]
-        self._displaced = {}
-        return sorted(doing, key=lambda relocation: relocation.order)
+    def displaced_numbers(self) -> list[int]:
+        """The numbers that displaced steps had."""
+        return [step.number for step in self._displaced]
 
-    def put_back(self, relocations: Iterable[Relocation]) -> None:
-        """What could not be stored again stays displaced, for another try."""
-        self._displaced.update(
-            {r.number: Remembered(r.data, r.order) for r in relocations if r.displaced}
-        )
+    def to_restore(self, most: int) -> list[Remembered]:
+        """The first displaced steps, in the order in which they were stored."""
+        steps = []
+        for step in self._displaced:
+            steps.append(step)
+            if len(steps) == most:
+                break
+        return steps
 
+    def to_move(self) -> list[int]:
+        """The numbers of kept steps that have to be moved up, so that all are in their order again."""
+        numbers = self._kept.misplaced(self._archives)
+        self.disordered = bool(numbers)
+        return numbers
 
-def look(
-    reader: Reader, remembered: Mapping[int, Remembered]
-) -> tuple[dict[int, Remembered], dict[int, Remembered]]:
-    """Look at remembered steps, after events were missed: those that are not there, and those of
-    other contents. It may run in a thread."""
-    gone: dict[int, Remembered] = {}
-    replaced: dict[int, Remembered] = {}
-    for number, step in remembered.items():
-        try:
-            if reader.read(step_name(number)) != step.data:
-                replaced[number] = step
-        except OSError:
-            gone[number] = step
-    return gone, replaced
+    def kept(self, numbers: Iterable[int]) -> list[Remembered]:
+        """The kept ones of these steps."""
+        return [step for number in numbers if (step := self._kept.get(number)) is not None]
 
+    def archive(self, step: Remembered) -> str | None:
+        """The name that a compaction gives its archive; None for anything else."""
+        return self._archives.get(step.at)
 
-def relocate(
-    claimer: Claimer, ownership: Ownership, plan: Sequence[Relocation], greatest: int, sync: bool
-) -> Relocated:
-    """Store displaced steps again and move those stored after them, in their order (G16).
-
-    Compactions stay where they are, or lost: moved up, one would hide what came after it. Runs in
-    a thread while the session's `writing` lock is held; never raises `StoreError` but returns it.
-    """
-    done = Relocated()
-    target = greatest + GAP if greatest + GAP < CEILING else greatest + 1
-    for at, relocation in enumerate(plan):
-        step = classify(relocation.data)
-        try:
-            if step.kind.is_compaction:
-                done.compactions += [step] if relocation.displaced else []
-            elif relocation.displaced:
-                target = claimer.claim(target, step.data, ownership, sync=sync).number
-                done.stored.append((relocation, target))
-            elif (moved := claimer.relink(relocation.number, target, step.data)) is not None:
-                target = moved
-                done.stored.append((relocation, target))
-        except StoreError as error:
-            done.error, done.left = error, plan[at:]
-            break
-    return done
+    def refuge(self, greatest: int) -> int:
+        """Where steps are stored next, out of the reach of daemons: behind `greatest`, the greatest
+        number there is, and behind a gap if no gap is before that."""
+        last = self._kept.get(greatest)
+        if greatest + GAP >= CEILING:
+            return greatest + 1
+        if last is None or not self._reached + GAP <= self._refuge <= greatest:
+            self._refuge = greatest + GAP
+            return self._refuge
+        return greatest + 1

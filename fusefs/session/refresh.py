@@ -19,8 +19,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from fusefs.session.events import Events
-from fusefs.session.recent_steps import look
 from fusefs.session.session import Session
+from fusefs.session.step_texts import StepTexts
 from fusefs.session.survey import survey
 from fusefs.views.cuts import AtTime, Cut, InEpoch
 from fusefs.views.epoch import Epoch, PrefixCheck, State
@@ -77,6 +77,8 @@ class Means:
     archives: Memory
     events: Events
     documents: Documents
+    texts: StepTexts
+    """Of the steps that may have to be stored again."""
     _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
     """Sessions whose steps are kept as they were judged, the last one last."""
 
@@ -241,7 +243,8 @@ async def _relist(means: Means, session: Session, exact: bool) -> None:
     session.listed_at, session.listing_seconds = now, time.monotonic() - now
     if changed is None or changed:
         session.changed_at = now
-    await _look_at_recent(means, session, changed)
+    if session.recent.owed:
+        means.events.mark(session)
 
 
 def lag_seconds(session: Session) -> float:
@@ -254,17 +257,6 @@ def most_lag_seconds(session: Session) -> float:
     """How old it may be at most; a session is listed for half of the time at most."""
     listing = session.listing_seconds
     return max(MOST_LAG_SECONDS - listing, MOST_LAG_OF_SLOW_SECONDS, listing)
-
-
-async def _look_at_recent(means: Means, session: Session, changed: Sequence[int] | None) -> None:
-    """Look at the steps of this mount that a daemon may have displaced without our being told."""
-    remembered = session.recent.remembered(changed)
-    if remembered:
-        work = partial(look, remembered=remembered)
-        gone, replaced = await means.replay(session, len(remembered), work)
-        session.recent.looked(gone, replaced)
-    if session.recent.displaced:
-        means.events.mark(session)
 
 
 async def _is_fresh(means: Means, session: Session, epoch: Epoch) -> bool:

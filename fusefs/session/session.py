@@ -20,8 +20,9 @@ from typing import Final
 from fusefs.inotify import Change
 from fusefs.session.extents import Extents
 from fusefs.session.judged_steps import JudgedSteps
-from fusefs.session.recent_steps import Lately
+from fusefs.session.recent_steps import RecentSteps
 from fusefs.session.skipped import Skipped
+from fusefs.session.step_texts import StepTexts
 from fusefs.session.unsynced import Unsynced
 from fusefs.turn import Turn
 from fusefs.views.epoch import Epoch
@@ -29,7 +30,7 @@ from fusefs.views.formats import View
 from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
-from storage.posix import is_regular
+from storage.posix import exists, is_regular
 from storage.session.index import Index
 from storage.session.meta import NAME as META
 from storage.session.replay import Reader
@@ -44,14 +45,19 @@ class Meaning(Enum):
     NOTHING = "nothing that was not known"
     GREW = "a step came after all others"
     CHANGED = "something else is different"
-    DISPLACED = "a step of this mount was renamed over, and is to be stored again"
     GONE = "the session was deleted or moved away"
 
 
 class Session:
     """One session of the store."""
 
-    def __init__(self, slug: str, identity: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        slug: str,
+        identity: tuple[int, int] | None = None,
+        texts: StepTexts | None = None,
+    ) -> None:
+        """`texts` are those of all sessions of the mount."""
         self.slug = slug
         self.identity = identity
         """Device and inode number of its directory, once that was looked at."""
@@ -67,7 +73,7 @@ class Session:
         self.opening = Turn()
         self.surveying = Turn()
         self.unsynced = Unsynced()
-        self.recent = Lately()
+        self.recent = RecentSteps(StepTexts() if texts is None else texts)
         """Steps of this mount that a daemon may still displace."""
         self.judged = JudgedSteps()
         """Steps that were just stored or read, to be shown without reading them again."""
@@ -76,13 +82,13 @@ class Session:
         self.weighed = 0
         """The steps that `Pool` counts for it."""
         self.fd = -1
+        self.watch: int | None = None
+        """Tells of every change; None where nothing does. It may outlast the session's being open."""
         self.opened(-1, near=False)
 
     def opened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
         """Its directory is open as `fd`; what is known of its contents begins anew."""
         self.fd = fd
-        self.watch: int | None = None
-        """Tells of every change; None where nothing does."""
         self.reader = Reader(fd, documents)
         self.claimer = Claimer(fd, unnamed=near)
         self.index = Index()
@@ -107,7 +113,7 @@ class Session:
 
     def closed(self) -> None:
         """Its directory is not open any more: the text of its epochs has gone from memory."""
-        self.fd, self.watch = -1, None
+        self.fd = -1
         self.changes += 1
         self.index, self.extents = Index(), Extents(self.slug)
         self.judged.clear()
@@ -143,6 +149,13 @@ class Session:
             return Meaning.GONE
         if change.name == META:
             self.verified = False
+        number = step_number(change.name)
+        if number is not None and change.attributes:
+            return Meaning.NOTHING
+        if number is not None and change.name == step_name(number):
+            self._befell(number, change)
+        if not self.is_open:
+            return Meaning.CHANGED
         if self.backlog is not None:
             self.backlog.append(change)
             return Meaning.CHANGED
@@ -154,6 +167,8 @@ class Session:
         self.stale, self.verified = True, False
         self.losses += 1
         self.judged.clear()
+        if self.watch is not None:  # else the next listing tells what is different
+            self.recent.doubt()
 
     def relisted(self, new: Index, stale: bool) -> list[int] | None:
         """The directory was listed. The steps that are different since the last time, None if that
@@ -168,6 +183,8 @@ class Session:
                 self.touch(number)
         else:
             self._doubt_everything()
+        if self.watch is None:
+            self.recent.doubt(changed)
         for change in backlog:
             self._take(change)
         return changed
@@ -186,6 +203,12 @@ class Session:
         self.touch(number)
         if self.watch is not None and number not in self.index.odd:
             self.judged.add(step_name(number), step)
+
+    def restored(self, number: int) -> None:
+        """A step of this mount was stored again, or moved."""
+        self.changes += 1
+        if self.index.add(step_name(number)) is not None:
+            self.touch(number)
 
     def touch(self, number: int) -> None:
         """A step came, went or changed."""
@@ -223,23 +246,30 @@ class Session:
         number = step_number(change.name)
         if number is None:
             return Meaning.CHANGED
-        if change.attributes:
-            return Meaning.NOTHING
         if change.disappeared:
             return self._lost(change.name)
         if change.appeared:
             return self._appeared(change, number)
         if not self.index.has(number):
             return Meaning.NOTHING
-        self.recent.forget(number)
         self.touch(number)
         return Meaning.CHANGED
+
+    def _befell(self, number: int, change: Change) -> None:
+        """What happened to the name of a step, which may be one that this mount remembers (G16)."""
+        if change.unsure:
+            self.recent.doubt((number,))
+        elif not change.appeared or change.disappeared:
+            self.recent.forget(number)
+        elif change.moved_from is None:
+            self.recent.created(number)
+        else:
+            self.recent.moved_over(number, change.moved_from)
 
     def _lost(self, name: str) -> Meaning:
         number = self.index.discard(name)
         if number is None:
             return Meaning.NOTHING
-        self.recent.forget(number)
         self.touch(number)
         return Meaning.CHANGED
 
@@ -251,20 +281,13 @@ class Session:
             self._lost(change.name)  # the step that it may have replaced is gone
             return Meaning.CHANGED
         after_all = number > self.index.greatest
-        known = self.index.add(change.name) is None
-        displaced = False
-        if not known:
-            self.recent.appeared(number)
-        else:
-            displaced = self.recent.replaced(number, change.moved_from or "")
+        self.index.add(change.name)
         self.touch(number)
-        if displaced:
-            return Meaning.DISPLACED
         return Meaning.GREW if after_all else Meaning.CHANGED
 
     def _may_be_read(self, name: str) -> bool:
         try:
-            return is_regular(name, self.fd)
+            return is_regular(name, self.fd) or not exists(name, self.fd)
         except OSError:
             return True  # reading it will say what is wrong
 

@@ -1,4 +1,4 @@
-"""Storing steps: claims, durability, and what a daemon displaced.
+"""Storing steps: claims and durability.
 
 Everything that stores holds the session's `writing` lock, so lines keep their order. Steps are claimed
 on the loop where the store is near, some at a time: GIL contention would double the cost of each in a
@@ -18,15 +18,14 @@ from typing import Final
 import trio
 
 from fusefs.config import Sync
-from fusefs.session.recent_steps import Relocated, relocate
 from fusefs.session.refresh import Means, ready
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
 from storage.ahead import start
 from storage.errors import StoreError, from_os_error, printable
-from storage.formats.kinds import Step, classify
+from storage.formats.kinds import Step
 from storage.posix import status
-from storage.session.steps import Claim, Claimer, Ownership, sync_steps
+from storage.session.steps import UNKNOWN, Claim, Claimer, Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
 """So many steps are stored before others get a turn of the loop."""
@@ -68,7 +67,7 @@ class Writer:
             if session.gone:
                 return 0, session.deleted()
             try:
-                ownership = await self._ownership(session)
+                ownership = await self.ownership(session)
             except OSError as gone:
                 if gone.errno in (errno.ENOENT, errno.ESTALE):
                     return 0, session.deleted()
@@ -87,9 +86,10 @@ class Writer:
                     for step, claim in zip(steps[stored:], claims, strict=False):
                         self._took(session, step, claim)
                     stored += len(claims)
+                    await self.means.texts.settle()
             if stored:
                 self.means.events.stored(session.slug)
-            if session.recent.displaced:
+            if session.recent.owed:
                 self.means.events.mark(session)
             if error is not None and stored == len(steps):
                 # All are stored, so write must not say otherwise; the close will say it.
@@ -121,40 +121,7 @@ class Writer:
             finally:
                 batch.close()
 
-    async def restore(self, session: Session) -> Relocated:
-        """Store again what a daemon displaced (G16). Raises `StoreError`."""
-        recent = session.recent
-        async with session.writing:
-            await ready(self.means, session)
-            self.means.events.drain()
-            plan = recent.plan()
-            if not plan:
-                return Relocated()
-            durable = self._sync is not Sync.NEVER
-            greatest = session.index.greatest
-            try:
-                ownership = await self._ownership(session)
-                with recent.claiming():
-                    work = partial(relocate, session.claimer, ownership, plan, greatest, durable)
-                    done = await self.means.work.long(session.slug, work)
-                    self.means.events.drain()  # the events of its own moves are past then
-                    for relocation, number in done.stored:
-                        session.stored(number, classify(relocation.data))
-                        recent.relocated(relocation, number)
-            except OSError as error:
-                recent.put_back(plan)
-                return Relocated(error=from_os_error(error, "store displaced steps again"))
-            except StoreError as error:
-                recent.put_back(plan)
-                return Relocated(error=error)
-            recent.put_back(done.left)
-            if done.stored:
-                self.means.events.stored(session.slug)
-            session.unsynced.whole |= durable and bool(done.stored)
-        await self.sync(session)
-        return done
-
-    async def _ownership(self, session: Session) -> Ownership:
+    async def ownership(self, session: Session) -> Ownership:
         """What new steps take. Raises OSError: ENOENT where the directory is another session's now."""
         if self.means.work.near:
             return Ownership.of_session(session.fd)
@@ -164,7 +131,8 @@ class Writer:
         if not self.means.work.near and claim.number != session.index.greatest + 1:
             session.stale = True  # others have stored steps that are not known yet
         session.stored(claim.number, step)
-        session.recent.remember(claim.number, step.data)
+        archive = step.archive if step.kind.is_compaction else None
+        session.recent.remember(claim.number, claim.identity, step.data, archive)
         if self._sync is not Sync.CLOSE:
             return
         if self.means.work.near:
@@ -218,7 +186,7 @@ def _claim_far(
     numbers, error = claimer.claim_batch(first, batch, ownership, sync=synced, until=until)
     if sync is Sync.ALWAYS:
         error = _synced(session_fd, error)
-    return [Claim(number, None) for number in numbers], error
+    return [Claim(number, None, UNKNOWN) for number in numbers], error
 
 
 def _claim_durably(

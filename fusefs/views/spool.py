@@ -1,4 +1,4 @@
-"""A spool: an unlinked file that keeps the text of one epoch, out of memory and out of the store."""
+"""A spool: an unlinked file that keeps text out of memory and out of the store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 
 SMALL_BYTES: Final = 1 << 20
 """The blocks of a larger file take so long to be freed that a thread closes it."""
+
+from storage.posix import punch
 
 
 class Spool:
@@ -27,12 +29,22 @@ class Spool:
         self._closed = False
 
     def write(self, text: bytes) -> int:
-        """Keep `text`; where it is. Raises `OSError`, such as ENOSPC."""
-        at, view = self.size, memoryview(text)
-        while view:
-            written = os.pwrite(self._fd, view, self.size)
-            view, self.size = view[written:], self.size + written
+        """Keep `text` at the end; where it is. Raises `OSError`, such as ENOSPC."""
+        at = self.size
+        self.put(at, text)
         return at
+
+    def put(self, at: int, text: bytes) -> None:
+        """Keep `text` at `at`, which nothing else is kept at. Raises `OSError`, such as ENOSPC."""
+        view, end = memoryview(text), at
+        while view:
+            written = os.pwrite(self._fd, view, end)
+            view, end = view[written:], end + written
+            self.size = max(self.size, end)
+
+    def punch(self, at: int, length: int) -> None:
+        """Keep so much no longer: its room on the disk is free, where the file system can do that."""
+        punch(self._fd, at, length)
 
     def read(self, at: int, length: int) -> bytes:
         """`length` bytes kept at `at`. Raises `OSError`."""

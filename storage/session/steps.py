@@ -122,6 +122,20 @@ class Claim:
 
     number: int
     fd: int | None
+    identity: int
+    """What `step_identity` says of it for as long as nobody replaces or edits it, or `UNKNOWN`."""
+
+
+UNKNOWN: Final = 0
+
+
+def step_identity(found: os.stat_result) -> int:
+    """What tells a step file from one that was put in its place, or edited there, in 64 bits.
+
+    More names of the file, another mode or owner make no difference. Where it differs the contents may
+    still be the same: some shared file systems date a file once it is closed.
+    """
+    return hash((found.st_ino, found.st_mtime_ns, found.st_size)) & NUMBER_MAX
 
 
 class Claimer:
@@ -163,7 +177,7 @@ class Claimer:
         numbers, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
         if failed is not None:
             raise failed
-        return Claim(numbers[0], None)
+        return Claim(numbers[0], None, UNKNOWN)
 
     def claim_batch(
         self,
@@ -215,8 +229,9 @@ class Claimer:
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
         number = None
         try:
+            identity = step_identity(os.fstat(fd))
             number = self._first_free(first, partial(self._link_unnamed, fd))
-            return Claim(number, fd if keep else None)
+            return Claim(number, fd if keep else None, identity)
         finally:
             if number is None or not keep:
                 os.close(fd)
@@ -322,42 +337,47 @@ class Claimer:
             refresh(name, self._fd)
         return None
 
-    def relink(self, number: int, first: int, data: bytes) -> int | None:
-        """Move step `number` to the first free one from `first` on, if it still holds `data` (G16).
+    def move(self, number: int, identity: int, first: int) -> int | None:
+        """Move the step of that number and identity to the first free one from `first` on (G16).
 
-        It is looked at before anything is done. The new number, or None if the step is another's by now,
-        which keeps its name. No rename that replaces nothing is needed. Raises `StoreError`.
+        It is looked at before anything is done. The new number, or None if the step is another's by
+        now, which keeps its name: what is linked is looked at again, and only then the old name is
+        dropped. No rename that replaces nothing is needed. Raises `StoreError`.
         """
         old = step_name(number)
         try:
-            if read_step(old, self._fd) != data:
-                return None
             status = os.stat(old, dir_fd=self._fd, follow_symlinks=False)
+            if step_identity(status) != identity:
+                return None
             target = self._first_free(first, partial(self._link_named, old))
             moved = os.stat(step_name(target), dir_fd=self._fd, follow_symlinks=False)
-            if (
-                not os.path.samestat(moved, status)
-                or read_step(step_name(target), self._fd) != data
-            ):
-                os.unlink(step_name(target), dir_fd=self._fd)
-                return None
-            self._drop_name(old, status)
+            if os.path.samestat(moved, status) and self._drop_name(old, status):
+                return target
+            os.unlink(step_name(target), dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise from_os_error(error, f"move {old}") from error
-        return target
+        return None
 
-    def _drop_name(self, name: str, status: os.stat_result) -> None:
-        """Take a name away from the file of that status: another's, met in its place, gets it back."""
+    def _drop_name(self, name: str, status: os.stat_result) -> bool:
+        """Take a name away from the file of that status; False where the name is gone.
+
+        No call drops a name only if it is that of a certain file. So it is looked at, and what is there
+        an instant later is moved aside, never removed unseen: another's, met there, gets it back.
+        """
         aside = f".stepfs-{secrets.token_hex(8)}.tmp"
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            if not os.path.samestat(os.stat(name, dir_fd=self._fd, follow_symlinks=False), status):
+                return True  # another's by now
             os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            found = os.stat(aside, dir_fd=self._fd, follow_symlinks=False)
-            if not os.path.samestat(found, status):
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            os.unlink(aside, dir_fd=self._fd)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(os.stat(aside, dir_fd=self._fd, follow_symlinks=False), status):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.unlink(aside, dir_fd=self._fd)
+        return True
 
 
 def is_deleted(session_fd: int) -> bool:

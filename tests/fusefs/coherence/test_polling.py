@@ -81,7 +81,7 @@ def test_a_look_that_takes_long_is_had_less_often(tmp_path: Path) -> None:
 
 def test_for_steps_that_may_be_displaced_it_is_looked_more_and_more_rarely(tmp_path: Path) -> None:
     session = session_at(tmp_path, waited_for=False)
-    session.recent.remember(1, entry("one"))
+    session.recent.remember(1, 0, entry("one"))
     assert interval(session, 0) == UNWAITED_SECONDS
     assert interval(session, 3600) == UNWAITED_MOST_SECONDS
 

@@ -1,0 +1,193 @@
+"""Recovery: what a daemon displaced is stored again as soon as it is known, with nobody reading (G16).
+
+Sessions that owe something are taken from the event queue. What is owed is state of the session
+(`RecentSteps.owed`), never only a task: what fails is tried again after a pause, and nothing is
+forgotten when a task ends. What cannot be mended, or not yet, is a line in errors.jsonl with the
+numbers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Final
+
+import trio
+
+from fusefs.coherence.events import EventQueue
+from fusefs.failures import KERNEL, Failures
+from fusefs.session.pool import Pool
+from fusefs.session.restorer import (
+    QUIET_SECONDS,
+    QUIET_UNWATCHED_SECONDS,
+    Restored,
+    Restorer,
+)
+from fusefs.session.session import Session
+from fusefs.session.writer import Writer
+from storage.errors import StoreError, printable
+
+WORKERS: Final = 4
+"""So many sessions are recovered at a time."""
+RETRY_SECONDS: Final = 1.0
+"""After so long displaced steps that could not be stored again are tried again."""
+FINISH_SECONDS: Final = 6.0
+"""How long recovery may take at the end of a mount."""
+FINISH_RETRY_SECONDS: Final = 0.5
+FINISH_ATTEMPTS: Final = 4
+"""How often at the end what fails is tried."""
+TOLD_RUNS: Final = 8
+"""Runs of consecutive numbers that a line names."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Takes sessions that owe something from the event queue, and has them mended. Loop-owned."""
+
+    def __init__(
+        self,
+        events: EventQueue,
+        pool: Pool,
+        writer: Writer,
+        restorer: Restorer,
+        failures: Failures,
+    ) -> None:
+        self._events = events
+        self._pool = pool
+        self._writer = writer
+        self._restorer = restorer
+        self._failures = failures
+        self._busy: set[Session] = set()
+        self._failed: dict[Session, int] = {}
+        """Sessions with steps that could not be stored again, and the errno that was told."""
+        self._waiting: set[Session] = set()
+        """Sessions that are taken again after a pause."""
+
+    async def run(self) -> None:
+        """Recover until cancelled; asleep while nothing happens."""
+        self._busy.clear()
+        self._waiting.clear()
+        for session in self._pool.remembering:  # what was noted before, or when this failed
+            self._events.mark(session)
+        async with trio.open_nursery() as nursery:
+            for _ in range(WORKERS):
+                nursery.start_soon(self._work, nursery)
+
+    async def finish(self) -> None:
+        """Before the end, for a bounded time: all is looked at once more and stored again; what fails is
+        tried some times more. What is left is told of."""
+        self._events.drain()
+        for session in self._pool.remembering:
+            if session.watch is None:
+                session.recent.doubt()
+        with trio.move_on_after(FINISH_SECONDS):
+            attempts = 0
+            while attempts < FINISH_ATTEMPTS and (owing := self._owing()):
+                failed = False
+                for session in owing:
+                    failed |= await self._recover(session) == RETRY_SECONDS
+                attempts += failed
+                await trio.sleep(FINISH_RETRY_SECONDS if failed else QUIET_SECONDS / 4)
+        for session in self._owing():
+            left = session.recent.displaced_numbers()
+            if left:
+                self._lost(session, left, "the mount ended before they could be stored again")
+
+    def _owing(self) -> list[Session]:
+        return [session for session in self._pool.remembering if session.recent.owed]
+
+    async def _work(self, nursery: trio.Nursery) -> None:
+        while True:
+            session = await self._events.take_displaced()
+            if session in self._busy or self._is_to_wait(session):
+                continue
+            self._busy.add(session)
+            try:
+                pause = await self._recover(session)
+            except Exception:
+                log.exception("%s could not be recovered", printable(session.slug))
+                pause = RETRY_SECONDS
+            finally:
+                self._busy.discard(session)
+            if not session.recent.owed:
+                continue
+            if pause == 0:
+                self._events.mark(session)
+            elif session not in self._waiting:
+                self._waiting.add(session)
+                nursery.start_soon(self._later, session, pause)
+
+    def _is_to_wait(self, session: Session) -> bool:
+        if session not in self._waiting:
+            return False
+        return session in self._failed or not session.recent.doubtful
+
+    async def _later(self, session: Session, pause: float) -> None:
+        await trio.sleep(pause)
+        self._waiting.discard(session)
+        self._events.mark(session)
+
+    async def _recover(self, session: Session) -> float:
+        """Mend what can be mended now; after how long the rest, if there is any."""
+        try:
+            async with self._pool.lease(session):
+                done = await self._restorer.restore(session)
+                await self._writer.sync(session)
+        except StoreError as error:
+            done = Restored(error=error)
+        for archive in done.archives:
+            self._lost_compaction(session, archive)
+        if done.lost:
+            self._lost(session, done.lost, "there was no room to keep their texts")
+        recent = session.recent
+        if session.gone:
+            recent.clear()
+        if done.error is not None and recent.owed:
+            self._tell(session, done.error)
+            return RETRY_SECONDS
+        self._failed.pop(session, None)
+        if recent.doubtful:
+            return 0
+        unwatched = session.watch is None and not recent.displaced
+        return QUIET_UNWATCHED_SECONDS if unwatched else QUIET_SECONDS / 4
+
+    def _tell(self, session: Session, error: StoreError) -> None:
+        """Say once what displaced steps wait for."""
+        if self._failed.get(session) == error.errno:
+            return
+        self._failed[session] = error.errno
+        numbers = session.recent.displaced_numbers()
+        what = f"{_counted(numbers)} another program renamed over" if numbers else "steps"
+        sentence = (
+            f"{what} could not be stored again yet, and will be tried again: {error.sentence}"
+        )
+        waits = StoreError(error.errno, "restore-waits", sentence)
+        self._failures.record(session.slug, "append", "restore", waits, KERNEL)
+
+    def _lost(self, session: Session, numbers: Iterable[int], why: str) -> None:
+        sentence = f"{_counted(numbers)} another program renamed over are lost: {why}"
+        lost = StoreError(errno.EIO, "steps-lost", sentence)
+        self._failures.record(session.slug, "append", "restore", lost, KERNEL)
+
+    def _lost_compaction(self, session: Session, archive: str) -> None:
+        sentence = (
+            f"another program replaced the compaction {printable(archive)!r}; it is not stored again,"
+            " because it would hide what came after: write the name to compact once more if it counts"
+        )
+        lost = StoreError(errno.EEXIST, "compaction-displaced", sentence)
+        self._failures.record(session.slug, "compact", "restore", lost, KERNEL)
+
+
+def _counted(numbers: Iterable[int]) -> str:
+    """`3 steps (4 to 5, 9) that`, with a bounded number of runs."""
+    ascending = sorted(numbers)
+    runs = []
+    for _, run in groupby(enumerate(ascending), lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        first, last = members[0], members[-1]
+        runs.append(f"{first}" if first == last else f"{first} to {last}")
+    more = ["…"] if len(runs) > TOLD_RUNS else []
+    return f"{len(ascending)} steps ({', '.join(runs[:TOLD_RUNS] + more)}) that"

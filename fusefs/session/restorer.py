@@ -1,0 +1,285 @@
+"""Storing again what a daemon displaced, and putting what was stored after it in order (G16).
+
+Every name is looked at before anything is done about it. What is displaced is stored again as soon as
+daemons are quiet, and in any case soon. A step that is still in its place is moved up, behind those
+stored again, only while they are quiet: no system call takes a name away from a certain file only, and
+the next name that a daemon renames over is that of such a step. While it writes on, it displaces them
+itself, and that brings them into order too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Final
+
+import trio
+
+from fusefs.session.refresh import Means, ready
+from fusefs.session.session import Session
+from fusefs.session.step_table import Remembered
+from fusefs.session.writer import Writer
+from storage.errors import StoreError, from_os_error
+from storage.session.steps import Claimer, Ownership, read_step, step_identity, step_name
+
+BATCH_STEPS: Final = 64
+"""So many are stored again, or moved, by one piece of work."""
+BATCH_BYTES: Final = 1 << 20
+"""So many bytes of texts likewise; a longer one is a batch of its own."""
+LOOK_STEPS: Final = 1024
+"""So many names are looked at by one piece of work."""
+TURN_SECONDS: Final = 0.2
+"""So long others wait who store in the session."""
+SYNCED_STEPS: Final = 16
+"""Batches of at most so many are synced step by step, others as a whole."""
+QUIET_SECONDS: Final = 0.02
+"""Daemons that have not written for so long are quiet."""
+PATIENCE_SECONDS: Final = 0.05
+"""So long displaced steps wait for that."""
+QUIET_UNWATCHED_SECONDS: Final = 2.5
+"""The same where no events tell of them, and their steps are looked for once a second."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What became of it."""
+
+    archives: list[str] = field(default_factory=list)
+    """Of compactions, which are not stored again: one would hide what came after it."""
+    lost: list[int] = field(default_factory=list)
+    """The numbers of steps whose text there was no room for."""
+    error: StoreError | None = None
+    """Why the rest was not stored again, this time."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What one piece of work did."""
+
+    stored: list[tuple[Remembered, int, int]] = field(default_factory=list)
+    """Steps, with their new numbers and identities."""
+    found: list[Remembered] = field(default_factory=list)
+    """They still have their names."""
+    given_up: list[Remembered] = field(default_factory=list)
+    error: StoreError | None = None
+
+
+class Restorer:
+    """Keeps what this mount stored in the store. Loop-owned."""
+
+    def __init__(self, means: Means, writer: Writer, durable: bool) -> None:
+        """`durable` says that what is stored again is synced as what was stored first."""
+        self.means = means
+        self._writer = writer
+        self._durable = durable
+
+    async def restore(self, session: Session) -> Restored:
+        """Look at what is doubted, store again what is displaced, and move what is out of order.
+
+        Of a session that is open. It does as much as may be done while others wait to store in the
+        session; `session.recent.owed` says whether more is to be done.
+        """
+        done, recent = Restored(), session.recent
+        end = time.monotonic() + TURN_SECONDS
+        try:
+            async with session.writing:
+                await ready(self.means, session)
+                self.means.events.drain()
+                with recent.claiming():
+                    await self._look(session)
+                    due = self._is_due(session)
+                    while due and recent.displaced and not done.error and time.monotonic() < end:
+                        await self._store(session, done)
+                    if not recent.displaced and done.error is None:
+                        await self._move(session, done, end)
+        except OSError as error:
+            done.error = from_os_error(error, "store displaced steps again")
+        except StoreError as error:
+            done.error = error
+        return done
+
+    def _is_due(self, session: Session) -> bool:
+        recent, now = session.recent, trio.current_time()
+        waited, quiet = recent.displaced_seconds(now), recent.quiet_seconds(now)
+        return quiet >= QUIET_SECONDS or waited >= PATIENCE_SECONDS
+
+    async def _look(self, session: Session) -> None:
+        """Look at the steps that lost events may have been of."""
+        recent, work = session.recent, self.means.work
+        numbers = recent.doubted()
+        for first in range(0, len(numbers), LOOK_STEPS):
+            steps = recent.kept(numbers[first : first + LOOK_STEPS])
+            try:
+                gone, others = await work.replay(session.slug, _look, session.fd, steps)
+                same: list[Remembered] = []
+                for batch in _batches(others):
+                    texts = await self._texts(batch)
+                    compare = partial(_same, session.fd, batch, texts)
+                    same += await work.replay(session.slug, compare)
+            except BaseException:
+                recent.doubt(numbers[first:])
+                raise
+            self.means.events.drain()
+            recent.looked(gone, others, same)
+
+    async def _store(self, session: Session, done: Restored) -> None:
+        recent = session.recent
+        batch = next(_batches(recent.to_restore(BATCH_STEPS)))
+        texts = await self._texts(batch)
+        ownership = await self._writer.ownership(session)
+        compactions = {step.at for step in batch if recent.archive(step) is not None}
+        jobs = [
+            (step, None if step.at in compactions else text)
+            for step, text in zip(batch, texts, strict=True)
+        ]
+        sync = self._durable and len(jobs) <= SYNCED_STEPS
+        target = recent.refuge(session.index.greatest)
+        store = partial(
+            _store_again, session.claimer, session.fd, ownership, jobs, target, sync=sync
+        )
+        piece = await self.means.work.long(session.slug, store)
+        self._take_in(session, piece, done)
+        for step in piece.given_up:
+            archive = recent.archive(step)
+            if archive is None:
+                done.lost.append(step.number)
+            else:
+                done.archives.append(archive)
+            recent.given_up(step)
+        for step in piece.found:
+            recent.found(step)
+
+    async def _move(self, session: Session, done: Restored, end: float) -> None:
+        recent = session.recent
+        watched = session.watch is not None
+        enough = QUIET_SECONDS if watched else QUIET_UNWATCHED_SECONDS
+        if not recent.disordered or recent.quiet_seconds(trio.current_time()) < enough:
+            return
+        numbers = iter(recent.to_move())
+        while batch := list(islice(numbers, BATCH_STEPS)):
+            self.means.events.drain()
+            quiet = recent.quiet_seconds(trio.current_time()) >= enough
+            if not quiet or done.error is not None or time.monotonic() > end:
+                return
+            target = recent.refuge(session.index.greatest)
+            steps = recent.take(batch)
+            try:
+                move = partial(_move_up, session.claimer, steps, target)
+                piece = await self.means.work.long(session.slug, move)
+                self._take_in(session, piece, done)
+            finally:
+                for step in steps:
+                    recent.back(step)
+        recent.to_move()
+
+    def _take_in(self, session: Session, piece: _Done, done: Restored) -> None:
+        for step, number, identity in piece.stored:
+            session.restored(number)
+            session.recent.restored(step, number, identity)
+        if piece.stored:
+            self.means.events.stored(session.slug)
+            session.unsynced.whole |= self._durable
+        done.error = piece.error
+        self.means.events.drain()
+
+    async def _texts(self, steps: Sequence[Remembered]) -> list[bytes | None]:
+        return await self.means.texts.read([(step.at, step.length) for step in steps])
+
+
+def _batches(steps: Sequence[Remembered]) -> Iterator[Sequence[Remembered]]:
+    """`steps` in parts of some bytes, each of at least one."""
+    first = size = 0
+    for at, step in enumerate(steps):
+        if at > first and size + step.length > BATCH_BYTES:
+            yield steps[first:at]
+            first, size = at, 0
+        size += step.length
+    if first < len(steps):
+        yield steps[first:]
+
+
+def _identity(session_fd: int, step: Remembered) -> int | None:
+    """That of the file that has the name of `step`; None if there is none."""
+    try:
+        return step_identity(
+            os.stat(step_name(step.number), dir_fd=session_fd, follow_symlinks=False)
+        )
+    except FileNotFoundError:
+        return None
+
+
+def _look(
+    session_fd: int, steps: Sequence[Remembered]
+) -> tuple[list[Remembered], list[Remembered]]:
+    """Those whose names are gone, and those whose names other files have, or edited ones."""
+    gone, others = [], []
+    for step in steps:
+        found = _identity(session_fd, step)
+        if found is None:
+            gone.append(step)
+        elif found != step.identity:
+            others.append(step)
+    return gone, others
+
+
+def _same(
+    session_fd: int, steps: Sequence[Remembered], texts: Sequence[bytes | None]
+) -> list[Remembered]:
+    """Those whose names have the same contents in another file, with the identity of that."""
+    same = []
+    for step, text in zip(steps, texts, strict=True):
+        identity = _identity(session_fd, step)
+        try:
+            if identity and text and read_step(step_name(step.number), session_fd) == text:
+                same.append(step._replace(identity=identity))
+        except OSError:
+            continue  # whatever it is, it is not the step
+    return same
+
+
+def _store_again(
+    claimer: Claimer,
+    session_fd: int,
+    ownership: Ownership,
+    jobs: Sequence[tuple[Remembered, bytes | None]],
+    target: int,
+    *,
+    sync: bool,
+) -> _Done:
+    """Store steps again from `target` on; those without a text are given up."""
+    done = _Done()
+    for step, text in jobs:
+        try:
+            if _identity(session_fd, step) == step.identity:
+                done.found.append(step)
+            elif text is None:
+                done.given_up.append(step)
+            else:
+                claim = claimer.claim(target, text, ownership, sync=sync)
+                done.stored.append((step, claim.number, claim.identity))
+                target = claim.number + 1
+        except OSError as error:
+            done.error = from_os_error(error, f"look at {step_name(step.number)}")
+            break
+        except StoreError as error:
+            done.error = error
+            break
+    return done
+
+
+def _move_up(claimer: Claimer, steps: Sequence[Remembered], target: int) -> _Done:
+    done = _Done()
+    for step in steps:
+        try:
+            moved = claimer.move(step.number, step.identity, target)
+        except StoreError as error:
+            done.error = error
+            break
+        if moved is not None:
+            done.stored.append((step, moved, step.identity))
+            target = moved + 1
+    return done

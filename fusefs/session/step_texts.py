@@ -1,0 +1,167 @@
+"""The texts of steps that may have to be stored again, out of memory where they are many or long (G16).
+
+All sessions of a mount share them: what was stored last is in memory, the rest in one unlinked spool
+file. A text is known by its address, which grows with every text and is never used twice, so that
+addresses also tell which of two texts came first.
+
+The spool takes at most `SPOOL_BYTES` of disk. Beyond that, or where the disk is full, texts are kept in
+memory up to `MEMORY_BYTES`, and then no more: a step that is displaced then is lost, and told of.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fusefs.views.spool import Spool
+from fusefs.work import Work
+
+SETTLED_BYTES: Final = 4 << 20
+"""Texts of so many bytes together stay in memory; when there are more all are spooled."""
+MEMORY_BYTES: Final = 32 << 20
+"""So many at most, however little the spool takes."""
+SPOOL_BYTES: Final = 8 << 30
+
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Extent:
+    """A part of the spool that was written at once, and is given back when nothing in it is needed."""
+
+    start: int
+    end: int
+    live: int
+    """Bytes of texts in it that are still kept."""
+
+
+class StepTexts:
+    """Keeps texts, in order. Loop-owned."""
+
+    def __init__(self, spool_bytes: int = SPOOL_BYTES) -> None:
+        """`spool_bytes` is how much of the disk may be taken."""
+        self._spool_bytes = spool_bytes
+        self._end = 0
+        self._memory: dict[int, bytes] = {}
+        """Texts that are not spooled, by their addresses, ascending."""
+        self._memory_bytes = 0
+        self._extents: list[_Extent] = []
+        self._spool: Spool | None = None
+        self._settling = False
+        self._failing = False
+        """The spool took nothing when that was last tried."""
+        self._work = Work(near=True)
+        """The spool is on this machine, and never waits for the store."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept, in memory and in the spool."""
+        return self._memory_bytes + self._spooled
+
+    @property
+    def _spooled(self) -> int:
+        return sum(extent.end - extent.start for extent in self._extents)
+
+    def keep(self, text: bytes) -> int:
+        """Keep a text, if there is room; its address."""
+        at = self._end
+        self._end += len(text)
+        if self._memory_bytes + len(text) <= MEMORY_BYTES or not self._memory:
+            self._memory[at] = text
+            self._memory_bytes += len(text)
+        return at
+
+    def free(self, at: int, length: int) -> None:
+        """The text of that address and length is needed no longer."""
+        if self._memory.pop(at, None) is not None:
+            self._memory_bytes -= length
+        extent = self._extent(at)
+        if extent is not None:
+            extent.live -= length
+            self._give_back(extent)
+
+    async def read(self, places: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """The texts of these addresses and lengths; None where there was no room, or it was freed."""
+        found = [self._memory.get(at) for at, _ in places]
+        spooled = [n for n, (at, _) in enumerate(places) if found[n] is None and self._extent(at)]
+        if spooled and self._spool is not None:
+            with self._spool as spool:
+                texts = await self._work.long(self, _read, spool, [places[n] for n in spooled])
+            for n, text in zip(spooled, texts, strict=True):
+                found[n] = text
+        return found
+
+    async def settle(self) -> None:
+        """Spool what is more than may stay in memory. Whoever has kept texts awaits this."""
+        if self._memory_bytes <= SETTLED_BYTES or self._settling:
+            return
+        if self._spooled + self._memory_bytes > self._spool_bytes:
+            return
+        self._settling = True
+        texts = dict(self._memory)
+        extent = _Extent(min(texts), self._end, sum(map(len, texts.values())))
+        self._extents.append(extent)
+        try:
+            await self._work.long(self, self._write, texts)
+        except BaseException as error:
+            self._extents.remove(extent)
+            if not isinstance(error, OSError):
+                raise
+            if not self._failing:
+                log.warning("texts of new steps stay in memory, not spooled: %s", error)
+            self._failing = True
+            return
+        finally:
+            self._settling = False
+        self._failing = False
+        for at, text in texts.items():
+            if self._memory.pop(at, None) is not None:
+                self._memory_bytes -= len(text)
+        for unneeded in [extent for extent in self._extents if extent.live <= 0]:
+            self._give_back(unneeded)
+
+    def _give_back(self, extent: _Extent) -> None:
+        if extent.live > 0 or self._settling or self._spool is None:
+            return
+        self._extents.remove(extent)
+        self._spool.punch(extent.start, extent.end - extent.start)
+
+    def _write(self, texts: Mapping[int, bytes]) -> None:
+        if self._spool is None:
+            self._spool = Spool()
+        run: list[bytes] = []
+        start = end = 0
+        for at, text in texts.items():
+            if at != end and run:
+                self._spool.put(start, b"".join(run))
+                run = []
+            if not run:
+                start = at
+            run.append(text)
+            end = at + len(text)
+        self._spool.put(start, b"".join(run))
+
+    def _extent(self, at: int) -> _Extent | None:
+        place = bisect_right(self._extents, at, key=lambda extent: extent.start) - 1
+        if place < 0 or at >= self._extents[place].end:
+            return None
+        return self._extents[place]
+
+    def close(self) -> None:
+        """Let everything go."""
+        self._memory.clear()
+        self._extents.clear()
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _read(spool: Spool, places: Sequence[tuple[int, int]]) -> list[bytes | None]:
+    texts: list[bytes | None] = []
+    for at, length in places:
+        text = spool.read(at, length)
+        # No document begins with the zeros of a part that was given back.
+        texts.append(text if len(text) == length and text[:1] != b"\0" else None)
+    return texts
