@@ -3,8 +3,8 @@
 It reads the greatest step number of a session once and counts in memory from then on, writes a
 temporary and renames it over the next number, and never looks again. Its metas too are in memory.
 
-`python -m tests.support.daemon STORE SLUG NAME COUNT EVERY` stores COUNT messages, with a compaction
-before each EVERY-th (0: none).
+`python -m tests.support.daemon STORE SLUG NAME COUNT EVERY [PAUSE]` stores COUNT messages, with a
+compaction before each EVERY-th (0: none), PAUSE seconds apart. It prints the number and the inode of each step.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ class Daemon:
         self._store = store
         self._next: dict[str, int] = {}
         self._metas: dict[str, dict[str, object]] = {}
+        self.written: list[tuple[int, int]] = []
+        """Number and inode of each step."""
 
     def store_step(self, slug: str, data: bytes) -> int:
         """Write the step that the count in memory is at, whatever is there."""
         number = self._next.get(slug) or self._recover(slug)
         self._next[slug] = number + 1
-        self._atomic_write(self._store / slug / f"step-{number:06}", data)
+        inode = self._atomic_write(self._store / slug / f"step-{number:06}", data)
+        self.written.append((number, inode))
         return number
 
     def store_meta(self, slug: str, **changed: object) -> None:
@@ -54,16 +57,29 @@ class Daemon:
         return max(numbers, default=0) + 1
 
     @staticmethod
-    def _atomic_write(path: Path, data: bytes) -> None:
+    def _atomic_write(path: Path, data: bytes) -> int:
         temporary = path.with_name(f"{path.name}.tmp.{secrets.token_hex(4)}")
         temporary.write_bytes(data)
+        inode = temporary.stat().st_ino
         temporary.rename(path)
+        return inode
 
 
-def start(store: Path, slug: str, name: str, count: int, every: int) -> subprocess.Popen[bytes]:
+def start(
+    store: Path, slug: str, name: str, count: int, every: int, pause: float = PAUSE
+) -> subprocess.Popen[bytes]:
     """Start a daemon that stores messages in one session."""
-    command = [sys.executable, "-m", __name__, str(store), slug, name, str(count), str(every)]
-    return subprocess.Popen(command, env=environment())
+    numbers = map(str, (count, every, pause))
+    command = [sys.executable, "-m", __name__, str(store), slug, name, *numbers]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes], seconds: float = 100) -> list[tuple[int, int]]:
+    """Wait until a daemon has ended well; number and inode of each step that it wrote."""
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0
+    pairs = (line.split() for line in output.splitlines())
+    return [(int(number), int(inode)) for number, inode in pairs]
 
 
 def archive(name: str, number: int) -> str:
@@ -71,15 +87,18 @@ def archive(name: str, number: int) -> str:
     return f"{name}-archive-{number}"
 
 
-def _run(store: str, slug: str, name: str, count: int, every: int) -> None:
+def _run(store: str, slug: str, name: str, count: int, every: int, pause: float) -> None:
     daemon = Daemon(Path(store))
     for number in range(count):
         if every and number and number % every == 0:
             daemon.store_step(slug, compaction(archive(name, number)))
         daemon.store_step(slug, entry(text(name, number), "assistant"))
-        time.sleep(PAUSE)
+        if pause:
+            time.sleep(pause)
+    for number, inode in daemon.written:
+        print(number, inode)
 
 
 if __name__ == "__main__":
-    store, slug, name, *numbers = sys.argv[1:]
-    _run(store, slug, name, *map(int, numbers))
+    store, slug, name, count, every, *pause = sys.argv[1:]
+    _run(store, slug, name, int(count), int(every), float(pause[0]) if pause else PAUSE)
