@@ -262,6 +262,11 @@ def small_store(tmp_path: Path) -> Iterator[StoreOnDisk]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
+def _restoring(mount: Mount) -> list[dict[str, str]]:
+    lines = map(json.loads, mount.errors())
+    return [line for line in lines if line["operation"] == "restore"]
+
+
 @pytest.mark.guarantee("G16e")
 def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
     small_store: StoreOnDisk, mount: Mounting
@@ -278,12 +283,12 @@ def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
         with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(b"x" * 4096)
-    until(lambda: len(at.errors()) == 1, SETTLED)
-    told = json.loads(at.errors()[0])
+    until(lambda: len(_restoring(at)) == 1, SETTLED)
+    told = _restoring(at)[0]
     assert (told["session"], told["code"], told["errno"]) == (SLUG, "restore-waits", "ENOSPC")
     assert "3 steps (2 to 4)" in told["error"]
     time.sleep(2)
-    assert len(at.errors()) == 1
+    assert len(_restoring(at)) == 1
     filling.unlink()
     all_there(session, mine=3, daemon=4)
     untouched(session, reference.written)

@@ -4,7 +4,8 @@ It reads the greatest step number of a session once and counts in memory from th
 temporary and renames it over the next number, and never looks again. Its metas too are in memory.
 
 `python -m tests.support.daemon STORE SLUG NAME COUNT EVERY [PAUSE]` stores COUNT messages, with a
-compaction before each EVERY-th (0: none), PAUSE seconds apart. It prints the number and the inode of each step.
+compaction before each EVERY-th (0: none), PAUSE seconds apart. It prints the number and the inode
+of each step.
 """
 
 from __future__ import annotations
