@@ -7,10 +7,10 @@ import tempfile
 import threading
 from typing import Final
 
+from storage.posix import punch
+
 SMALL_BYTES: Final = 1 << 20
 """The blocks of a larger file take so long to be freed that a thread closes it."""
-
-from storage.posix import punch
 
 
 class Spool:
