@@ -211,7 +211,8 @@ def test_every_inode_only_grows_through_hundreds_of_changes(driver: Driver) -> N
             assert driver.read(kept).startswith(shown)
     assert len(held) > 30
     for kept, shown in held.values():
-        assert driver.read(kept) == shown
+        # A step that was displaced may have come back to the last of them meanwhile.
+        assert driver.read(kept).startswith(shown)
         driver.close(kept)
 
 
