@@ -26,6 +26,7 @@ class Exit(IntEnum):
     NOT_STEPFS = 6
     CHECK_FOUND = 7
     CHECK_REPAIRED = 8
+    NOTHING_FOUND = 9
 
 
 class CommandError(Exception):

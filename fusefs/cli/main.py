@@ -52,7 +52,8 @@ exit codes:
   5  it failed otherwise
   6  not a stepfs mount, or not a session
   7  check found something wrong
-  8  check repaired all that it found"""
+  8  check repaired all that it found
+  9  search found nothing"""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("mount", "show a store at a mountpoint"),
@@ -60,6 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "what a mount tells of itself, or which mounts there are"),
     "ls": ("listing", "list the sessions of a store"),
     "show": ("show", "read a session's history on the terminal"),
+    "search": ("search", "look for a pattern in all that was said"),
     "new": ("new", "make a session"),
     "append": ("append", "append messages to a session"),
     "follow": ("follow", "print steps as they come"),

@@ -55,11 +55,18 @@ def print_json_lines(documents: Iterable[object]) -> None:
     sys.stdout.buffer.flush()
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """A text a line, at once."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table for a terminal; elsewhere the cells of a row with a tab between them, and no heading."""
     if not is_terminal():
         for row in rows:
-            print("\t".join(_cell(cell) for cell in row))
+            print("\t".join(cell(text) for text in row))
         return
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +83,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], title:
             overflow="fold" if column.wraps else "ellipsis",
         )
     for row in rows:
-        table.add_row(*(Text(_cell(cell)) for cell in row))
+        table.add_row(*(Text(cell(text)) for text in row))
     console().print(table)
 
 
@@ -87,7 +94,8 @@ def bar(share: float) -> str:
     return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text on one line, whatever it holds."""
     return visible(text).replace("\n", "␊").replace("\t", " ")
 
 

@@ -1,0 +1,179 @@
+"""`stepfs search`: a pattern in everything that was said in a store."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final
+
+from fusefs.cli import places, status, terminal
+from fusefs.cli.places import Place
+from fusefs.cli.sources import Stored
+from fusefs.cli.times import TIME_HELP, moment
+from fusefs.exits import CommandError, Exit
+from storage.errors import StoreError, printable
+from storage.posix import open_directory
+from storage.search import Hit, Query, needed, search
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+DESCRIPTION = """\
+Search everything that was said in a store, or in the store of a mount, also before a compaction, for
+a regular expression. Prints session, step, role and the line, with tabs between; on a terminal in
+colours. Arguments and results of tools are left out unless they are asked for: they may hold
+credentials. Exits with 9 if nothing was found."""
+
+SNIPPET_CHARACTERS: Final = 160
+CHUNK_SESSIONS: Final = 64
+"""So many sessions a process searches at a time."""
+FEW_SESSIONS: Final = 256
+"""Of at most so many no other process is started."""
+
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What opening a session answers that was deleted meanwhile."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What is looked for, and where."""
+    parser.add_argument("pattern", metavar="PATTERN", help="a regular expression of Python's")
+    parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
+    parser.add_argument("-F", "--fixed", action="store_true", help="PATTERN is a text as it is")
+    parser.add_argument("-i", "--ignore-case", action="store_true", help="of letters")
+    parser.add_argument("-l", "--sessions", action="store_true", help="only the sessions' names")
+    parser.add_argument("--role", metavar="ROLE", help="said by user, assistant, system or tool")
+    parser.add_argument("--agent", metavar="NAME", help="in sessions of this agent, or by it")
+    parser.add_argument("--since", metavar="TIME", type=moment, help=f"stored since: {TIME_HELP}")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="not stored after")
+    parser.add_argument("--tools", action="store_true", help="arguments and results of tools too")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print what is found as it is found."""
+    place = places.find(asked.path)
+    store = _store_of(place)
+    slugs = [place.session] if place.session else sorted(store.slugs())
+    found = _found(store.root, slugs, _query(asked))
+    printed = 0
+    for hits in found:
+        _print(hits, asked)
+        printed += len(hits)
+    return Exit.OK if printed else Exit.NOTHING_FOUND
+
+
+def _query(asked: argparse.Namespace) -> Query:
+    pattern = re.escape(asked.pattern) if asked.fixed else asked.pattern
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE if asked.ignore_case else 0)
+    except re.error as error:
+        hint = "" if asked.fixed else "; -F takes it as a text"
+        sentence = f"{printable(asked.pattern)} is no regular expression: {error}{hint}"
+        raise CommandError(Exit.USAGE, sentence) from None
+    return Query(
+        compiled,
+        needed(asked.pattern, fixed=asked.fixed, ignore_case=asked.ignore_case),
+        ignore_case=asked.ignore_case,
+        role=asked.role,
+        agent=asked.agent,
+        since=asked.since,
+        until=asked.until,
+        tools=asked.tools,
+    )
+
+
+def _store_of(place: Place) -> Stored:
+    """The store itself: a mount has no faster way to its steps."""
+    root = str(status.read(place.root)["store"]) if place.is_mount else place.root
+    try:
+        return Stored(root)
+    except StoreError as error:
+        where = f"; the mount can be searched: grep -r PATTERN {printable(place.root)}"
+        raise CommandError(Exit.STORE, error.sentence + (where if place.is_mount else "")) from None
+
+
+def _found(root: str, slugs: Sequence[str], query: Query) -> Iterator[list[Hit]]:
+    """What each session holds, in their order; many are searched by as many processes as may run."""
+    search_some = partial(_search, root, query)
+    if len(slugs) <= FEW_SESSIONS:
+        for slug in slugs:
+            yield search_some([slug])
+        return
+    chunks = [slugs[at : at + CHUNK_SESSIONS] for at in range(0, len(slugs), CHUNK_SESSIONS)]
+    processes = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(processes, get_context("fork"), initializer=_leave_signals) as pool:
+        yield from pool.map(search_some, chunks)
+
+
+def _leave_signals() -> None:
+    """Ctrl-C is for the process that was asked: it ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _search(root: str, query: Query, slugs: Sequence[str]) -> list[Hit]:
+    found: list[Hit] = []
+    store = open_directory(root)
+    try:
+        for slug in slugs:
+            try:
+                session = open_directory(slug, store)
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                continue
+            try:
+                found += search(session, slug, query)
+            finally:
+                os.close(session)
+    finally:
+        os.close(store)
+    return found
+
+
+def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:
+    if asked.sessions:
+        slugs = dict.fromkeys(hit.session for hit in hits)
+        if asked.json:
+            terminal.print_json_lines({"session": slug} for slug in slugs)
+        else:
+            terminal.print_lines(slugs)
+    elif asked.json:
+        terminal.print_json_lines(map(asdict, hits))
+    elif terminal.is_terminal():
+        console = terminal.console()
+        for hit in hits:
+            console.print(_coloured(hit), soft_wrap=True)
+    else:
+        terminal.print_lines(
+            f"{hit.session}\t{hit.step}\t{hit.role}\t{_snippet(hit)[0]}" for hit in hits
+        )
+
+
+def _snippet(hit: Hit) -> tuple[str, int, int]:
+    """The line, or what of a long one stands around the match; where in that the match is."""
+    first = max(0, min(hit.start - SNIPPET_CHARACTERS // 3, len(hit.line) - SNIPPET_CHARACTERS))
+    last = min(len(hit.line), max(first + SNIPPET_CHARACTERS, hit.start + SNIPPET_CHARACTERS // 2))
+    before, after = "…" * (first > 0), "…" * (last < len(hit.line))
+    text = before + terminal.cell(hit.line[first:last]) + after
+    moved = len(before) - first
+    return text, hit.start + moved, min(hit.end, last) + moved
+
+
+def _coloured(hit: Hit) -> Text:
+    from rich.text import Text
+
+    snippet, start, end = _snippet(hit)
+    shown = Text(snippet)
+    shown.stylize("bold red", start, end)
+    where = Text.assemble(
+        (terminal.cell(hit.session), "cyan"), (f":{hit.step} ", "green"), (f"{hit.role}: ", "bold")
+    )
+    return where + shown
