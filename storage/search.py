@@ -28,8 +28,12 @@ COMPACTION_ROLE: Final = "compaction"
 
 _RUN: Final = re.compile(r"[A-Za-z0-9 _,;:<>=!@#%&'~`-]+")
 """Text that is itself in a pattern, and in JSON either itself or escaped as `\\uXXXX`."""
-_NOT_TEXT: Final = re.compile(r"\\.|\[[^]]*\]|.(?=[?*{])", re.DOTALL)
+_NOT_TEXT: Final = re.compile(
+    r"\\.|\[\^?(?:\\.|.)(?:\\.|[^]\\])*\]|.(?=[?*{])|\{[^}]*\}", re.DOTALL
+)
 """What of a pattern need not stand in what it matches: escapes, classes, what may occur no time."""
+_BEYOND: Final = re.compile(r"[|()]|\\[^\WbBdDsSwWAZ]")
+"""Signs that what follows in a pattern is no text either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def needed(pattern: str, *, fixed: bool = False, ignore_case: bool = False) -> b
     `fixed` says that the pattern is a text. In lower case if case is ignored.
     """
     if not fixed:
-        if set("|()") & set(pattern):
+        if _BEYOND.search(pattern):
             return b""
         pattern = _NOT_TEXT.sub("\n", pattern)
     longest = max(_RUN.findall(pattern), key=len, default="")

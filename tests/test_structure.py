@@ -24,7 +24,7 @@ ROOMS: Final = (
     ("storage.session",),
     ("storage.documents", "storage.latest"),
     ("storage.store",),
-    ("storage.append", "storage.fork"),
+    ("storage.append", "storage.search", "storage.fork"),
     ("storage.library",),
     ("storage",),
     ("storage.check", "storage.demo"),

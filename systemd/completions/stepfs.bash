@@ -10,7 +10,7 @@ _stepfs_mountpoints() {
 _stepfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local command='' flags='' word
-    local commands='mount umount status ls show new append follow errors check demo'
+    local commands='mount umount status ls show search new append follow errors check demo'
     local options='ro allow_other uid= gid= umask= memory= cache= line_limit= pending= deadline= notify= sync=close
         sync=always sync=never'
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -63,6 +63,10 @@ _stepfs() {
         ls)
             flags='--agent --created-by --match --since --until --sort -r --reverse -n --first
                 --json --help'
+            ;;
+        search)
+            flags='-F --fixed -i --ignore-case -l --sessions --role --agent --since --until
+                --tools --json --help'
             ;;
         show) flags='--markdown --json --help' ;;
         new) flags='--agent --created-by --title --json --help' ;;

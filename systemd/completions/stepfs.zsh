@@ -40,6 +40,7 @@ _stepfs() {
                 'status:what a mount tells of itself'
                 'ls:list the sessions of a store'
                 'show:read the history of a session on the terminal'
+                'search:look for a pattern in all that was said'
                 'new:make a session'
                 'append:append messages to a session'
                 'follow:print steps as they come'
@@ -83,6 +84,16 @@ _stepfs() {
                 show)
                     _arguments '--markdown[as Markdown, not drawn]' \
                         '--json[the lines of history.jsonl]' '1:session:_files -/'
+                    ;;
+                search)
+                    _arguments {-F,--fixed}'[a text as it is]' {-i,--ignore-case}'[of letters]' \
+                        {-l,--sessions}'[only the names of sessions]' \
+                        '--role[said by this role]:role:(system user assistant tool)' \
+                        '--agent[of this agent alone]:agent:' \
+                        '--since[stored since]:time:' '--until[not stored after]:time:' \
+                        '--tools[arguments and results of tools too]' \
+                        '--json[a JSON object a line]' '1:pattern:' \
+                        '2:store, mount or session:_files -/'
                     ;;
                 new)
                     _arguments '--agent[its agent]:agent:' '--created-by[its sender]:sender:' \

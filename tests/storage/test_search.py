@@ -1,0 +1,128 @@
+"""Searching finds what was said, in every dialect, and reads no more of a step than it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.formats.kinds import classify
+from storage.search import Hit, Query, needed, search, texts
+from tests.support.stores import StoreOnDisk, compaction, entry
+
+CALL = {
+    "id": "c",
+    "type": "function",
+    "function": {"name": "bash", "arguments": '{"key":"s3cret"}'},
+}
+
+
+def message(**members: Any) -> bytes:
+    return json.dumps({"message": members}).encode()
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[int]:
+    store = StoreOnDisk(tmp_path / "store")
+    made = store.session(
+        "crab_x_1",
+        entry("the disk is full\nwhich disk?"),
+        message(role="assistant", content=None, tool_calls=[CALL], reasoning_content="the Disk…"),
+        message(role="tool", content="s3cret", tool_call_id="c"),
+        compaction("monday"),
+        b"torn disk",
+        message(role="assistant", content=[{"type": "text", "text": "a disk, in blocks"}]),
+        b'{"message":{"role":"user","content":"a d\\u0069sk, escaped"},"agent":"guest"}',
+    )
+    fd = os.open(made.path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def found(session: int, pattern: str, **options: Any) -> list[tuple[int, str, str]]:
+    flags = re.IGNORECASE if options.get("ignore_case") else 0
+    literal = needed(pattern, ignore_case=bool(flags))
+    hits = search(session, "crab_x_1", Query(re.compile(pattern, flags), literal, **options))
+    return [(hit.step, hit.role, hit.line) for hit in hits]
+
+
+def test_each_line_that_matches_is_found_also_before_a_compaction(session: int) -> None:
+    assert found(session, "disk") == [
+        (1, "user", "the disk is full"),
+        (1, "user", "which disk?"),
+        (6, "assistant", "a disk, in blocks"),
+        (7, "user", "a disk, escaped"),
+    ]
+    assert (2, "assistant", "the Disk…") in found(session, "DISK", ignore_case=True)
+
+
+def test_what_tools_were_given_and_answered_is_found_only_when_asked_for(session: int) -> None:
+    assert found(session, "s3cret") == []
+    assert [step for step, *_ in found(session, "s3cret", tools=True)] == [2, 3]
+
+
+def test_role_agent_and_time_narrow_the_search(session: int) -> None:
+    assert [step for step, *_ in found(session, "disk", role="Assistant")] == [6]
+    assert [step for step, *_ in found(session, "disk", agent="GUEST")] == [7]
+    assert [step for step, *_ in found(session, "disk", agent="crab")] == [1, 1, 6]
+    os.utime("step-000006", (1000, 1000), dir_fd=session)
+    assert [step for step, *_ in found(session, "disk", until=2000)] == [6]
+    assert [step for step, *_ in found(session, "disk", since=2000)] == [1, 1, 7]
+
+
+def test_a_hit_tells_where_in_its_line_the_match_is(session: int) -> None:
+    hits = search(session, "crab_x_1", Query(re.compile("f.ll")))
+    assert list(hits) == [Hit("crab_x_1", 1, "user", "text", "the disk is full", 12, 16)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "literal"),
+    [
+        ("disk", b"disk"),
+        ("a disk.*full$", b"a disk"),
+        ("disks?", b"disk"),
+        ("ab*cd", b"cd"),
+        ("ab{0,1}cde", b"cde"),
+        (r"\bdisk\d+ fails", b" fails"),
+        ("[abc]def", b"def"),
+        (r"[]ab]c[^\]de]f", b"c"),
+        (r"\x41bc", b""),
+        ("disk|plate", b""),
+        ("(disk)?", b""),
+        ('say "no"', b"say "),
+    ],
+)
+def test_what_must_stand_in_a_match_is_read_off_the_pattern(pattern: str, literal: bytes) -> None:
+    assert needed(pattern) == literal
+
+
+@given(
+    st.text(min_size=1, max_size=6),
+    st.text('abk\u212as\u017f"\\/ .*+?[]{}^', min_size=1, max_size=6),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_quick_look_never_hides_a_match(
+    said: str, pattern: str, ignore_case: bool, escaped: bool, fixed: bool
+) -> None:
+    """The oracle parses every step."""
+    flags = re.IGNORECASE if ignore_case else 0
+    try:
+        compiled = re.compile(re.escape(pattern) if fixed else pattern, flags)
+    except re.error:
+        return
+    content = said + pattern
+    data = json.dumps(
+        {"message": {"role": "user", "content": content}}, ensure_ascii=escaped
+    ).encode()
+    query = Query(compiled, needed(pattern, fixed=fixed, ignore_case=ignore_case), ignore_case)
+    if any(compiled.search(text.text) for text in texts(classify(data))):
+        assert query.may_match(data)
