@@ -11,14 +11,24 @@ from fusefs.failures import Caller
 
 def may_change(directory: os.stat_result, caller: Caller) -> bool:
     """Whether the caller may make and remove files in a directory: write and enter it (G21)."""
+    return _may(directory, 0o3, caller)
+
+
+def may_read(directory: os.stat_result, meta: os.stat_result, caller: Caller) -> bool:
+    """Whether the caller may read a session: enter its directory and read its meta (G21)."""
+    return _may(directory, 0o1, caller) and _may(meta, 0o4, caller)
+
+
+def _may(found: os.stat_result, asked: int, caller: Caller) -> bool:
+    """Whether a file's modes give the caller the bits that are asked for."""
     if caller.uid == 0:
         return True
-    bits = stat.S_IMODE(directory.st_mode)
-    if caller.uid == directory.st_uid:
-        return bits & 0o300 == 0o300
-    if directory.st_gid == caller.gid or directory.st_gid in _groups(caller.pid):
-        return bits & 0o030 == 0o030
-    return bits & 0o003 == 0o003
+    bits = stat.S_IMODE(found.st_mode)
+    if caller.uid == found.st_uid:
+        bits >>= 6
+    elif found.st_gid == caller.gid or found.st_gid in _groups(caller.pid):
+        bits >>= 3
+    return bits & asked == asked
 
 
 def _groups(pid: int) -> set[int]:

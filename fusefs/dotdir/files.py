@@ -16,7 +16,7 @@ from fusefs.dotdir.skill import SKILL
 from fusefs.dotdir.status import Status
 from fusefs.failures import Caller, Failures
 from fusefs.handles.base import OpenFile, OpenText
-from fusefs.handles.document import OpenCreate
+from fusefs.handles.create import OpenCreate
 from fusefs.inodes.attributes import Attributes, Rights
 from fusefs.inodes.inode import Directory, Inode
 from fusefs.inodes.services import Services

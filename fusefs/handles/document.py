@@ -1,4 +1,4 @@
-"""Files that take one JSON object: `meta.json` (G10) and `.stepfs/create` (G11)."""
+"""Files that take one JSON object, and the first of them, `meta.json` (G10)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fusefs.turn import Turn
 from storage.errors import StoreError, from_os_error
 from storage.formats.unfinished import UnfinishedObject
 from storage.session import meta
-from storage.store import Store
 
 SMALL_BYTES: Final = 1 << 14
 """A longer object is parsed by a thread."""
@@ -115,42 +114,3 @@ class OpenMeta(Document):
 
     async def read(self, offset: int, size: int) -> bytes:
         return self._text[offset : offset + size]
-
-
-class OpenCreate(Document):
-    """`create`: an agent and a sender make a session; the same open file then reads its slug."""
-
-    name = "create"
-
-    def __init__(self, stores: Stores, store: Store, caller: Caller) -> None:
-        super().__init__(stores, caller)
-        self._store = store
-        self._events = stores.events
-        self._durable = stores.durable
-        self._answer = b""
-        self._written = 0
-
-    async def write(self, data: bytes) -> int:
-        taken = await super().write(data)
-        self._written += taken
-        return taken
-
-    async def read(self, offset: int, size: int) -> bytes:
-        """The slug, at offset 0 as well as from where the writes ended."""
-        start = offset - self._written if offset >= self._written else offset
-        return self._answer[start : start + size]
-
-    async def apply(self, value: dict[str, Any]) -> None:
-        agent, created_by = _who(value)
-        work = partial(self._store.create, agent, created_by, sync=self._durable)
-        slug = await self._work.long(self.name, work)
-        self._events.stored(slug)
-        self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
-
-
-def _who(value: dict[str, Any]) -> tuple[str, str]:
-    agent, created_by = value.get("agent"), value.get("created_by")
-    if isinstance(agent, str) and isinstance(created_by, str) and len(value) == 2:
-        return agent, created_by
-    sentence = 'a session is made by {"agent":"…","created_by":"…"}, two strings and nothing else'
-    raise StoreError(errno.EINVAL, "not-a-session", sentence)

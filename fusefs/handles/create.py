@@ -1,0 +1,117 @@
+"""`.stepfs/create`: makes sessions, new ones (G11) and forks of others (G30)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import trio
+
+from fusefs.failures import Caller
+from fusefs.handles.control import Stores
+from fusefs.handles.document import Document
+from fusefs.permissions import may_read
+from storage.errors import StoreError, printable
+from storage.fork import Pieces, fork
+from storage.session.steps import NUMBER_MAX
+from storage.store import Store
+
+
+class OpenCreate(Document):
+    """`create`: an object says which session to make; the same open file then reads its slug."""
+
+    name = "create"
+
+    def __init__(self, stores: Stores, store: Store, caller: Caller) -> None:
+        super().__init__(stores, caller)
+        self._store = store
+        self._events = stores.events
+        self._durable = stores.durable
+        self._answer = b""
+        self._written = 0
+
+    async def write(self, data: bytes) -> int:
+        taken = await super().write(data)
+        self._written += taken
+        return taken
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """The slug, at offset 0 as well as from where the writes ended."""
+        start = offset - self._written if offset >= self._written else offset
+        return self._answer[start : start + size]
+
+    async def apply(self, value: dict[str, Any]) -> None:
+        if "from" in value:
+            slug = await self._fork(value)
+        else:
+            agent, created_by = _who(value)
+            work = partial(self._store.create, agent, created_by, sync=self._durable)
+            slug = await self._work.long(self.name, work)
+        self._events.stored(slug)
+        self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
+
+    async def _fork(self, value: Mapping[str, Any]) -> str:
+        """Copy a session piece by piece, each in a thread that others can have in between."""
+        origin, how = _origin(value)
+        directory, meta = await self._work.long(self.name, self._store.stat_session, origin)
+        if not may_read(directory, meta, self.caller):
+            sentence = f"the session {printable(origin)} is not yours to read"
+            raise StoreError(errno.EACCES, "not-yours", sentence)
+        pieces = fork(self._store, origin, sync=self._durable, **how)
+        try:
+            while (slug := await self._work.long(self.name, _next, pieces)) is None:
+                pass
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._work.long(self.name, _give_up, pieces)
+            raise
+        return slug
+
+
+def _next(pieces: Pieces) -> str | None:
+    """Do the next piece; the slug after the last one."""
+    try:
+        next(pieces)
+    except StopIteration as ended:
+        slug: str = ended.value
+        return slug
+    return None
+
+
+def _give_up(pieces: Pieces) -> None:
+    with suppress(ValueError):  # a far store has not answered yet: whoever waits for it ends it
+        pieces.close()
+
+
+def _who(value: Mapping[str, Any]) -> tuple[str, str]:
+    agent, created_by = value.get("agent"), value.get("created_by")
+    if isinstance(agent, str) and isinstance(created_by, str) and len(value) == 2:
+        return agent, created_by
+    sentence = (
+        'a session is made by {"agent":"…","created_by":"…"}, two strings and nothing else;'
+        ' a fork by {"from":"SESSION"}'
+    )
+    raise StoreError(errno.EINVAL, "not-a-session", sentence)
+
+
+def _origin(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What is to be forked, and how."""
+    how = {key: found for key, found in value.items() if key != "from"}
+    at = how.get("at", 0)
+    words = [value["from"], *(how.get(key, "") for key in ("agent", "created_by"))]
+    sound = (
+        how.keys() <= {"at", "agent", "created_by"}
+        and all(isinstance(word, str) for word in words)
+        and type(at) is int
+        and 0 <= at <= NUMBER_MAX
+    )
+    if not sound:
+        sentence = (
+            'a fork is made by {"from":"SESSION"}, with "at" (a step\'s number), "agent" and'
+            ' "created_by" (strings) where they are wanted, and nothing else'
+        )
+        raise StoreError(errno.EINVAL, "not-a-fork", sentence)
+    return value["from"], how
