@@ -380,3 +380,16 @@ def test_1500_sessions_are_used_with_256_descriptors(store: StoreOnDisk, mount: 
             (at.path / slug / "append").write_bytes(entry("more") + b"\n")
     assert at.server is not None
     assert len(os.listdir(f"/proc/{at.server.pid}/fd")) < 256
+
+
+@pytest.mark.guarantee("G30f", "G19c")
+def test_nobody_waits_for_a_long_fork(store: StoreOnDisk, mount: Mounting) -> None:
+    store.session("crab_tg-42_1", *(entry(f"line {number}") for number in range(5000)))
+    other = store.session("other_tg-1_1", entry("one"))
+    served = mount()
+    with (
+        undisturbed(served.path / other.slug / "history.jsonl", "beside a fork of 5,000 steps"),
+        (served.path / ".stepfs/create").open("wb", buffering=0) as create,
+    ):
+        create.write(b'{"from":"crab_tg-42_1"}')
+    assert len(os.listdir(store.path / "crab_tg-42_2")) == 5001

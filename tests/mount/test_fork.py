@@ -16,7 +16,6 @@ import pytest
 from tests.support.commands import run
 from tests.support.mounted import Mount, mounted
 from tests.support.people import ANA, EVE, own, public_directory
-from tests.support.probe import undisturbed
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 
 pytestmark = pytest.mark.skipif(
@@ -148,13 +147,3 @@ def test_a_fork_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> 
             assert forked(served, at=2) == FORK
     finally:
         run(["umount", "-l", str(small)])
-
-
-@pytest.mark.guarantee("G30f", "G19b")
-def test_a_long_fork_holds_up_nobody_else(store: StoreOnDisk, mount: Mounts) -> None:
-    store.session(ORIGIN, *(entry(f"line {number}") for number in range(5000)))
-    other = store.session("other_tg-1_1", entry("one"))
-    served = mount()
-    with undisturbed(served.path / other.slug / "history.jsonl", "beside a fork of 5,000 steps"):
-        slug = forked(served)
-    assert len(os.listdir(store.path / slug)) == 5001
