@@ -55,16 +55,15 @@ Make a session, and learn its name:
   read slug <&3
   exec 3>&-
 
+With {"from":"<session>","at":120} the new session has copies of another's steps, up to that number
+or, without "at", all of them.
+
 See what the session was before a compaction, at a step, and at a time. No listing shows these names:
 
   ls <session>/.epochs
   cat <session>/.epochs/1/history.jsonl
   cat <session>/.at/120/messages.jsonl
   less <session>/.at/2026-04-28T12:00:00Z/history.md
-
-Fork a session at a step; the name is learnt as above:
-
-  echo '{"from":"<session>","at":120}' >&3
 
 Make a session of a given name, and delete one though files are in it:
 
