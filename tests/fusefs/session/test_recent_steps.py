@@ -94,15 +94,17 @@ def test_what_befalls_a_step_before_it_is_remembered_counts() -> None:
 
 @pytest.mark.guarantee("G16d")
 def test_a_step_that_was_not_moved_is_looked_at_again() -> None:
-    recent = remembering(1, 2)
+    recent = remembering(1, 2, 3)
     with recent.claiming():
-        one, two = recent.take((1, 2))
+        one, two, three = recent.take((1, 2, 3))
         recent.forget(1)  # the event of the mount's own move
         recent.restored(one, 1005, 1)
         daemon(recent, 2)
         recent.back(two)
+        recent.back(three)
     assert recent.displaced_numbers() == [2]
-    assert len(recent) == 2
+    assert list(recent.doubted()) == [3]
+    assert len(recent) == 3
 
 
 @pytest.mark.guarantee("G16b")
