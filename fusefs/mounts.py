@@ -16,6 +16,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from urllib.parse import unquote_to_bytes
 
 from fusefs.exits import CommandError, Exit
 from storage.errors import printable
@@ -48,6 +49,11 @@ class Mount:
     @property
     def is_stepfs(self) -> bool:
         return self.kind == STEPFS
+
+    @property
+    def store(self) -> str:
+        """The path of a mounted store, which its source tells with other than ASCII escaped."""
+        return os.fsdecode(unquote_to_bytes(self.source))
 
 
 class Health(Enum):

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Final
 
 import orjson
 
 from fusefs import mounts as mountinfo
+from fusefs.cli import terminal
+from fusefs.cli.terminal import Column
 from fusefs.exits import CommandError, Exit, command_line
 from fusefs.mounts import Health
 from storage.errors import printable
 
 DESCRIPTION = """\
-What the mount at MOUNTPOINT tells of itself: uptime, caches, counters, operations in flight."""
+What the mount at MOUNTPOINT tells of itself: uptime, caches, counters, operations in flight. Without
+MOUNTPOINT all mounts of stepfs that are seen from here, one a line: where, of which store, and whether
+it answers."""
+
+COLUMNS: Final = (
+    Column("mountpoint", "cyan", wraps=True),
+    Column("store", wraps=True),
+    Column("state", "green"),
+)
 
 INDENT = "  "
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """MOUNTPOINT, and the form of the answer."""
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
-    parser.add_argument("--json", action="store_true", help="as one JSON document")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="(default: list all)")
+    parser.add_argument(
+        "--json", action="store_true", help="as one JSON document; of all, an object a line"
+    )
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print what the mount tells of itself."""
+    """Print what the mount tells of itself, or which mounts there are."""
+    if asked.mountpoint is None:
+        _print_mounts(as_json=asked.json)
+        return Exit.OK
     print(command(asked.mountpoint, as_json=asked.json))
     return Exit.OK
 
@@ -38,6 +55,25 @@ def command(path: str, *, as_json: bool) -> str:
     if as_json:
         return orjson.dumps(status, option=orjson.OPT_INDENT_2).decode()
     return "\n".join(_lines(status, ""))
+
+
+def _print_mounts(*, as_json: bool) -> None:
+    found = [
+        (mount.mountpoint, mount.store, mountinfo.health(mount.mountpoint))
+        for mount in mountinfo.mounts()
+        if mount.is_stepfs
+    ]
+    if as_json:
+        terminal.print_json_lines(
+            {"mountpoint": printable(place), "store": printable(store), "state": health.value}
+            for place, store, health in found
+        )
+        return
+    terminal.print_table(COLUMNS, ((place, store, health.value) for place, store, health in found))
+    for place, _, health in found:
+        if health is Health.DEAD:
+            say = f"the server of {printable(place)} has died; clear the mount:"
+            print(f"stepfs: {say} {command_line('umount', place)}", file=sys.stderr)
 
 
 def read(mountpoint: str) -> dict[str, object]:

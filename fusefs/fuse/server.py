@@ -155,9 +155,12 @@ class Server:
         return options
 
     def _fsname(self) -> str:
-        """The store's path as an option: pyfuse3 takes ASCII only, and a comma ends an option."""
+        """The store's path as an option: pyfuse3 takes ASCII only, and a comma ends an option.
+
+        `Mount.store` reads it back.
+        """
         path = os.fsencode(self.filesystem.store.path)
-        text = "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in path)
+        text = "".join(f"%{byte:02X}" if byte in b"%" or byte > 127 else chr(byte) for byte in path)
         return text.replace("\\", "\\\\").replace(",", "\\,")
 
 

@@ -417,6 +417,21 @@ def test_the_status_is_told_for_people(store: Path, mountpoint: Path) -> None:
     assert "{" not in answer.stdout
 
 
+def test_without_a_mountpoint_the_status_lists_all_mounts_and_what_to_do_about_dead_ones(
+    store: Path, mountpoint: Path, tmp_path: Path
+) -> None:
+    odd = store.rename(tmp_path / "100%25, ümlaut")
+    mounted(odd, mountpoint)
+    wanted = {"mountpoint": str(mountpoint), "store": str(odd), "state": "alive"}
+    assert wanted in [json.loads(line) for line in stepfs("status", "--json").stdout.splitlines()]
+    os.kill(server_pid(mountpoint), signal.SIGKILL)
+    until(lambda: mountinfo.health(str(mountpoint)) is mountinfo.Health.DEAD)
+    answer = stepfs("status")
+    assert answer.returncode == 0
+    assert f"{mountpoint}\t{odd}\tdead" in answer.stdout.splitlines()
+    assert f"clear the mount: stepfs umount {mountpoint}" in answer.stderr
+
+
 def test_a_kernel_without_an_inotify_queue_left_is_said_in_one_sentence(
     store: Path, mountpoint: Path
 ) -> None:
