@@ -1,8 +1,6 @@
 """One small interface to a served store, and two ways to it: the tree alone, and a real mount.
 
-`TreeDriver` is the kernel: it looks names up, remembers them and their attributes for as long as it
-was told to, or until it is told otherwise, reads no further than the size it knows, looks a name up
-again after ESTALE, and in the end forgets everything.
+The tree alone is used through `tests.support.model_kernel`.
 """
 
 from __future__ import annotations
@@ -12,14 +10,10 @@ import errno
 import json
 import logging
 import os
-import stat
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,14 +21,13 @@ import pytest
 import trio
 
 from fusefs import config as options
-from fusefs.failures import NOTICE, Caller
+from fusefs.failures import NOTICE
 from fusefs.filesystem import FileSystem
-from fusefs.inodes.attributes import Attributes
-from fusefs.inodes.inode import ROOT_INO
 from storage.errors import StoreError
 from storage.store import Store
 from tests.support.commands import until
 from tests.support.far import bound
+from tests.support.model_kernel import Caches, ModelKernel, Stat
 from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk
 
@@ -43,16 +36,6 @@ ENDS = [part for part in ALLOWED if "mounted" in part]
 """What a mount logs of its own beginning and end."""
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Stat:
-    """What both ways tell of a file."""
-
-    ino: int
-    mode: int
-    size: int
-    mtime_ns: int
 
 
 class Driver(ABC):
@@ -253,9 +236,7 @@ class TreeDriver(Driver):
         self.kernel = Caches()
         self.filesystem = FileSystem(Store(str(store.path)), options.parse(words), self.kernel)
         self._logged = Logged()
-        self._caller = Caller(os.getpid(), os.getuid(), os.getgid())
-        self._inodes: dict[int, int] = {}
-        """Of each open file its inode."""
+        self._programs = ModelKernel(self.filesystem, self.kernel)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._live,), daemon=True)
         self._thread.start()
@@ -264,7 +245,7 @@ class TreeDriver(Driver):
     def stop(self) -> None:
         """End it, and see that nothing is left that the kernel would have let go of."""
         try:
-            for handle in list(self._inodes):  # of tests that failed
+            for handle in list(self._programs.inodes):  # of tests that failed
                 with contextlib.suppress(OSError):
                     self.close(handle)
             self.forget_everything()
@@ -277,44 +258,40 @@ class TreeDriver(Driver):
 
     def forget_everything(self) -> None:
         """The kernel lets go of all inodes, and the pool of all sessions that nobody uses."""
-        self._run(self._forget_everything)
+        self._run(self._programs.forget_everything)
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
-        return self._run(self._open, path, flags)
+        return self._run(self._programs.open, path, flags)
 
     def read(self, handle: int, offset: int = 0, size: int = 1 << 24) -> bytes:
-        return self._run(self._read, handle, offset, size)
+        return self._run(self._programs.read, handle, offset, size)
 
     def write(self, handle: int, data: bytes) -> int:
-        return self._run(self.filesystem.write, handle, data)
+        return self._run(self._programs.write, handle, data)
 
     def flush(self, handle: int) -> None:
-        self._run(self.filesystem.flush, handle)
+        self._run(self._programs.flush, handle)
 
     def close(self, handle: int) -> None:
-        del self._inodes[handle]
-        try:
-            self._run(self.filesystem.flush, handle)
-        finally:
-            self._run(self.filesystem.release, handle)
+        self._run(self._programs.close, handle)
 
     def stat(self, path: str) -> Stat:
-        return self._run(self._stat, path)
+        return self._run(self._programs.stat, path)
 
     def fstat(self, handle: int) -> Stat:
-        return self._run(self._attributes, self._inodes[handle])
+        return self._run(self._programs.fstat, handle)
 
     def listdir(self, path: str) -> list[str]:
-        return self._run(self._listdir, path)
+        return self._run(self._programs.listdir, path)
 
     def mkdir(self, path: str) -> None:
-        self._run(self._mkdir, path)
+        self._run(self._programs.mkdir, path)
 
     def rmdir(self, path: str) -> None:
-        self._run(self._rmdir, path)
+        self._run(self._programs.rmdir, path)
 
     def truncate(self, path: str) -> None:
-        self._run(self._truncate, path)
+        self._run(self._programs.truncate, path)
 
     def log(self) -> list[str]:
         return list(self._logged.lines)
@@ -341,159 +318,6 @@ class TreeDriver(Driver):
             return trio.from_thread.run(limited, trio_token=self._token)
         except StoreError as error:
             raise OSError(error.errno, error.sentence) from None
-
-    async def _again_if_stale(self, path: str, do: Callable[[int], Awaitable[T]]) -> T:
-        try:
-            return await do(await self._walk(path))
-        except StoreError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        self.kernel.names.clear()
-        return await do(await self._walk(path))
-
-    async def _walk(self, path: str) -> int:
-        ino = ROOT_INO
-        for name in filter(None, path.split("/")):
-            ino = self.kernel.name(ino, name) or self.kernel.looked_up(
-                ino, name, await self.filesystem.lookup(ino, name)
-            )
-        return ino
-
-    async def _attributes(self, ino: int) -> Stat:
-        known = self.kernel.attributes_of(ino)
-        if known is None:
-            changes = self.kernel.changes[ino]
-            known = await self.filesystem.getattr(ino)
-            if changes == self.kernel.changes[ino]:
-                self.kernel.told(known)
-        return Stat(known.ino, known.mode, known.size, known.mtime_ns)
-
-    async def _open(self, path: str, flags: int) -> int:
-        async def do(ino: int) -> tuple[int, int]:
-            if self.kernel.is_directory(ino):
-                raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
-            opened = await self.filesystem.open(ino, flags, self._caller)
-            self.kernel.opened[opened.handle] = opened.cached
-            return opened.handle, ino
-
-        handle, ino = await self._again_if_stale(path, do)
-        self._inodes[handle] = ino
-        return handle
-
-    async def _read(self, handle: int, offset: int, size: int) -> bytes:
-        if self.kernel.opened[handle]:
-            ino = self._inodes[handle]
-            await self._attributes(ino)
-            size = min(size, self.kernel.sizes.get(ino, 0) - offset)
-        return bytes(await self.filesystem.read(handle, offset, size)) if size > 0 else b""
-
-    async def _stat(self, path: str) -> Stat:
-        return await self._again_if_stale(path, self._attributes)
-
-    async def _listdir(self, path: str) -> list[str]:
-        handle = self.filesystem.opendir(await self._walk(path), self._caller)
-        try:
-            await self.filesystem.prepare(handle, 0)
-            names = []
-            for entry in self.filesystem.entries(handle, 0):
-                if not entry.is_dot:
-                    entry.inode.lookups += 1
-                    self.kernel.held(entry.inode.ino)
-                    names.append(entry.name)
-            return names
-        finally:
-            self.filesystem.releasedir(handle)
-
-    async def _mkdir(self, path: str) -> None:
-        parent, name = await self._parent(path)
-        self.kernel.looked_up(parent, name, await self.filesystem.mkdir(parent, name, self._caller))
-
-    async def _rmdir(self, path: str) -> None:
-        parent, name = await self._parent(path)
-        await self.filesystem.rmdir(parent, name, self._caller)
-        self.kernel.entry_changed(parent, name)
-
-    async def _truncate(self, path: str) -> None:
-        self.kernel.told(await self.filesystem.setattr(await self._walk(path), self._caller))
-
-    async def _parent(self, path: str) -> tuple[int, str]:
-        directory, _, name = path.rpartition("/")
-        return await self._walk(directory), name
-
-    async def _forget_everything(self) -> None:
-        for ino, lookups in self.kernel.forget_all():
-            self.filesystem.forget(ino, lookups)
-        assert self.filesystem.table.lookups == 0
-        self.filesystem.pool.let_go()
-
-
-class Caches:
-    """The kernel's caches of names and attributes, as far as they can be seen from outside."""
-
-    def __init__(self) -> None:
-        self.names: dict[tuple[int, str], tuple[int, float]] = {}
-        self.opened: dict[int, bool] = {}
-        """Of each open file whether it is read through the page cache."""
-        self.sizes: dict[int, int] = {}
-        """Of each file how far it is read."""
-        self.changes: Counter[int] = Counter()
-        """Grows when attributes change: an answer that was on its way then is thrown away."""
-        self._attributes: dict[int, tuple[Attributes, float]] = {}
-        self._modes: dict[int, int] = {}
-        self._lookups: dict[int, int] = {}
-
-    def attributes_changed(self, ino: int) -> None:
-        self.changes[ino] += 1
-        self._attributes.pop(ino, None)
-
-    async def grown(self, ino: int, size: int) -> None:
-        await trio.lowlevel.checkpoint()
-        if ino in self.sizes:
-            self.attributes_changed(ino)
-            self.sizes[ino] = max(self.sizes[ino], size)
-
-    def entry_changed(self, parent: int, name: str) -> None:
-        self.names.pop((parent, name), None)
-
-    def name(self, parent: int, name: str) -> int | None:
-        """The inode of a name that is still remembered."""
-        ino, until = self.names.get((parent, name), (0, 0.0))
-        return ino if time.monotonic() < until else None
-
-    def looked_up(self, parent: int, name: str, found: Attributes) -> int:
-        """A lookup was answered."""
-        self.names[parent, name] = found.ino, time.monotonic() + found.entry_timeout
-        self.held(found.ino)
-        self.told(found)
-        return found.ino
-
-    def held(self, ino: int) -> None:
-        """The kernel holds an inode once more."""
-        self._lookups[ino] = self._lookups.get(ino, 0) + 1
-
-    def told(self, found: Attributes) -> None:
-        """Attributes were told. A view that shrinks would kill who has mapped it."""
-        if found.mode & 0o222 == 0 and stat.S_ISREG(found.mode):
-            assert found.size >= self.sizes.get(found.ino, 0), "an inode shrank"
-        self.sizes[found.ino] = found.size
-        self._modes[found.ino] = found.mode
-        self._attributes[found.ino] = found, time.monotonic() + found.attr_timeout
-
-    def attributes_of(self, ino: int) -> Attributes | None:
-        """What is still remembered of an inode."""
-        found, until = self._attributes.get(ino, (None, 0.0))
-        return found if time.monotonic() < until else None
-
-    def is_directory(self, ino: int) -> bool:
-        return stat.S_ISDIR(self._modes.get(ino, stat.S_IFDIR))
-
-    def forget_all(self) -> list[tuple[int, int]]:
-        """Everything that is held, which is let go of."""
-        lookups, self._lookups = self._lookups, {}
-        self.names.clear()
-        self._attributes.clear()
-        self.sizes.clear()
-        return list(lookups.items())
 
 
 class Logged(logging.Handler):
