@@ -132,9 +132,10 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             await _relist(means, session, exact)
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
-            # What comes later need not be shown, or a fast writer would never be caught up with.
-            end = session.end(view)
             for patience in itertools.count(PATIENCE, -1):
+                # What comes later need not be shown, or a fast writer would never be caught up with. But
+                # who saw that a step went must also see those that had come before that.
+                end = session.end(view)
                 if await _settle(means, session, present(means, session, view), end, patience > 0):
                     break
             return await _dated(means, session, present(means, session, view))
@@ -483,8 +484,9 @@ async def _compare(means: Means, session: Session, epoch: Epoch, end: int, patie
         found = await _forwards(means, session, view, numbers)
         disturbed = patient and session.touches(0, found.reached or 0)
         if found.reached is None or found.boundary is not None or disturbed:
-            if found.boundary is not None:
-                session.extents.begins(view.cut, found.boundary)
+            begins = found.boundary
+            if begins is not None and not session.touches(begins.number, begins.number):
+                session.extents.begins(view.cut, begins)
             means.cache.drop(draft)
             epoch.doubt()
             return False

@@ -27,6 +27,7 @@ from storage.errors import StoreError
 from storage.store import Store
 from tests.support.commands import until
 from tests.support.far import bound
+from tests.support.logged import Logged
 from tests.support.model_kernel import Caches, ModelKernel, Stat
 from tests.support.mounted import ALLOWED, Mount, mounted, time_limit
 from tests.support.stores import SessionOnDisk, StoreOnDisk
@@ -318,27 +319,6 @@ class TreeDriver(Driver):
             return trio.from_thread.run(limited, trio_token=self._token)
         except StoreError as error:
             raise OSError(error.errno, error.sentence) from None
-
-
-class Logged(logging.Handler):
-    """Notices, warnings, and what is worse, while a tree is used."""
-
-    def __init__(self) -> None:
-        super().__init__(NOTICE)
-        self.lines: list[str] = []
-        self._loggers = [logging.getLogger(name) for name in ("fusefs", "storage")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.addHandler(self)
-            logger.setLevel(NOTICE)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-    def stop(self) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.removeHandler(self)
-            logger.setLevel(level)
 
 
 @contextmanager

@@ -159,7 +159,7 @@ class ModelKernel:
                 self.kernel.told(known)
         return Stat(known.ino, known.mode, known.size, known.mtime_ns)
 
-    async def open(self, path: str, flags: int) -> int:
+    async def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         async def do(ino: int) -> tuple[int, int]:
             if self.kernel.is_directory(ino):
                 raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
@@ -171,7 +171,7 @@ class ModelKernel:
         self.inodes[handle] = ino
         return handle
 
-    async def read(self, handle: int, offset: int, size: int) -> bytes:
+    async def read(self, handle: int, offset: int = 0, size: int = 1 << 24) -> bytes:
         if self.kernel.opened[handle]:
             ino = self.inodes[handle]
             await self.attributes(ino)

@@ -1,0 +1,133 @@
+"""Programs, outside writers and accidents in every order: what is told must hold in each of them.
+
+`tests.support.stage` makes the order, `tests.support.interleaving` has the story and what must hold. A
+story that fails is printed, with what happened in it; `replay(Story(…))` lives through it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from fusefs.session.session import Session
+from fusefs.views.epoch import PrefixCheck
+from tests.support.interleaving import Story, play
+from tests.support.model import HISTORY, LOG, VIEWS
+
+SCHEDULES = 250
+SOAK_SCHEDULES = 10_000
+BASE = settings(
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+    database=None,
+)
+LOOKS = [f"{word} {view}" for word in ("look", "hold", "stat") for view in VIEWS]
+CALLS = ["append", "append", "append", "append 3", "compact", "meta", *LOOKS]
+OPTIONS = ["sync=never", "sync=close", "sync=always", "sync=never,cache=1K"]
+
+
+def some(words: Sequence[str], most: int) -> st.SearchStrategy[tuple[str, ...]]:
+    """Up to so many of these words; as a rule more than Hypothesis would take."""
+    lengths = st.sampled_from([most, most - 1, most // 2, 0])
+    return lengths.flatmap(
+        lambda count: st.lists(st.sampled_from(words), min_size=count, max_size=count).map(tuple)
+    )
+
+
+def stories(outside: Sequence[str]) -> st.SearchStrategy[Story]:
+    """Stories in which others do such things."""
+    return st.builds(
+        Story,
+        programs=st.lists(some(CALLS, 5), min_size=2, max_size=3).map(tuple),
+        outside=some(outside, 3),
+        accidents=some(["overflow", "let go", "full"], 2),
+        steps=st.integers(0, 3),
+        options=st.sampled_from(OPTIONS),
+        wait=st.booleans(),
+        schedule=st.binary(min_size=100, max_size=400),
+    )
+
+
+def replay(story: Story) -> list[str]:
+    """Live through a story again; what happened in it.
+
+    Within Hypothesis trio runs tasks in one order, as it does not elsewhere.
+    """
+    found: list[str] = []
+
+    @settings(BASE, max_examples=1)
+    @given(st.just(story))
+    def once(story: Story) -> None:
+        found[:] = play(story)
+
+    once()
+    return found
+
+
+@pytest.mark.guarantee("G5a", "G12a", "G12c", "G13a", "G13c", "G13d", "G15b")
+@settings(BASE, max_examples=SCHEDULES)
+@given(stories(["adds", "compacts"]))
+def test_what_is_told_holds_in_every_order(story: Story) -> None:
+    play(story)
+
+
+@pytest.mark.soak
+@settings(BASE, max_examples=SOAK_SCHEDULES)
+@given(stories(["adds", "compacts"]))
+def test_what_is_told_holds_in_ten_thousand_orders(story: Story) -> None:
+    play(story)
+
+
+STORY = Story(
+    programs=(("append", f"look {HISTORY}", "append 3"), (f"hold {LOG}", "compact", f"stat {LOG}")),
+    outside=("adds", "compacts"),
+    accidents=("overflow", "let go"),
+    schedule=bytes(range(0, 250, 7)) * 5,
+)
+
+
+def test_the_same_schedule_gives_the_same_run() -> None:
+    first = replay(STORY)
+    assert len(first) > 50
+    assert replay(STORY) == first
+
+
+def test_another_schedule_gives_another_run() -> None:
+    assert replay(replace(STORY, schedule=STORY.schedule[::-1])) != replay(STORY)
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    "changes during a pass go unnoticed": (
+        lambda: patch.object(Session, "touches", lambda *_: False),
+        r"\.jsonl (shows|never had)",
+    ),
+    "nobody checks what a prefix is": (
+        lambda: patch.object(PrefixCheck, "passed", True),
+        r"\.jsonl changed while it was open|an inode shrank",
+    ),
+    "lost events are forgotten": (
+        lambda: patch.object(Session, "missed", lambda _: None),
+        r"\.jsonl (shows|never had)",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found(mistake: str) -> None:
+    """The test above can fail: each of these makes it."""
+
+    @settings(BASE, max_examples=SCHEDULES * 4, phases=[Phase.generate], derandomize=True)
+    @given(stories(["adds", "compacts", "edits", "removes"]))
+    def run(story: Story) -> None:
+        play(story)
+
+    broken, complaint = MISTAKES[mistake]
+    with broken(), pytest.raises(AssertionError, match=complaint):
+        run()

@@ -1,0 +1,370 @@
+"""A store, a file system on it, programs, a daemon and accidents, in one order of all that they do.
+
+What must hold whatever the order is checked here, against `tests.support.model`: nothing that was
+acknowledged is lost or doubled, lines keep their order, no step of the daemon is ever away from its
+name, an open shows what the store held at some moment since it was called, and an open file never
+changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from fusefs import config
+from fusefs.filesystem import FileSystem
+from fusefs.inotify import EventsLostError
+from storage.errors import StoreError
+from storage.store import Store
+from tests.support.logged import Logged
+from tests.support.model import VIEWS, Past
+from tests.support.model_kernel import Caches, ModelKernel
+from tests.support.stage import Stage, staged
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+
+SLUG = "crab_tg-42_1"
+QUIET_SECONDS = 4.0
+"""After so long without anything new all is published, restored and counted."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Who does what, and in which order."""
+
+    programs: tuple[tuple[str, ...], ...] = ()
+    """Of each program its calls: append, append 3, compact, look VIEW, hold VIEW, stat VIEW, meta."""
+    daemon: tuple[str, ...] = ()
+    """says, compacts"""
+    outside: tuple[str, ...] = ()
+    """adds, compacts, edits, removes"""
+    accidents: tuple[str, ...] = ()
+    """overflow, let go, full"""
+    steps: int = 2
+    """So many are there at the beginning."""
+    options: str = "sync=never"
+    wait: bool = True
+    """Whether the mount ends only when everything has come to rest."""
+    schedule: bytes = b""
+
+
+@dataclass
+class Held:
+    """A file that a program keeps open."""
+
+    handle: int
+    view: str
+    seen: bytes
+
+
+@dataclass
+class Told:
+    """What a program knows that it stored: lines, each with its number in its order."""
+
+    lines: list[bytes] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
+
+
+class World:
+    """One run of a story."""
+
+    def __init__(self, story: Story, place: Path) -> None:
+        self.story = story
+        self.store = StoreOnDisk(place / "store")
+        first = [entry(f"before {number}") for number in range(story.steps)]
+        self.session: SessionOnDisk = self.store.session(SLUG, *first)
+        self.past = Past(self.session)
+        self.of_daemon: dict[int, bytes] = {}
+        """The steps that the daemon has put under their names."""
+        self.spoilt: Counter[bytes] = Counter()
+        """What others edited or removed."""
+        self.told = [Told() for _ in story.programs]
+        self.running = 0
+        self.ended = False
+
+    # --- the run -----------------------------------------------------------------------------------
+
+    async def run(self, stage: Stage) -> None:
+        """Live through the story."""
+        self.stage = stage
+        caches = Caches()
+        options = config.parse([self.story.options])
+        self.filesystem = FileSystem(Store(str(self.store.path)), options, caches)
+        self.kernel = ModelKernel(self.filesystem, caches)
+        stage.after.append(self._look_at_store)
+        stage.between = {"daemon", "outside"}
+        stage.queued = self.filesystem.events.watcher._queued
+        stage.actors = {
+            name: actor
+            for name, actor in (
+                ("daemon", self._daemon()),
+                ("outside", self._outside()),
+                ("accident", self._accidents()),
+            )
+            if getattr(self.story, f"{name}s" if name == "accident" else name)
+        }
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._life)
+            await stage.conduct(lambda: self.ended)
+        self._judge()
+
+    async def _life(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.filesystem.run)
+            async with trio.open_nursery() as programs:
+                for number, calls in enumerate(self.story.programs):
+                    programs.start_soon(self._program, number, calls)
+            await self.stage.alone.wait()
+            if self.story.wait:
+                await trio.sleep(QUIET_SECONDS)
+                await self._every_name_shows_the_store()
+            await self.filesystem.finish()
+            await self.kernel.forget_everything()
+            nursery.cancel_scope.cancel()
+        self.filesystem.close()
+        self.ended = True
+
+    # --- programs ------------------------------------------------------------------------------------
+
+    async def _program(self, number: int, calls: tuple[str, ...]) -> None:
+        held: list[Held] = []
+        for at, call in enumerate(calls):
+            await self.stage.gate(f"program {number}: {call}")
+            word, _, rest = call.partition(" ")
+            try:
+                match word:
+                    case "append":
+                        await self._append(number, at, int(rest or 1))
+                    case "compact":
+                        await self._compact(number, at)
+                    case "meta":
+                        await self._put("meta.json", b'{"title":"%d"}' % at)
+                    case "stat":
+                        await self._stat(rest)
+                    case _:
+                        await self._open(rest, held if word == "hold" else None)
+            except StoreError as error:
+                # A failure must have been made.
+                assert self.stage.failed, f"{call}: {error.sentence}"
+            for file in held:
+                await self._still_shows(file)
+        for file in held:
+            await self._still_shows(file)
+            await self.kernel.close(file.handle)
+
+    async def _append(self, program: int, at: int, count: int) -> None:
+        lines = [entry(f"program {program} call {at} line {number}") for number in range(count)]
+        handle = await self.kernel.open(f"{SLUG}/append", os.O_WRONLY)
+        try:
+            left = lines
+            while left:
+                data = b"".join(line + b"\n" for line in left)
+                taken = await self.kernel.write(handle, data)
+                stored = data[:taken].count(b"\n")
+                self.told[program].lines += left[:stored]
+                left = left[stored:]
+        finally:
+            await self._close(handle)
+
+    async def _compact(self, program: int, at: int) -> None:
+        name = f"program-{program}-call-{at}"
+        await self._put("compact", name.encode() + b"\n")
+        self.told[program].archives.append(name)
+
+    async def _put(self, name: str, data: bytes) -> None:
+        handle = await self.kernel.open(f"{SLUG}/{name}", os.O_WRONLY)
+        try:
+            assert await self.kernel.write(handle, data) == len(data)
+        finally:
+            await self._close(handle)
+
+    async def _close(self, handle: int) -> None:
+        try:
+            await self.kernel.close(handle)
+        except StoreError:
+            assert self.stage.failed
+
+    async def _stat(self, view: str) -> None:
+        """A size is one that the view had, or that a line added to it (G3)."""
+        mark = self.past.count(view)
+        size = (await self.kernel.stat(f"{SLUG}/{view}")).size
+        # The kernel may answer from what it was told a moment ago; time does not go on meanwhile.
+        sizes = {len(text) for text in self.past.since(view, 1)}
+        assert size in sizes, f"{view} never had {size} bytes, since {mark}: {sorted(sizes)}"
+
+    async def _open(self, view: str, held: list[Held] | None) -> None:
+        """An open shows what the store held at some moment since it was called (G12, G13)."""
+        mark = self.past.count(view)
+        handle = await self.kernel.open(f"{SLUG}/{view}")
+        text = await self._text(handle)
+        states = self.past.since(view, mark)
+        assert text in states, _differ(view, text, states)
+        if held is None:
+            await self.kernel.close(handle)
+        else:
+            held.append(Held(handle, view, text))
+
+    async def _still_shows(self, file: Held) -> None:
+        """It only grows, by what the store had (G13)."""
+        text = await self._text(file.handle)
+        assert text.startswith(file.seen), f"{file.view} changed while it was open"
+        file.seen = text
+
+    async def _text(self, handle: int) -> bytes:
+        text = b""
+        while part := await self.kernel.read(handle, len(text)):
+            text += part
+        return text
+
+    async def _every_name_shows_the_store(self) -> None:
+        for view in VIEWS:
+            handle = await self.kernel.open(f"{SLUG}/{view}")
+            text = await self._text(handle)
+            await self.kernel.close(handle)
+            assert text == self.past.now(view), _differ(view, text, [self.past.now(view)])
+
+    # --- others --------------------------------------------------------------------------------------
+
+    def _daemon(self) -> Iterator[str]:
+        """It counts in memory, and renames over whatever is there."""
+        number = max(self.session.numbers(), default=0)
+        for at, does in enumerate(self.story.daemon):
+            number += 1
+            data = (
+                compaction(f"daemon-{at}")
+                if does == "compacts"
+                else entry(f"daemon {at}", "assistant")
+            )
+            temporary = self.session.path / f"step-{number:06}.tmp.daemon{at}"
+            temporary.write_bytes(data)
+            yield f"daemon writes {temporary.name}"
+            temporary.rename(self.session.path / f"step-{number:06}")
+            self.of_daemon[number] = data
+            yield f"daemon has step {number}"
+
+    def _outside(self) -> Iterator[str]:
+        for at, does in enumerate(self.story.outside):
+            numbers = [n for n in self.session.numbers() if n not in self.of_daemon]
+            target = numbers[at % len(numbers)] if numbers else 0
+            if does == "adds":
+                yield f"outside adds {self.session.add(entry(f'outside {at}'))}"
+            elif does == "compacts":
+                yield f"outside compacts at {self.session.add(compaction(f'outside-{at}'))}"
+            elif target:
+                self.spoilt[self.session.step(target)] += 1
+                if does == "edits":
+                    path = self.session.path / f"step-{target:06}"
+                    path.with_name(".edited").write_bytes(entry(f"edited {at}"))
+                    path.with_name(".edited").rename(path)
+                else:
+                    os.unlink(self.session.path / f"step-{target:06}")
+                yield f"outside {does} {target}"
+
+    def _accidents(self) -> Iterator[str]:
+        for does in self.story.accidents:
+            if does == "overflow":
+                self._lose_events()
+            elif does == "let go":
+                self.filesystem.pool.let_go()
+            else:
+                self.stage.failing.append(errno.ENOSPC)
+            yield does
+
+    def _lose_events(self) -> None:
+        watcher = self.filesystem.events.watcher
+        drain = watcher.drain
+
+        def drain_late() -> list[object]:
+            watcher.drain = drain  # type: ignore[method-assign]
+            drain()
+            raise EventsLostError
+
+        watcher.drain = drain_late  # type: ignore[method-assign, assignment]
+
+    # --- what must hold --------------------------------------------------------------------------------
+
+    def _look_at_store(self) -> None:
+        """After each act and each system call."""
+        self.past.note()
+        for number, data in self.of_daemon.items():
+            path = self.session.path / f"step-{number:06}"
+            assert path.exists(), f"the daemon's step {number} is away from its name"
+            assert path.read_bytes() == data, f"the daemon's step {number} is another's"
+
+    def _judge(self) -> None:
+        """Everything is over: what was acknowledged is there once, in its order (G15, G16)."""
+        steps = self.session.steps()
+        times = Counter(steps)
+        said = [json.loads(line) for line in self.filesystem.failures.text().splitlines()]
+        for told in self.told:
+            for line in told.lines:
+                assert times[line] <= 1, f"twice: {line!r}"
+                assert times[line] or self.spoilt[line], f"lost: {line!r}"
+            kept = [step for step in steps if step in told.lines]
+            assert kept == [line for line in told.lines if times[line]], "out of order"
+            archives = [json.loads(step).get("archive_name") for step in steps]
+            for name in told.archives:
+                assert archives.count(name) <= 1
+                is_told = any(name in line["error"] for line in said)
+                assert name in archives or is_told or self.spoilt, f"lost in silence: {name}"
+        told_lines = {line for told in self.told for line in told.lines}
+        strays = [s for s in steps if b"program" in s and b"message" in s and s not in told_lines]
+        assert strays == [], "refused, and yet stored"
+        left = [name for name in os.listdir(self.session.path) if name.startswith(".stepfs")]
+        assert left == []
+
+
+def _differ(view: str, text: bytes, states: list[bytes]) -> str:
+    return f"{view} shows\n{text.decode()}\nand not one of\n" + "\n".join(
+        s.decode() for s in states
+    )
+
+
+def play(story: Story) -> list[str]:
+    """Live through a story; the trace of what happened. Raises `AssertionError`, with the trace."""
+    place = Path(tempfile.mkdtemp(prefix="stepfs-stage-", dir=_memory()))
+    clock = trio.testing.MockClock()
+    logged = Logged()
+    try:
+        world = World(story, place)
+        with staged(story.schedule, clock) as stage:
+            try:
+                trio.run(world.run, stage, clock=clock)
+            except BaseException as error:
+                gc.collect()  # what is left of tasks must not end within another run
+                first = _first(error)
+                first.add_note("\n".join([*stage.trace, "", f"play({story!r})"]))
+                raise first from None
+        if not stage.failed:
+            strange = [line for line in logged.lines if not _is_fine(line)]
+            assert strange == [], f"logged {strange}"
+        return stage.trace
+    finally:
+        logged.stop()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group: the others followed from it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _is_fine(line: str) -> bool:
+    """A displaced compaction is told; a count is when time was chosen to pass before it was written."""
+    return "replaced the compaction" in line or "could not be written in time" in line
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
