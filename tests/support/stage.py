@@ -301,6 +301,7 @@ def staged(schedule: bytes, clock: trio.testing.MockClock) -> Iterator[Stage]:
         patch.object(Work, "_in_thread", in_thread),
         patch("trio.lowlevel.wait_readable", readable),
         patch("time.monotonic", clock.current_time),
+        patch("storage.session.replay.monotonic", clock.current_time),
         patch("time.sleep", lambda _: None),
     ):
         changed = [
