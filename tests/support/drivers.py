@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -21,7 +20,6 @@ import pytest
 import trio
 
 from fusefs import config as options
-from fusefs.failures import NOTICE
 from fusefs.filesystem import FileSystem
 from storage.errors import StoreError
 from storage.store import Store

@@ -27,8 +27,6 @@ from unittest.mock import patch
 import trio
 import trio.testing
 
-from fusefs.work import Work
-
 T = TypeVar("T")
 STAGED: Final = ("storage.session.", "fusefs.session.")
 """The modules that look at steps, claim, move and restore them; `meta` has a test of its own."""
@@ -291,14 +289,14 @@ def staged(schedule: bytes, clock: trio.testing.MockClock) -> Iterator[Stage]:
     stage = Stage(schedule, clock)
     own_os = _StagedOs(stage)
 
-    async def in_thread(_work: Work, _limiter: object, _key: object, *call: Any) -> Any:
-        return await stage.in_thread(*call)
+    async def in_thread(work: Callable[..., Any], *args: Any, **_options: Any) -> Any:
+        return await stage.in_thread(work, *args)
 
     async def readable(_fd: object) -> None:
         await stage.gate(EVENTS)
 
     with (
-        patch.object(Work, "_in_thread", in_thread),
+        patch("trio.to_thread.run_sync", in_thread),
         patch("trio.lowlevel.wait_readable", readable),
         patch("time.monotonic", clock.current_time),
         patch("storage.session.replay.monotonic", clock.current_time),
