@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+from typing import Any, cast
 
 import orjson
 
@@ -12,11 +13,13 @@ from fusefs.cli import places, terminal
 from fusefs.cli.places import HIDDEN, META_SHOWN, Place
 from fusefs.exits import CommandError, Exit
 from storage.errors import StoreError, printable
+from storage.library import fork_session
 from storage.session import meta
 from storage.store import Store
 
 DESCRIPTION = """\
-Make a session in a store or in a mount, and print its name: the next of this agent and sender."""
+Make a session in a store or in a mount, and print its name: the next of this agent and sender. With
+--from a copy of another session, up to a step of it if one is given: a fork, which goes on by itself."""
 
 DEFAULT_AGENT = "crab"
 
@@ -25,11 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and what its meta says."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     parser.add_argument(
-        "--agent", metavar="NAME", default=DEFAULT_AGENT, help=f"(default {DEFAULT_AGENT})"
+        "--agent", metavar="NAME", help=f"(default {DEFAULT_AGENT}, or the origin's)"
     )
     parser.add_argument(
-        "--created-by", metavar="NAME", help="the sender (default cli:USER, with your user name)"
+        "--created-by",
+        metavar="NAME",
+        help="the sender (default cli:USER, with your user name, or the origin's)",
     )
+    parser.add_argument("--from", metavar="SESSION", dest="origin", help="copy this session")
+    parser.add_argument("--at", metavar="STEP", type=int, help="up to this step of it")
     parser.add_argument("--title", metavar="TEXT", help="its title")
     parser.add_argument("--json", action="store_true", help="as a JSON object")
 
@@ -37,9 +44,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Make it and print its slug."""
     place = places.find_root(asked.path)
-    sender = asked.created_by if asked.created_by is not None else _sender()
+    more = {"title": asked.title} if asked.title else {}
     made = _through_mount if place.is_mount else _in_store
-    slug = made(place, asked.agent, sender, {"title": asked.title} if asked.title else {})
+    slug = made(place, _wanted(asked), more)
     if asked.json:
         terminal.print_json_lines([{"session": slug}])
     else:
@@ -56,17 +63,33 @@ def _sender() -> str:
         return f"cli:{os.getuid()}"
 
 
-def _in_store(place: Place, agent: str, sender: str, more: dict[str, str]) -> str:
+def _wanted(asked: argparse.Namespace) -> dict[str, str | int]:
+    """What `.stepfs/create` would be written."""
+    agent, sender = asked.agent, asked.created_by
+    if asked.origin is None:
+        if asked.at is not None:
+            raise CommandError(Exit.USAGE, "--at is a step of the session that --from names")
+        agent, sender = agent or DEFAULT_AGENT, sender if sender is not None else _sender()
+    keys = {"from": asked.origin, "at": asked.at, "agent": agent, "created_by": sender}
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _in_store(place: Place, wanted: dict[str, str | int], more: dict[str, str]) -> str:
     store = Store(place.root)
-    slug = store.create(agent, sender, sync=True)
+    origin = wanted.pop("from", None)
+    slug = (
+        store.create(**cast("Any", wanted), sync=True)
+        if origin is None
+        else fork_session(store, str(origin), **cast("Any", wanted))
+    )
     if more:
         with store.opened(slug) as directory:
             meta.update(directory, lambda now: meta.merged(now, more), sync=True)
     return slug
 
 
-def _through_mount(place: Place, agent: str, sender: str, more: dict[str, str]) -> str:
-    asked = orjson.dumps({"agent": agent, "created_by": sender})
+def _through_mount(place: Place, wanted: dict[str, str | int], more: dict[str, str]) -> str:
+    asked = orjson.dumps(wanted)
     try:
         with open(os.path.join(place.root, HIDDEN, "create"), "r+b", buffering=0) as create:
             create.write(asked + b"\n")

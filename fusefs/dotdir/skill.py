@@ -85,9 +85,14 @@ changed; write a name alone, and append the summary right after it:
 
 ## Fork
 
-Make a session as above, then append the other one's history to it, all of it or its beginning:
+A copy that goes on by itself, of all steps or of those up to a number, which history.md tells:
 
-    head -n 12 SESSION/history.jsonl > "$FORK/append"
+    exec 3<>.stepfs/create            # bash or sh, all four lines in one shell
+    echo '{"from":"SESSION","at":120}' >&3
+    read -r FORK <&3                  # the name of the new session
+    exec 3>&-
 
-The origin is not changed.
+The origin is not changed. To read only what it was at that step:
+
+    cat SESSION/.at/120/history.jsonl
 """

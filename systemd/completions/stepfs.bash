@@ -47,7 +47,7 @@ _stepfs() {
             mapfile -t COMPREPLY < <(compgen -W 'system user assistant tool' -- "$cur")
             return
             ;;
-        --agent | --created-by | --match | --since | --until | --title | -n | --first | --last)
+        --agent | --created-by | --match | --since | --until | --title | --from | --at | -n | --first | --last)
             return
             ;;
         --log-level)
@@ -69,7 +69,7 @@ _stepfs() {
                 --tools --json --help'
             ;;
         show) flags='--markdown --json --help' ;;
-        new) flags='--agent --created-by --title --json --help' ;;
+        new) flags='--agent --created-by --title --from --at --json --help' ;;
         append) flags='--role --json --help' ;;
         errors) flags='-f --follow -n --last --json --help' ;;
         follow) flags='--from-start --help' ;;

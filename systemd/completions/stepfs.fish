@@ -51,6 +51,8 @@ complete -c stepfs -n '__fish_seen_subcommand_from ls show search new append err
 complete -c stepfs -n '__fish_seen_subcommand_from ls search new' -l agent -x -d 'the agent'
 complete -c stepfs -n '__fish_seen_subcommand_from ls new' -l created-by -x -d 'the sender'
 complete -c stepfs -n '__fish_seen_subcommand_from new' -l title -x -d 'its title'
+complete -c stepfs -n '__fish_seen_subcommand_from new' -l from -x -d 'copy this session'
+complete -c stepfs -n '__fish_seen_subcommand_from new' -l at -x -d 'up to this step of it'
 complete -c stepfs -n '__fish_seen_subcommand_from ls' -l match -x -d 'whose name or title fits'
 complete -c stepfs -n '__fish_seen_subcommand_from ls search' -l since -x -d 'changed or stored since'
 complete -c stepfs -n '__fish_seen_subcommand_from ls search' -l until -x -d 'not changed or stored after'

@@ -97,7 +97,8 @@ _stepfs() {
                     ;;
                 new)
                     _arguments '--agent[its agent]:agent:' '--created-by[its sender]:sender:' \
-                        '--title[its title]:title:' '--json[as a JSON object]' \
+                        '--title[its title]:title:' '--from[copy this session]:session:' \
+                        '--at[up to this step of it]:step:' '--json[as a JSON object]' \
                         '1:store or mount:_files -/'
                     ;;
                 append)

@@ -272,3 +272,17 @@ def test_a_store_keeps_no_errors(sessions: StoreOnDisk) -> None:
 
 def made(store: StoreOnDisk, slug: str) -> SessionOnDisk:
     return SessionOnDisk(store.path / slug)
+
+
+@pytest.mark.guarantee("G30c")
+def test_a_fork_is_made_of_a_session_up_to_a_step(root: Path) -> None:
+    slug = stepfs("new", root, "--from", "crab_tg-42_1", "--at", "1").stdout.strip()
+    assert slug == "crab_tg-42_3"
+    assert (
+        stepfs("show", "--json", root / slug).stdout.encode() == entry("the disk is full") + b"\n"
+    )
+    whole = stepfs("new", root, "--from", "crab_tg-42_1", "--created-by", "cron").stdout.strip()
+    assert whole == "crab_cron_1"
+    assert stepfs("show", "--json", root / whole).stdout.count("\n") == 2
+    answer = stepfs("new", root, "--at", "1")
+    assert (answer.returncode, "--from" in answer.stderr) == (Exit.USAGE, True)

@@ -24,7 +24,6 @@ class Agent:
     def __init__(self, at: Path, messages: Path) -> None:
         self.at = at
         self.session = ""
-        self.fork = ""
         self._messages = messages
         self._sections: dict[str, str] = {}
         for section in (at / ".stepfs/SKILL.md").read_text().split("\n## ")[1:]:
@@ -43,7 +42,7 @@ class Agent:
         own = "read -r SESSION" in block
         block = re.sub(r"(?<!-r )\bSESSION\b", "$SESSION" if own else self.session, block)
         block = block.replace("cat messages.jsonl", f"cat {self._messages}")
-        script = f"set -e; cd '{self.at}'; FORK={self.fork}\n{block}"
+        script = f"set -e; cd '{self.at}'\n{block}"
         done = run(["bash", "-c", script + ('\necho "$SESSION"' if own else "")])
         assert done.returncode == 0, done
         return done.stdout
@@ -93,6 +92,14 @@ def test_it_holds_a_conversation_and_compacts_it_without_losing_the_thread(agent
     agent.does(compact[1])
     agent.does("rmdir SESSION\n")
     assert not (agent.at / agent.session).exists()
+
+
+def test_it_forks_a_session_at_a_step(agent: Agent) -> None:
+    agent.session = "crab_tg-42_1"
+    fork, past = (block.replace("120", "3") for block in agent.blocks("Fork"))
+    copied = agent.does(fork + '\ncat "$FORK/history.jsonl"')
+    assert copied.count("\n") == 2  # step 3 is an event
+    assert copied == agent.does(past)
 
 
 def test_it_learns_why_a_line_was_refused(agent: Agent) -> None:
