@@ -178,6 +178,10 @@ class Stage:
             if changes:
                 self._changed()
 
+    def calm(self) -> None:
+        """From here on all go on in the order of coming, and time passes when nothing else can."""
+        self._schedule.clear()
+
     def end(self) -> None:
         """No order any more: who waits runs to the end."""
         self.over = True
@@ -194,8 +198,7 @@ class Stage:
         """Have one after the other go on, until that holds."""
         try:
             for _ in range(MOVES_MAX):
-                if not self.actors:
-                    self.alone.set()
+                self._see_who_is_left()
                 await trio.testing.wait_all_tasks_blocked()
                 if until():
                     return
@@ -253,7 +256,12 @@ class Stage:
             self.trace.append(f"    {next(self.actors[name])}")
         except StopIteration:
             del self.actors[name]
+            self._see_who_is_left()
         self._changed()
+
+    def _see_who_is_left(self) -> None:
+        if not self.actors:
+            self.alone.set()
 
     def _changed(self) -> None:
         for noted in self.after:
