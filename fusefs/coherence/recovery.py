@@ -135,7 +135,8 @@ class Recovery:
         try:
             async with self._pool.lease(session):
                 done = await self._restorer.restore(session)
-                await self._writer.sync(session)
+                if done.stored:
+                    await self._writer.sync(session)
         except StoreError as error:
             done = Restored(error=error)
         for archive in done.archives:

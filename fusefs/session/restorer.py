@@ -54,6 +54,8 @@ class Restored:
     """The numbers of steps whose text there was no room for."""
     error: StoreError | None = None
     """Why the rest was not stored again, this time."""
+    stored: bool = False
+    """Whether there is anything new to be synced."""
 
 
 @dataclass(slots=True)
@@ -183,6 +185,7 @@ class Restorer:
         if piece.stored:
             self.means.events.stored(session.slug)
             session.unsynced.whole |= self._durable
+            done.stored = True
         done.error = piece.error
         self.means.events.drain()
 
