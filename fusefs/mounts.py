@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import unquote_to_bytes
 
-from fusefs.exits import CommandError, Exit
+from fusefs.exits import CommandError, Exit, command_line
 from storage.errors import printable
 
 TABLE = "/proc/self/mountinfo"
@@ -62,6 +62,12 @@ class Health(Enum):
     ALIVE = "alive"
     DEAD = "dead"
     HUNG = "hung"
+
+
+def died(mountpoint: str) -> str:
+    """What is said of a mount whose server has died, and what to do about it."""
+    clear = command_line("umount", mountpoint)
+    return f"the server of {printable(mountpoint)} has died; clear the mount: {clear}"
 
 
 def mounts() -> list[Mount]:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from fusefs import mounts as mountinfo
 from fusefs.cli import stores
 from fusefs.cli.stores import holds_sessions, is_session
-from fusefs.exits import CommandError, Exit, command_line
+from fusefs.exits import CommandError, Exit
 from fusefs.mounts import Health
 from storage.errors import printable
 
@@ -86,11 +86,7 @@ def _named(path: str) -> Place:
 def _check_alive(mountpoint: str) -> None:
     health = mountinfo.health(mountpoint)
     if health is Health.DEAD:
-        _refuse(
-            Exit.NOT_STEPFS,
-            f"the server of {printable(mountpoint)} has died; "
-            f"clear the mount: {command_line('umount', mountpoint)}",
-        )
+        _refuse(Exit.NOT_STEPFS, mountinfo.died(mountpoint))
     if health is Health.HUNG:
         _refuse(Exit.FAILED, f"the server of {printable(mountpoint)} does not answer")
 

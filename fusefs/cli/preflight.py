@@ -102,7 +102,7 @@ def clear_dead(mountpoint: str) -> None:
             answer = "" if health is Health.ALIVE else " but does not answer"
             _refuse(
                 Exit.MOUNTPOINT,
-                f"{printable(found.source)} is already mounted at {shown}{answer}; "
+                f"{printable(found.store)} is already mounted at {shown}{answer}; "
                 f"unmount it first: {command_line('umount', mountpoint)}",
             )
         try:

@@ -14,7 +14,7 @@ import orjson
 from fusefs import mounts as mountinfo
 from fusefs.cli import terminal
 from fusefs.cli.terminal import Column
-from fusefs.exits import CommandError, Exit, command_line
+from fusefs.exits import CommandError, Exit
 from fusefs.mounts import Health
 from storage.errors import printable
 
@@ -72,8 +72,7 @@ def _print_mounts(*, as_json: bool) -> None:
     terminal.print_table(COLUMNS, ((place, store, health.value) for place, store, health in found))
     for place, _, health in found:
         if health is Health.DEAD:
-            say = f"the server of {printable(place)} has died; clear the mount:"
-            print(f"stepfs: {say} {command_line('umount', place)}", file=sys.stderr)
+            print(f"stepfs: {mountinfo.died(place)}", file=sys.stderr)
 
 
 def read(mountpoint: str) -> dict[str, object]:
@@ -81,10 +80,7 @@ def read(mountpoint: str) -> dict[str, object]:
     shown = printable(mountpoint)
     health = mountinfo.health(mountpoint)
     if health is Health.DEAD:
-        raise CommandError(
-            Exit.NOT_STEPFS,
-            f"the server of {shown} has died; clear the mount: {command_line('umount', mountpoint)}",
-        )
+        raise CommandError(Exit.NOT_STEPFS, mountinfo.died(mountpoint))
     if health is Health.HUNG:
         raise CommandError(Exit.FAILED, f"the server of {shown} does not answer")
     try:

@@ -30,7 +30,7 @@ def checked(path: str) -> str:
     mount = mountinfo.around(mountinfo.located(path), mountinfo.mounts())
     if mount is not None:
         _refuse(
-            f"{printable(path)} is in a mount, not a store: its store is {printable(mount.source)}"
+            f"{printable(path)} is in a mount, not a store: its store is {printable(mount.store)}"
         )
     _check_readable(path)
     real = os.path.realpath(path)
@@ -78,7 +78,7 @@ def _check_what_was_meant(path: str) -> None:
     for mount in mountinfo.mounts():
         if mount.is_stepfs and os.path.dirname(mount.mountpoint) == path:
             _refuse(
-                f"{shown} holds no session, but the mount of {printable(mount.source)}: give that"
+                f"{shown} holds no session, but the mount of {printable(mount.store)}: give that"
             )
 
 
