@@ -13,8 +13,9 @@ from storage.capabilities import is_near
 from storage.errors import doing, printable
 from storage.formats.kinds import Kind, Step
 from storage.session import meta
+from storage.session.claims import Claimer
 from storage.session.index import scan
-from storage.session.steps import Claimer, Ownership, sync_steps
+from storage.session.steps import Ownership, sync_steps
 from storage.store import Store, now
 
 SYNCED_ONE_BY_ONE: Final = 16

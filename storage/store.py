@@ -32,7 +32,8 @@ from storage.formats.slug import (
     session_prefix,
 )
 from storage.session import meta
-from storage.session.steps import TOMBSTONE, Ownership
+from storage.session.steps import Ownership
+from storage.session.tombstone import TOMBSTONE, bury
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Store:
                 if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 os.rename(slug, hidden, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                _bury(directory)
+                bury(directory)
                 if sync:
                     os.fsync(self.fd)
         finally:
@@ -415,15 +416,6 @@ def claim_in_steps(hidden: str, slug: str, root: int) -> None:
         with suppress(OSError):  # left to `sweep`
             os.unlink(meta.NAME, dir_fd=made)
             os.rmdir(hidden, dir_fd=root)
-
-
-def _bury(directory: int) -> None:
-    """Makes a directory that lost its name a session no more, for those on other hosts who have it."""
-    with suppress(OSError):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(TOMBSTONE, flags, 0o644, dir_fd=directory))
-    with suppress(OSError):
-        os.unlink(meta.NAME, dir_fd=directory)
 
 
 def _no_session(slug: str) -> StoreError:

@@ -62,7 +62,6 @@ LONGER: Final[Mapping[str, str]] = {
     "fusefs.session.refresh": "reading, comparing and listing are still together",
     "storage.session.meta": "what a meta is and how it is changed are still together",
     "storage.session.replay": "the reader and the passes are still together",
-    "storage.session.steps": "names and claims are still together",
     "storage.store": "finding sessions and making them are still together",
 }
 """Modules that may be longer, each with the reason."""

@@ -24,7 +24,8 @@ from fusefs.session.session import Session
 from fusefs.session.step_table import Remembered
 from fusefs.session.writer import Writer
 from storage.errors import StoreError, from_os_error
-from storage.session.steps import Claimer, Ownership, read_step, step_identity, step_name
+from storage.session.claims import Claimer, step_identity
+from storage.session.steps import Ownership, read_step, step_name
 
 BATCH_STEPS: Final = 64
 """So many are stored again, or moved, by one piece of work."""

@@ -31,10 +31,11 @@ from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
 from storage.posix import exists, is_regular
+from storage.session.claims import Claimer
 from storage.session.index import Index
 from storage.session.meta import NAME as META
 from storage.session.replay import Reader
-from storage.session.steps import Claimer, step_name, step_number
+from storage.session.steps import step_name, step_number
 
 log: Final = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from storage.session.steps import Claim
+from storage.session.claims import Claim
 
 KEPT_STEPS: Final = 16
 """So many new steps are kept open to be synced one by one; more are synced as a whole."""

@@ -25,7 +25,8 @@ from storage.ahead import start
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.posix import status
-from storage.session.steps import UNKNOWN, Claim, Claimer, Ownership, sync_steps
+from storage.session.claims import UNKNOWN, Claim, Claimer
+from storage.session.steps import Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
 """So many steps are stored before others get a turn of the loop."""

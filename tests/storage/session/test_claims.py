@@ -12,14 +12,9 @@ from typing import Any
 import pytest
 
 from storage.errors import StoreError
-from storage.session.steps import (
-    TOMBSTONE,
-    Claimer,
-    Ownership,
-    is_deleted,
-    step_identity,
-    step_name,
-)
+from storage.session.claims import Claimer, step_identity
+from storage.session.steps import Ownership, step_name
+from storage.session.tombstone import TOMBSTONE, is_deleted
 
 LINK = os.link
 Link = Callable[..., None]

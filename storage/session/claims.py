@@ -1,0 +1,317 @@
+"""Claiming step numbers: storing a step under the next free one, and moving it to another.
+
+A step is claimed by linking a complete file under its name (G15): the link is exclusive, so no step of
+anyone is ever replaced, and a crash leaves neither a torn step nor a temporary. The complete file is
+an unnamed one (`O_TMPFILE`) on local file systems, and a hidden temporary elsewhere: some shared file
+systems accept an unnamed file and then lose it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import math
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from storage.ahead import Outcome, start
+from storage.errors import StoreError, from_os_error
+from storage.posix import listing, refresh, write_all
+from storage.session.steps import NUMBER_MAX, Ownership, step_name, step_number
+from storage.session.tombstone import is_deleted
+
+_COLLISIONS: Final = 4
+"""After so many taken numbers the directory is listed: another host may have stored many steps."""
+FILES_AHEAD: Final = 3
+"""So many files of a batch are made before they get names: what makes or names one holds the lock of
+the directory, so more would only wait."""
+_ATTEMPTS: Final = 5
+_RETRY_SECONDS: Final = 0.2
+_UNCLEAR: Final = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EINTR, errno.EREMOTEIO}
+)
+"""Errors after which a link may have been made all the same."""
+_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+
+
+@dataclass(slots=True)  # not frozen, which doubles the time that one takes to make
+class Claim:
+    """A step that was stored: its number, and its open descriptor if the caller asked to keep it."""
+
+    number: int
+    fd: int | None
+    identity: int
+    """What `step_identity` says of it for as long as nobody replaces or edits it, or `UNKNOWN`."""
+
+
+UNKNOWN: Final = 0
+
+
+def step_identity(found: os.stat_result) -> int:
+    """What tells a step file from one that was put in its place, or edited there, in 64 bits.
+
+    More names of the file, another mode or owner make no difference. Where it differs the contents may
+    still be the same: some shared file systems date a file once it is closed.
+    """
+    return hash((found.st_ino, found.st_mtime_ns, found.st_size)) & NUMBER_MAX
+
+
+class Claimer:
+    """Claims step numbers in one session's directory.
+
+    It holds no state but the descriptor and what the file system can do, and may be used from any
+    thread, by one at a time.
+    """
+
+    def __init__(self, session_fd: int, unnamed: bool) -> None:
+        """`unnamed` says that the store's `Capabilities.unnamed_files` hold, and that it is near."""
+        self._fd = session_fd
+        self._unnamed = unnamed
+
+    def claim(
+        self,
+        first: int,
+        data: bytes,
+        ownership: Ownership,
+        *,
+        sync: bool = False,
+        keep: bool = False,
+    ) -> Claim:
+        """Store `data` as the first free number from `first` on (G15).
+
+        After several taken numbers it goes on behind the greatest there is. With `sync` the contents
+        are on disk before the name exists (G17). With `keep` the claim holds an open descriptor, for a
+        later fdatasync, or they are on disk where a step is linked only after it is closed. Raises
+        `StoreError` with the errno of the system call that failed; nothing of the step is left then, and
+        no name of it while the file system answers (G25).
+        """
+        try:
+            if self._unnamed:
+                fd = self._unnamed_file(data, ownership, sync)
+                if fd is not None:
+                    return self._claim_unnamed(fd, first, keep)
+        except OSError as error:
+            raise from_os_error(error, "store a step") from error
+        numbers, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
+        if failed is not None:
+            raise failed
+        return Claim(numbers[0], None, UNKNOWN)
+
+    def claim_batch(
+        self,
+        first: int,
+        batch: Sequence[bytes],
+        ownership: Ownership,
+        *,
+        sync: bool = False,
+        until: float = math.inf,
+    ) -> tuple[list[int], StoreError | None]:
+        """Store all of `batch` in its order without unnamed files, as `claim` does: a far store's way.
+
+        The files are made at the same time, and get their names one after the other, for `until`
+        seconds or longer; whether the session was deleted meanwhile is looked at once. The numbers of
+        those that were stored, and why the next was not.
+        """
+        numbers: list[int] = []
+        error: StoreError | None = None
+        end = time.monotonic() + until
+        make = partial(self._temporary, ownership, sync)
+        files: deque[Outcome[str]] = deque()
+        linked: list[Outcome[str]] = []
+        left = iter(batch)
+        try:
+            while not numbers or time.monotonic() < end:
+                ahead_of_links = itertools.islice(left, FILES_AHEAD - len(files))
+                files.extend(start(partial(make, data)) for data in ahead_of_links)
+                if not files:
+                    break
+                linked.append(files.popleft())
+                link = partial(self._link_named, linked[-1].get())
+                numbers.append(self._first_free(first, link))
+                first = numbers[-1] + 1
+        except OSError as failed:
+            error = from_os_error(failed, "store a step")
+        except StoreError as failed:
+            error = failed
+        cleared = [start(partial(self._clear, temporary)) for temporary in (*linked, *files)]
+        if self._was_deleted():
+            for number in numbers:
+                with contextlib.suppress(OSError):
+                    os.unlink(step_name(number), dir_fd=self._fd)
+            gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            numbers, error = [], from_os_error(gone, "store a step")
+        for clear in cleared:
+            clear.get()
+        return numbers, error
+
+    def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
+        number = None
+        try:
+            identity = step_identity(os.fstat(fd))
+            number = self._first_free(first, partial(self._link_unnamed, fd))
+            return Claim(number, fd if keep else None, identity)
+        finally:
+            if number is None or not keep:
+                os.close(fd)
+
+    def _unnamed_file(self, data: bytes, ownership: Ownership, sync: bool) -> int | None:
+        flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+        try:
+            fd = os.open(".", flags, ownership.mode, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED or _is_gone(self._fd):
+                raise
+            self._unnamed = False
+            return None
+        try:
+            _fill(fd, data, ownership, sync)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _temporary(self, ownership: Ownership, sync: bool, data: bytes) -> str:
+        """A hidden file with that data, closed: a name may show what was closed only."""
+        name = f".stepfs-{secrets.token_hex(8)}.tmp"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, ownership.mode, dir_fd=self._fd)
+        try:
+            try:
+                _fill(fd, data, ownership, sync)
+            finally:
+                os.close(fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._fd)
+            raise
+        return name
+
+    def _clear(self, temporary: Outcome[str]) -> None:
+        with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
+            os.unlink(temporary.get(), dir_fd=self._fd)
+
+    def _was_deleted(self) -> bool:
+        """Whether that is certain: what has its name is stored until then."""
+        try:
+            return is_deleted(self._fd)
+        except OSError:
+            return False
+
+    def _first_free(self, first: int, link: Callable[[str], bool]) -> int:
+        number = first
+        for taken in itertools.count(1):
+            if number > NUMBER_MAX:
+                break
+            if link(step_name(number)):
+                return number
+            number += 1
+            if taken % _COLLISIONS == 0:
+                number = max(number, self._greatest() + 1)
+        raise StoreError(
+            errno.EOVERFLOW, "numbers-used-up", "the session has no free step number left"
+        )
+
+    def _greatest(self) -> int:
+        numbers = (step_number(name) for name in listing(self._fd) if name.startswith("step-"))
+        return max((number for number in numbers if number and number <= NUMBER_MAX), default=0)
+
+    def _link_unnamed(self, fd: int, name: str) -> bool:
+        """Whether the file has that name now; False if another has."""
+        try:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def _link_named(self, temporary: str, name: str) -> bool:
+        """As `_link_unnamed`, of a file that has a name.
+
+        The reply to a link over a network can be lost or unclear, so after any error the name is looked
+        at; where it is free the link is tried again (G25).
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError as error:
+                found = self._found(name)
+                if found is not None:  # sshfs answers EPERM where the name exists
+                    mine = os.stat(temporary, dir_fd=self._fd, follow_symlinks=False)
+                    return os.path.samestat(found, mine)
+                if left == 0 or error.errno not in _UNCLEAR or is_deleted(self._fd):
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return True
+        raise AssertionError("unreachable")
+
+    def _found(self, name: str) -> os.stat_result | None:
+        """What has that name now; None where nothing has, or nothing says."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _UNCLEAR:
+                    return None
+            refresh(name, self._fd)
+        return None
+
+    def move(self, number: int, identity: int, first: int) -> int | None:
+        """Move the step of that number and identity to the first free one from `first` on (G16).
+
+        It is looked at before anything is done. The new number, or None if the step is another's by
+        now, which keeps its name: what is linked is looked at again, and only then the old name is
+        dropped. No rename that replaces nothing is needed. Raises `StoreError`.
+        """
+        old = step_name(number)
+        try:
+            status = os.stat(old, dir_fd=self._fd, follow_symlinks=False)
+            if step_identity(status) != identity:
+                return None
+            target = self._first_free(first, partial(self._link_named, old))
+            moved = os.stat(step_name(target), dir_fd=self._fd, follow_symlinks=False)
+            if os.path.samestat(moved, status) and self._drop_name(old, status):
+                return target
+            os.unlink(step_name(target), dir_fd=self._fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise from_os_error(error, f"move {old}") from error
+        return None
+
+    def _drop_name(self, name: str, status: os.stat_result) -> bool:
+        """Take a name away from the file of that status; False where the name is gone.
+
+        No call drops a name only if it is that of a certain file. So it is looked at, and what is there
+        an instant later is moved aside, never removed unseen: another's, met there, gets it back.
+        """
+        aside = f".stepfs-{secrets.token_hex(8)}.tmp"
+        try:
+            if not os.path.samestat(os.stat(name, dir_fd=self._fd, follow_symlinks=False), status):
+                return True  # another's by now
+            os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(os.stat(aside, dir_fd=self._fd, follow_symlinks=False), status):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.unlink(aside, dir_fd=self._fd)
+        return True
+
+
+def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
+    write_all(fd, data)
+    if ownership.owner is not None:
+        os.fchown(fd, *ownership.owner)
+    if sync:
+        os.fdatasync(fd)
+
+
+def _is_gone(directory_fd: int) -> bool:
+    return os.fstat(directory_fd).st_nlink == 0

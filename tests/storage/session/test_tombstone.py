@@ -1,0 +1,73 @@
+"""What says that a session was deleted, to whoever still holds its directory open (G20, G25)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.session import tombstone
+from storage.session.tombstone import TOMBSTONE, bury, is_deleted
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    (tmp_path / "meta").write_bytes(b"{}")
+    return tmp_path
+
+
+@pytest.fixture
+def session_fd(session: Path) -> Iterator[int]:
+    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_session_is_not_deleted_while_it_has_a_meta_and_no_tombstone(session_fd: int) -> None:
+    assert not is_deleted(session_fd)
+
+
+@pytest.mark.guarantee("G20b")
+@pytest.mark.parametrize("believed", ["meta", "no tombstone"])
+def test_either_sign_is_enough_for_a_client_that_believes_one_of_them_no_more(
+    session: Path, session_fd: int, believed: str
+) -> None:
+    bury(session_fd)
+    assert os.listdir(session) == [TOMBSTONE]
+    if believed == "meta":
+        (session / "meta").write_bytes(b"{}")
+    else:
+        (session / TOMBSTONE).unlink()
+    assert is_deleted(session_fd)
+
+
+def test_a_session_is_buried_once_and_again_and_on_a_full_disk(
+    session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_where: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        bury(session_fd)
+    assert is_deleted(session_fd)
+    bury(session_fd)
+    assert os.listdir(session) == [TOMBSTONE]
+
+
+@pytest.mark.parametrize(("number", "deleted"), [(errno.ESTALE, True), (errno.EIO, None)])
+def test_a_stale_directory_is_a_deleted_session_and_a_failing_one_tells_nothing(
+    session_fd: int, monkeypatch: pytest.MonkeyPatch, number: int, deleted: bool | None
+) -> None:
+    def failing(*_args: object, **_how: object) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tombstone, "exists", failing)
+    if deleted:
+        assert is_deleted(session_fd)
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            is_deleted(session_fd)
