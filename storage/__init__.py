@@ -26,7 +26,7 @@ from storage.library import (
     open_store,
     update_meta,
 )
-from storage.session.replay import Snapshot
+from storage.session.snapshot import Snapshot
 from storage.store import Store
 
 __all__ = [

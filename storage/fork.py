@@ -26,7 +26,8 @@ from storage.formats.kinds import Kind, Step
 from storage.formats.splice import encoded
 from storage.session import meta
 from storage.session.index import Index, scan
-from storage.session.replay import NOT_REGULAR, PASS_STEPS, Reader, backwards
+from storage.session.reader import NOT_REGULAR, Reader
+from storage.session.replay import PASS_STEPS, backwards
 from storage.session.steps import (
     NUMBER_MAX,
     READ_FLAGS,

@@ -40,10 +40,11 @@ from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Step
-from storage.session import meta, replay
+from storage.session import meta, snapshot
 from storage.session.epochs import scan_epochs
 from storage.session.index import scan
-from storage.session.replay import Snapshot
+from storage.session.reader import Reader
+from storage.session.snapshot import Snapshot
 from storage.session.steps import NUMBER_MAX, Ownership
 from storage.store import Store, now
 from storage.times import nanoseconds
@@ -107,7 +108,7 @@ def load_session(store: Store, slug: str, *, at: int | str | None = None) -> Sna
     last, time_ns = (NUMBER_MAX, _time(at)) if isinstance(at, str) else (at, None)
     try:
         with store.opened(slug) as directory, doing(f"load {printable(slug)}"):
-            return replay.load(directory, NUMBER_MAX if last is None else last, time_ns)
+            return snapshot.load(directory, NUMBER_MAX if last is None else last, time_ns)
     except StoreError as error:
         if error.code == "no-session":
             return None
@@ -120,7 +121,7 @@ def count_epochs(store: Store, slug: str) -> int:
     Raises StoreError: ENOENT; where a file cannot be read.
     """
     with store.opened(slug) as directory, doing(f"read {printable(slug)}"):
-        return len(scan_epochs(replay.Reader(directory), scan(directory)))
+        return len(scan_epochs(Reader(directory), scan(directory)))
 
 
 def load_epoch(store: Store, slug: str, epoch: int) -> Snapshot | None:
@@ -131,7 +132,7 @@ def load_epoch(store: Store, slug: str, epoch: int) -> Snapshot | None:
     """
     try:
         with store.opened(slug) as directory, doing(f"load {printable(slug)}"):
-            last = scan_epochs(replay.Reader(directory), scan(directory)).last_step(epoch)
+            last = scan_epochs(Reader(directory), scan(directory)).last_step(epoch)
     except LookupError:
         return None
     return load_session(store, slug, at=last)

@@ -19,7 +19,7 @@ from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.session import meta
 from storage.session.index import scan
-from storage.session.replay import NO_STEP, Reader
+from storage.session.reader import NO_STEP, Reader
 from storage.session.steps import step_name
 
 TOOL_ROLES: Final = frozenset({"tool", "function"})

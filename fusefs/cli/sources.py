@@ -22,7 +22,7 @@ from storage.errors import StoreError, printable
 from storage.formats.jsontext import NotJSON, parse
 from storage.render import markdown
 from storage.render.jsonl import log_line
-from storage.session import for_people, replay
+from storage.session import for_people, snapshot
 from storage.session.steps import step_name
 from storage.store import Store
 
@@ -138,13 +138,13 @@ class Stored(Source):
 
     def history_lines(self, slug: str) -> Iterator[bytes]:
         with self.store.opened(slug) as directory:
-            _, entries = replay.history(directory)
+            _, entries = snapshot.history(directory)
             for _number, step in entries:
                 yield log_line(step)
 
     def history_markdown(self, slug: str) -> Iterator[str]:
         with self.store.opened(slug) as directory:
-            archive, entries = replay.history(directory)
+            archive, entries = snapshot.history(directory)
             head = for_people.head(directory, slug)
             if archive is not None:
                 text = Memory.beside(self.root).text(archive)

@@ -26,7 +26,7 @@ from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.accept import stored_form
 from storage.formats.kinds import Kind, Step
-from storage.session.replay import LONG_BYTES
+from storage.session.reader import LONG_BYTES
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 """What providers know."""

@@ -33,13 +33,12 @@ from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.formats.slug import is_ulid
 from storage.session.index import Index, scan, scan_agreeing
+from storage.session.reader import Reader, Spent
 from storage.session.replay import (
     PASS_STEPS,
     START,
     Boundary,
     Pass,
-    Reader,
-    Spent,
     backwards,
     find_boundary,
     forwards,

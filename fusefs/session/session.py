@@ -34,7 +34,7 @@ from storage.posix import exists, is_regular
 from storage.session.claims import Claimer
 from storage.session.index import Index
 from storage.session.meta import NAME as META
-from storage.session.replay import Reader
+from storage.session.reader import Reader
 from storage.session.steps import step_name, step_number
 
 log: Final = logging.getLogger(__name__)

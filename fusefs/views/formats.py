@@ -9,7 +9,7 @@ from typing import Final
 from fusefs.views.cuts import Cut
 from storage.render import jsonl, lines, markdown
 from storage.session import for_people
-from storage.session.replay import Show
+from storage.session.reader import Show
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -14,7 +14,7 @@ from storage import posix as files
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Kind, NotAStep, classify
 from storage.session import meta
-from storage.session.replay import TOO_LONG, Reader
+from storage.session.reader import TOO_LONG, Reader
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
 _LEFT_OVER: Final = re.compile(

@@ -17,7 +17,8 @@ from typing import Final
 from storage.formats.kinds import NotAStep, classify
 from storage.render.lines import nothing
 from storage.session.index import Index
-from storage.session.replay import LONG_BYTES, NO_STEP, PASS_BYTES, PASS_STEPS, Reader
+from storage.session.reader import LONG_BYTES, NO_STEP, Reader
+from storage.session.replay import PASS_BYTES, PASS_STEPS
 from storage.session.steps import step_name
 
 DOUBTFUL_STEPS: Final = 4 * PASS_STEPS

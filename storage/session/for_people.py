@@ -15,7 +15,7 @@ from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, Step, classify
 from storage.render import markdown
 from storage.session import meta
-from storage.session.replay import LONG_BYTES, Reader
+from storage.session.reader import LONG_BYTES, Reader
 from storage.session.steps import LongStep, step_name, step_number
 
 CALL_STEPS_MAX: Final = 16

@@ -14,7 +14,7 @@ import pytest
 
 from storage.check.check import check
 from storage.formats.kinds import Kind, NotAStep, classify
-from storage.session.replay import load
+from storage.session.snapshot import load
 from storage.store import Store
 from tests.conformance.reference import entry_as_kept, message_as_kept, rows, same_json
 from tests.support.drivers import Driver, driving

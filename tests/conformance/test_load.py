@@ -13,7 +13,7 @@ import pytest
 
 from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, classify
-from storage.session.replay import load
+from storage.session.snapshot import load
 from tests.conformance.reference import entry_as_written_again, rows, same_json
 from tests.support.drivers import Driver, TreeDriver, driving
 from tests.support.stores import SessionOnDisk, StoreOnDisk

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.formats.kinds import Kind, classify
-from storage.session.replay import load
+from storage.session.snapshot import load
 from tests.support.drivers import MountDriver, driving, within_time
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry, event
 

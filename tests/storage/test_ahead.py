@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from storage import ahead
-from storage.session import replay, steps
+from storage.session import reader, replay, steps
 from storage.session.index import scan
+from storage.session.reader import Reader
 from tests.support.stores import StoreOnDisk, entry
 
 DELAY_SECONDS = 0.02
@@ -59,15 +60,13 @@ def test_a_far_session_is_read_ten_times_faster_than_step_by_step(
         time.sleep(DELAY_SECONDS)
         return read_step(name, fd, flags, most)
 
-    monkeypatch.setattr(replay, "read_step", slow)
-    monkeypatch.setattr(replay, "is_near", lambda _fd: False)
+    monkeypatch.setattr(reader, "read_step", slow)
+    monkeypatch.setattr(reader, "is_near", lambda _fd: False)
     index = scan(descriptor, stamped=True)
     forwards = partial(replay.forwards, compactions=False)
     for direction in (replay.backwards, forwards):
         began = time.monotonic()
-        found = direction(
-            replay.Reader(descriptor), index.numbers, {}, lambda s, _fd, _name: s.data
-        )
+        found = direction(Reader(descriptor), index.numbers, {}, lambda s, _fd, _name: s.data)
         took = time.monotonic() - began
         assert b"".join(t.text for t in found.texts) == b"".join(session.steps())
         assert took < count * DELAY_SECONDS / 10

@@ -11,7 +11,7 @@ from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, classify
 from storage.formats.slug import parse_session, session_prefix
 from storage.posix import open_directory
-from storage.session.replay import load
+from storage.session.snapshot import load
 
 
 def test_sample_stores_are_equal_to_the_last_byte_and_time(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def staged(schedule: bytes, clock: trio.testing.MockClock) -> Iterator[Stage]:
         patch("trio.to_thread.run_sync", in_thread),
         patch("trio.lowlevel.wait_readable", readable),
         patch("time.monotonic", clock.current_time),
-        patch("storage.session.replay.monotonic", clock.current_time),
+        patch("storage.session.reader.monotonic", clock.current_time),
         patch("time.sleep", lambda _: None),
     ):
         changed = [

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.session import epochs, replay
+from storage.session import epochs, snapshot
 from storage.session.epochs import Epochs, Look, Seen, compactions, scan_epochs
 from storage.session.index import Index, scan
-from storage.session.replay import Reader, load
+from storage.session.reader import Reader
+from storage.session.snapshot import load
 from tests.support import lives
 from tests.support.lives import LIVES, Loaded, Steps
 from tests.support.stores import StoreOnDisk, compaction, entry
@@ -221,6 +222,6 @@ def test_a_step_stored_at_the_very_nanosecond_is_there(tmp_path: Path) -> None:
 def test_nothing_is_loaded_at_any_step_of_a_directory_without_meta(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert replay.load(directory, 3) is None
+        assert snapshot.load(directory, 3) is None
     finally:
         os.close(directory)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from storage.session.index import Index, scan
-from storage.session.replay import TOO_LONG, Reader, backwards, forwards
+from storage.session.reader import TOO_LONG, Reader
+from storage.session.replay import backwards, forwards
 from storage.session.steps import STEP_BYTES_MAX, read_step, step_number
 from tests.support.stores import entry
 

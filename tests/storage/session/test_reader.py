@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from storage.formats.kinds import Step, classify
-from storage.session import replay
-from storage.session.replay import (
-    LOOP_BYTES,
-    LOOP_SECONDS,
-    Pass,
-    Reader,
-    Spent,
-    backwards,
-    forwards,
-)
+from storage.session import reader
+from storage.session.reader import LOOP_BYTES, LOOP_SECONDS, Reader, Spent
+from storage.session.replay import Pass, backwards, forwards
 from storage.session.steps import step_name
 from tests.support.stores import entry
 
@@ -46,7 +39,7 @@ def whole(found: Pass) -> bytes:
 def test_a_pass_says_what_it_has_judged_and_the_next_need_not_read_it(
     session: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "LOOP_SECONDS", 10)  # on a busy machine none ends for its time
+    monkeypatch.setattr(reader, "LOOP_SECONDS", 10)  # on a busy machine none ends for its time
     first = session.brief({})
     found = forwards(first, NUMBERS, {}, line, compactions=True)
     assert sorted(first.judged) == [step_name(number) for number in NUMBERS]
@@ -65,7 +58,7 @@ def test_a_pass_says_what_it_has_judged_and_the_next_need_not_read_it(
 def test_a_pass_ends_after_so_many_bytes(
     session: Reader, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "LOOP_SECONDS", 10)
+    monkeypatch.setattr(reader, "LOOP_SECONDS", 10)
     data = entry("x" * (LOOP_BYTES // 4))
     for number in NUMBERS:
         (tmp_path / step_name(number)).write_bytes(data)
