@@ -12,7 +12,7 @@ from typing import Final
 from storage.capabilities import is_near
 from storage.errors import doing, printable
 from storage.formats.kinds import Kind, Step
-from storage.session import meta
+from storage.session import meta, meta_update
 from storage.session.claims import Claimer
 from storage.session.index import scan
 from storage.session.steps import Ownership, sync_steps
@@ -35,7 +35,7 @@ def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:
         finally:
             entries = sum(step.kind is Kind.ENTRY for step in steps[: len(numbers)])
             if numbers:
-                meta.update(directory, meta.count_delta(entries, now()), sync=True)
+                meta_update.update(directory, meta.count_delta(entries, now()), sync=True)
     return numbers
 
 

@@ -40,7 +40,7 @@ from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
 from storage.formats.kinds import Step
-from storage.session import meta, snapshot
+from storage.session import meta, meta_update, snapshot
 from storage.session.epochs import scan_epochs
 from storage.session.index import scan
 from storage.session.reader import Reader
@@ -204,7 +204,7 @@ def update_meta(store: Store, slug: str, patch: Document, *, sync: bool = True) 
     """
     asked = orjson.loads(orjson.dumps(patch))
     with store.opened(slug) as directory, doing(f"change the meta of {printable(slug)}"):
-        return meta.update(directory, lambda about: meta.merged(about, asked), sync=sync)
+        return meta_update.update(directory, lambda about: meta.merged(about, asked), sync=sync)
 
 
 def delete_session(store: Store, slug: str, *, sync: bool = True) -> bool:

@@ -31,7 +31,7 @@ from storage.formats.slug import (
     sequence_number,
     session_prefix,
 )
-from storage.session import meta
+from storage.session import meta, meta_update
 from storage.session.steps import Ownership
 from storage.session.tombstone import TOMBSTONE, bury
 
@@ -340,11 +340,11 @@ class Store:
         return not self._near and time.time() - os.fstat(directory).st_mtime < ABANDONED_SECONDS
 
     def _clear_meta(self, slug: str) -> None:
-        if not any(files.is_regular(f"{slug}/{name}", self.fd) for name in meta.TEMPORARIES):
+        if not any(files.is_regular(f"{slug}/{name}", self.fd) for name in meta_update.TEMPORARIES):
             return
         directory = files.open_directory(slug, self.fd)
         try:
-            meta.clear_leftover(directory)
+            meta_update.clear_leftover(directory)
         finally:
             os.close(directory)
 

@@ -60,7 +60,6 @@ LINES_MAX: Final = 320
 LONGER: Final[Mapping[str, str]] = {
     "fusefs.filesystem": "opening directories and going through them is still in it",
     "fusefs.session.refresh": "reading, comparing and listing are still together",
-    "storage.session.meta": "what a meta is and how it is changed are still together",
     "storage.store": "finding sessions and making them are still together",
 }
 """Modules that may be longer, each with the reason."""

@@ -14,7 +14,7 @@ from fusefs.cli.places import HIDDEN, META_SHOWN, Place
 from fusefs.exits import CommandError, Exit
 from storage.errors import StoreError, printable
 from storage.library import fork_session
-from storage.session import meta
+from storage.session import meta, meta_update
 from storage.store import Store
 
 DESCRIPTION = """\
@@ -84,7 +84,7 @@ def _in_store(place: Place, wanted: dict[str, str | int], more: dict[str, str]) 
     )
     if more:
         with store.opened(slug) as directory:
-            meta.update(directory, lambda now: meta.merged(now, more), sync=True)
+            meta_update.update(directory, lambda now: meta.merged(now, more), sync=True)
     return slug
 
 

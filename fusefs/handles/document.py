@@ -14,7 +14,7 @@ from fusefs.session.session import Session
 from fusefs.turn import Turn
 from storage.errors import StoreError, from_os_error
 from storage.formats.unfinished import UnfinishedObject
-from storage.session import meta
+from storage.session import meta, meta_update
 
 SMALL_BYTES: Final = 1 << 14
 """A longer object is parsed by a thread."""
@@ -105,7 +105,7 @@ class OpenMeta(Document):
 
         if self._session.gone:
             raise self._session.deleted()
-        work = partial(meta.update, self._session.fd, change, sync=self._durable)
+        work = partial(meta_update.update, self._session.fd, change, sync=self._durable)
         try:
             await self._work.long(self._session.slug, work)
         except OSError as error:

@@ -18,7 +18,7 @@ from fusefs.session.pool import Pool
 from fusefs.session.session import Session
 from fusefs.work import Work
 from storage.errors import StoreError, from_os_error
-from storage.session import meta
+from storage.session import meta, meta_update
 from storage.store import now
 
 DEBOUNCE_SECONDS: Final = 0.25
@@ -107,7 +107,7 @@ class MetaCounter:
     async def _write(self, session: Session, last_try: bool) -> None:
         pending = self._pending.pop(session)
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
-        work = partial(meta.update, session.fd, change, sync=False, patience_seconds=0)
+        work = partial(meta_update.update, session.fd, change, sync=False, patience_seconds=0)
         try:
             if not session.gone:
                 await self._work.long(session.slug, work)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from storage import posix
-from storage.session import meta
+from storage.session import meta_lock
 from tests.support.commands import STEPFS, environment
 from tests.support.mounted import Mount
 from tests.support.probe import undisturbed
@@ -262,7 +262,7 @@ def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_l
 
 def _locked(session: Path) -> list[int]:
     """Whatever lock a program can have of a session and never let go of."""
-    lock = os.open(session / meta.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(session / meta_lock.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     assert posix.lock(lock)
     opened = [os.open(session / name, os.O_RDONLY) for name in (".", "meta")]
     for fd in opened:

@@ -20,7 +20,7 @@ from storage import posix as files
 from storage import store as sessions
 from storage.errors import StoreError
 from storage.formats.slug import is_ulid
-from storage.session import meta
+from storage.session import meta, meta_lock, meta_update
 from storage.store import Store, claim_in_steps
 
 U32_MAX = 2**32 - 1
@@ -349,7 +349,7 @@ def test_sweep_clears_what_crashes_left(store: Store, root: Path) -> None:
     put_session(root, ".new.0123456789abcdef")
     put_session(root, ".del.0123456789abcdef")
     (root / ".new.fedcba9876543210").mkdir()
-    for name in meta.TEMPORARIES:
+    for name in meta_update.TEMPORARIES:
         (session / name).write_bytes(b"{")
     assert store.sweep() == 3
     assert os.listdir(root) == ["a_b_1"]
@@ -367,13 +367,16 @@ def test_sweep_leaves_what_is_not_its_own(store: Store, root: Path) -> None:
 def test_sweep_leaves_what_is_still_being_made(store: Store, root: Path) -> None:
     making = put_session(root, ".new.0123456789abcdef")
     session = put_session(root, "a_b_1")
-    (session / meta.ASIDE).write_bytes(b"{")
-    locks = [os.open(making, os.O_RDONLY), os.open(session / meta.LOCK, os.O_RDWR | os.O_CREAT)]
+    (session / meta_update.ASIDE).write_bytes(b"{")
+    locks = [
+        os.open(making, os.O_RDONLY),
+        os.open(session / meta_lock.LOCK, os.O_RDWR | os.O_CREAT),
+    ]
     fcntl.flock(locks[0], fcntl.LOCK_EX)
     assert files.lock(locks[1])
     assert store.sweep() == 0
     assert sorted(os.listdir(root)) == [".new.0123456789abcdef", "a_b_1"]
-    assert (session / meta.ASIDE).exists()
+    assert (session / meta_update.ASIDE).exists()
     for lock in locks:
         os.close(lock)
     assert store.sweep() == 1

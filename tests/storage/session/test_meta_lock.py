@@ -1,0 +1,141 @@
+"""The lock of a meta: who may take it, how long it is waited for, and what is left of it (G9)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import posix as files
+from storage.errors import StoreError
+from storage.session import meta, meta_lock
+from storage.session.meta_lock import LOCK, locked
+from storage.session.meta_update import update
+from tests.support.metas import FULL, compact
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    (tmp_path / "a_b_1").mkdir()
+    (tmp_path / "a_b_1" / "meta").write_bytes(compact(FULL))
+    return tmp_path / "a_b_1"
+
+
+@pytest.fixture
+def session_fd(session: Path) -> Iterator[int]:
+    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def patching(patch: dict[str, Any]) -> meta.Change:
+    return lambda value: meta.merged(value, patch)
+
+
+def held(session: Path) -> int:
+    """The lock of the meta, as another program holds it; closing it lets go."""
+    lock = os.open(session / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    assert files.lock(lock)
+    return lock
+
+
+@pytest.mark.guarantee("G9c")
+def test_who_never_lets_go_of_the_lock_is_not_waited_for_for_ever(
+    session: Path, session_fd: int
+) -> None:
+    lock = held(session)
+    for seconds in (0, 0.05):
+        with pytest.raises(StoreError) as caught:
+            update(session_fd, patching({"title": "x"}), sync=False, patience_seconds=seconds)
+        assert caught.value.errno == errno.EBUSY
+    assert (session / "meta").read_bytes() == compact(FULL)
+    os.close(lock)
+    update(session_fd, patching({"title": "x"}), sync=False)
+    assert os.listdir(session) == ["meta"]
+
+
+@pytest.mark.guarantee("G9c")
+def test_who_may_only_read_a_session_cannot_lock_it(session: Path, session_fd: int) -> None:
+    fcntl.flock(session_fd, fcntl.LOCK_EX)
+    about = os.open(session / "meta", os.O_RDONLY)
+    fcntl.flock(about, fcntl.LOCK_EX)
+    modes = []
+
+    def change(value: dict[str, Any]) -> dict[str, Any]:
+        modes.append((session / LOCK).stat().st_mode & 0o777)
+        return meta.merged(value, {"title": "mine"})
+
+    for mode in (0o755, 0o775, 0o777):
+        session.chmod(mode)
+        update(session_fd, change, sync=False, patience_seconds=0)
+    os.close(about)
+    assert modes == [0o600, 0o660, 0o666]
+
+
+@pytest.mark.guarantee("G9c")
+def test_of_many_who_want_it_one_at_a_time_has_it_and_the_file_goes_with_the_last(
+    session: Path, session_fd: int
+) -> None:
+    inside, most = 0, []
+
+    def work() -> None:
+        nonlocal inside
+        for _ in range(50):
+            with locked(session_fd, 10):
+                inside += 1
+                most.append(inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 200
+    assert os.listdir(session) == ["meta"]
+
+
+def test_a_far_store_keeps_the_file_for_no_client_to_be_wrong_about_it(
+    session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta_lock, "is_near", lambda _fd: False)
+    for _ in range(2):
+        with locked(session_fd, 0):
+            pass
+    assert sorted(os.listdir(session)) == [LOCK, "meta"]
+
+
+def test_a_lock_that_was_unlinked_by_the_time_that_it_is_taken_counts_for_nothing(
+    session_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last owner unlinked it after this one had opened it: another may hold the next by now."""
+    taken: list[int] = []
+
+    def lock(fd: int) -> bool | None:
+        if not taken:
+            os.unlink(LOCK, dir_fd=session_fd)
+        taken.append(os.fstat(fd).st_ino)
+        return True
+
+    monkeypatch.setattr(files, "lock", lock)
+    with locked(session_fd, 0):
+        assert os.stat(LOCK, dir_fd=session_fd).st_ino == taken[-1]
+    assert len(taken) == 2
+
+
+def test_nobody_who_may_not_write_the_session_makes_the_file(
+    session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_args: object, **_how: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files, "write_new", forbidden)
+    with pytest.raises(PermissionError), locked(session_fd, 0):
+        pass
+    assert os.listdir(session) == ["meta"]
