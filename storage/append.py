@@ -16,7 +16,8 @@ from storage.session import meta, meta_update
 from storage.session.claims import Claimer
 from storage.session.index import scan
 from storage.session.steps import Ownership, sync_steps
-from storage.store import Store, now
+from storage.store import Store
+from storage.times import now
 
 SYNCED_ONE_BY_ONE: Final = 16
 """More steps than these are synced with one syncfs."""

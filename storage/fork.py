@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storage import posix as files
+from storage.creation import NewSession, making
 from storage.errors import StoreError, doing, printable
 from storage.formats.kinds import Kind, Step
 from storage.formats.splice import encoded
@@ -36,7 +37,8 @@ from storage.session.steps import (
     step_number,
     sync_steps,
 )
-from storage.store import NewSession, Store, now
+from storage.store import Store
+from storage.times import now
 
 ORIGIN_KEY: Final = "forked_from"
 """The key of a fork's meta that tells its origin: `{"session": SLUG, "step": N}`."""
@@ -75,7 +77,7 @@ def fork(
     with doing(f"fork {printable(slug)}"), store.opened(slug) as origin:
         about = _meta_of_fork(origin, slug, agent, created_by)
         rights = Ownership.of_session(origin)
-        with store.making(sync) as new:
+        with making(store, sync) as new:
             os.fchmod(new.directory, stat.S_IMODE(os.fstat(origin).st_mode))
             index = scan(origin)
             last = min(NUMBER_MAX if at is None else at, index.greatest)

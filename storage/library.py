@@ -36,6 +36,8 @@ import orjson
 
 from storage.append import claim_all
 from storage.archives import Memory
+from storage.creation import create_next
+from storage.deletion import delete
 from storage.errors import StoreError, doing, printable
 from storage.fork import finish, fork
 from storage.formats.accept import archive_name, compaction, stored_form
@@ -46,8 +48,8 @@ from storage.session.index import scan
 from storage.session.reader import Reader
 from storage.session.snapshot import Snapshot
 from storage.session.steps import NUMBER_MAX, Ownership
-from storage.store import Store, now
-from storage.times import nanoseconds
+from storage.store import Store
+from storage.times import nanoseconds, now
 
 Document = Mapping[str, Any]
 """A JSON object, as `json.loads` gives it."""
@@ -76,7 +78,7 @@ def open_store(path: str | os.PathLike[str]) -> Iterator[Store]:
 
 def create_session(store: Store, agent: str, created_by: str, *, sync: bool = True) -> str:
     """Make the next session of an agent and a sender; its slug (G11). Raises StoreError."""
-    return store.create(agent, created_by, sync=sync)
+    return create_next(store, agent, created_by, sync=sync)
 
 
 def find_latest_session(store: Store, agent: str, created_by: str) -> str | None:
@@ -210,7 +212,7 @@ def update_meta(store: Store, slug: str, patch: Document, *, sync: bool = True) 
 def delete_session(store: Store, slug: str, *, sync: bool = True) -> bool:
     """Delete a session with all that is in it; False if there is none. Raises StoreError."""
     try:
-        store.delete(slug, sync=sync)
+        delete(store, slug, sync=sync)
     except StoreError as error:
         if error.errno == errno.ENOENT:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -35,3 +36,9 @@ def nanoseconds(text: str) -> int | None:
     since = minute_begins - _EPOCH + (away if sign == "-" else -away) + timedelta(seconds=second)
     whole = since.days * 86400 + since.seconds
     return whole * _NANOSECONDS + int(((fraction or "") + "0" * 9)[:9])
+
+
+def now() -> str:
+    """The time as the daemon writes it: RFC 3339, UTC, nanoseconds."""
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09}+00:00"

@@ -24,7 +24,9 @@ ROOMS: Final = (
     ("storage.session",),
     ("storage.documents", "storage.latest"),
     ("storage.store",),
-    ("storage.append", "storage.search", "storage.fork"),
+    ("storage.deletion",),
+    ("storage.creation",),
+    ("storage.append", "storage.fork", "storage.search", "storage.sweep"),
     ("storage.library",),
     ("storage",),
     ("storage.check", "storage.demo"),
@@ -60,7 +62,6 @@ LINES_MAX: Final = 320
 LONGER: Final[Mapping[str, str]] = {
     "fusefs.filesystem": "opening directories and going through them is still in it",
     "fusefs.session.refresh": "reading, comparing and listing are still together",
-    "storage.store": "finding sessions and making them are still together",
 }
 """Modules that may be longer, each with the reason."""
 

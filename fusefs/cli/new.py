@@ -12,6 +12,7 @@ import orjson
 from fusefs.cli import places, terminal
 from fusefs.cli.places import HIDDEN, META_SHOWN, Place
 from fusefs.exits import CommandError, Exit
+from storage.creation import create_next
 from storage.errors import StoreError, printable
 from storage.library import fork_session
 from storage.session import meta, meta_update
@@ -78,7 +79,7 @@ def _in_store(place: Place, wanted: dict[str, str | int], more: dict[str, str]) 
     store = Store(place.root)
     origin = wanted.pop("from", None)
     slug = (
-        store.create(**cast("Any", wanted), sync=True)
+        create_next(store, **cast("Any", wanted), sync=True)
         if origin is None
         else fork_session(store, str(origin), **cast("Any", wanted))
     )

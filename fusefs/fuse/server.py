@@ -23,6 +23,7 @@ from fusefs.fuse.kernel_cache import KernelCaches
 from fusefs.fuse.operations import Adapter
 from storage.errors import StoreError, printable
 from storage.store import Store
+from storage.sweep import sweep
 
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
@@ -85,15 +86,16 @@ class Server:
             trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
 
         # The end of the mount must not wait for a far store that does not answer.
-        sweep = partial(
+        sweeping = partial(
             trio.to_thread.run_sync,
-            self.filesystem.store.sweep,
+            sweep,
+            self.filesystem.store,
             pause,
             abandon_on_cancel=not self.filesystem.work.near,
         )
         while True:
             try:
-                await sweep()
+                await sweeping()
             except (StoreError, OSError) as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     log.warning("what crashes left in the store could not be cleared: %s", error)

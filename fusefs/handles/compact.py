@@ -17,7 +17,7 @@ from storage.formats.accept import archive_and_summary, compaction
 from storage.formats.kinds import Step, classify
 from storage.memory_tree import Permission
 from storage.session.steps import Ownership
-from storage.store import now
+from storage.times import now
 
 _REFUSALS: Final = frozenset(
     {errno.EROFS, errno.EEXIST, errno.EACCES, errno.EINVAL, errno.ENAMETOOLONG}

@@ -14,6 +14,7 @@ from fusefs.failures import Caller
 from fusefs.handles.control import Stores
 from fusefs.handles.document import Document
 from fusefs.permissions import may_read
+from storage.creation import create_next
 from storage.errors import StoreError, printable
 from storage.fork import Pieces, fork
 from storage.session.steps import NUMBER_MAX
@@ -48,7 +49,7 @@ class OpenCreate(Document):
             slug = await self._fork(value)
         else:
             agent, created_by = _who(value)
-            work = partial(self._store.create, agent, created_by, sync=self._durable)
+            work = partial(create_next, self._store, agent, created_by, sync=self._durable)
             slug = await self._work.long(self.name, work)
         self._events.stored(slug)
         self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"

@@ -15,6 +15,8 @@ from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.permissions import may_change
 from fusefs.session.removals import Removals
 from fusefs.session.session import Session
+from storage.creation import create_named
+from storage.deletion import hide
 from storage.errors import StoreError, printable
 
 
@@ -80,7 +82,7 @@ class Root(Directory):
     async def mkdir(self, name: str, caller: Caller) -> None:
         """Make the session of that name (G11)."""
         services = self._services
-        make = partial(services.store.make, name, sync=services.stores.durable)
+        make = partial(create_named, services.store, name, sync=services.stores.durable)
         await services.work.long(name, make)
         services.events.stored(name)
 
@@ -93,8 +95,8 @@ class Root(Directory):
         if not may_change(found, caller):
             sentence = f"the session {printable(name)} is not yours to delete"
             raise StoreError(errno.EACCES, "not-yours", sentence)
-        hide = partial(services.store.hide, name, sync=services.stores.durable)
-        self._removals.add(await services.work.long(name, hide))
+        deletion = partial(hide, services.store, name, sync=services.stores.durable)
+        self._removals.add(await services.work.long(name, deletion))
         services.events.drain()
         services.events.stored(name)
         directory = self._sessions.get(name)

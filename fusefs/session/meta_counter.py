@@ -19,7 +19,7 @@ from fusefs.session.session import Session
 from fusefs.work import Work
 from storage.errors import StoreError, from_os_error
 from storage.session import meta, meta_update
-from storage.store import now
+from storage.times import now
 
 DEBOUNCE_SECONDS: Final = 0.25
 """Without another store for so long the meta is written."""

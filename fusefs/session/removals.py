@@ -7,12 +7,15 @@ from collections import deque
 import trio
 
 from fusefs.work import Work
+from storage.deletion import remove
 from storage.store import Store
 
 
 class Removals:
-    """Hidden trees to be removed, one after the other. What is left at the end `Store.sweep` clears,
-    as it clears what a crash leaves. Loop-owned."""
+    """Hidden trees to be removed, one after the other. Loop-owned.
+
+    What is left at the end `storage.sweep` clears, as it clears what a crash leaves.
+    """
 
     def __init__(self, store: Store, work: Work) -> None:
         self._store = store
@@ -30,5 +33,5 @@ class Removals:
         while True:
             while not self._hidden:
                 await self._waiting.park()
-            await self._work.long(self, self._store.remove, self._hidden[0])
+            await self._work.long(self, remove, self._store, self._hidden[0])
             self._hidden.popleft()

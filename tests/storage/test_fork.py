@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import storage.fork
+from storage.deletion import delete
 from storage.errors import StoreError
 from storage.fork import finish, fork
 from storage.store import Store
+from storage.sweep import sweep
 from tests.support import lives
 from tests.support.commands import run
 from tests.support.killing import alone, killed_at_each_call
@@ -264,14 +266,14 @@ def kill_everywhere(path: str) -> None:
     origin = store.session(ORIGIN, entry("a"), compaction("b"), entry("c"))
     before, outcomes = files(origin), []
     for ended in killed_at_each_call(lambda: finish(fork(opened, ORIGIN, sync=True))):
-        opened.sweep()
+        sweep(opened)
         made = [SessionOnDisk(store.path / slug) for slug in opened.names() if slug != ORIGIN]
         assert sorted(os.listdir(path)) == sorted([ORIGIN, *(session.slug for session in made)])
         assert files(origin) == before
         for session in made:
             assert files(session) == before
             assert session.meta()["message_count"] == 2
-            opened.delete(session.slug, sync=False)
+            delete(opened, session.slug, sync=False)
         outcomes.append((ended, len(made)))
     assert len(outcomes) > 60, "it was killed at too few calls"
     assert {(False, 0), (False, 1), (True, 1)} == set(outcomes)

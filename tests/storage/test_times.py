@@ -1,15 +1,15 @@
-"""Times that people write in names."""
+"""Times as text: those that people write in names, and the one that the daemon writes."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.store import now
-from storage.times import nanoseconds
+from storage.times import nanoseconds, now
 
 ZONES = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
@@ -66,3 +66,8 @@ def test_the_time_that_a_step_is_stored_with_is_read_back() -> None:
 )
 def test_what_is_not_rfc_3339_is_no_time(text: str) -> None:
     assert nanoseconds(text) is None
+
+
+def test_the_time_is_written_as_the_daemon_does() -> None:
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\+00:00"
+    assert re.fullmatch(form, now())

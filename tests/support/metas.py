@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
-
-from storage.errors import StoreError
 
 FULL = {
     "agent": "Crab",
@@ -39,14 +35,6 @@ objects = st.dictionaries(_keys, _values, max_size=4)
 def compact(value: object) -> bytes:
     """JSON as the daemon writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def refused(number: int, call: Callable[..., object], *args: object, **named: bool) -> StoreError:
-    """The error that a call is refused with, which has that errno."""
-    with pytest.raises(StoreError) as caught:
-        call(*args, **named)
-    assert caught.value.errno == number, caught.value.sentence
-    return caught.value
 
 
 def rfc7396(target: Any, patch: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from storage.errors import StoreError
 from tests.support.commands import Answer, environment
 
 SECONDS = 60
@@ -66,3 +67,21 @@ def public_directory() -> Iterator[Path]:
     with TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         yield Path(place)
+
+
+def errno_as_nobody(call: Callable[[], object]) -> int:
+    """The errno with which `call` fails for another user, 0 if it does not."""
+    child = os.fork()
+    if child == 0:
+        result = 255
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            call()
+            result = 0
+        except StoreError as error:
+            result = error.errno
+        finally:
+            os._exit(result)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 
 from storage.session import meta
-from tests.support.metas import FULL, REQUIRED, compact, objects, refused, rfc7396
+from tests.support.metas import FULL, REQUIRED, compact, objects, rfc7396
+from tests.support.sessions import refused
 
 # What a meta is
 

@@ -19,7 +19,8 @@ from hypothesis import given
 from storage import posix as files
 from storage.session import meta
 from storage.session.meta_update import TEMPORARIES, update
-from tests.support.metas import FULL, REQUIRED, compact, objects, refused, rfc7396
+from tests.support.metas import FULL, REQUIRED, compact, objects, rfc7396
+from tests.support.sessions import refused
 
 
 @pytest.fixture
