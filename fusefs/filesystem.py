@@ -42,9 +42,9 @@ from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.inodes.table import Table
 from fusefs.kernel import Kernel, PollWaiter
 from fusefs.operations import Operations
+from fusefs.session.means import Means
 from fusefs.session.meta_counter import MetaCounter
 from fusefs.session.pool import Pool
-from fusefs.session.refresh import Means
 from fusefs.session.removals import Removals
 from fusefs.session.restorer import Restorer
 from fusefs.session.step_texts import StepTexts

@@ -61,7 +61,6 @@ ONLY_IN: Final = {
 LINES_MAX: Final = 320
 LONGER: Final[Mapping[str, str]] = {
     "fusefs.filesystem": "opening directories and going through them is still in it",
-    "fusefs.session.refresh": "reading, comparing and listing are still together",
 }
 """Modules that may be longer, each with the reason."""
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from fusefs.session.refresh import lag_seconds, most_lag_seconds
+from fusefs.session.listing import lag_seconds, most_lag_seconds
 from fusefs.session.session import Session
 
 QUIET_FACTOR: Final = 10

@@ -18,8 +18,9 @@ from fusefs.inodes.inode import ROOT_INO
 from fusefs.inodes.root import Root
 from fusefs.inodes.session_directory import SessionDirectory
 from fusefs.kernel import Kernel
+from fusefs.session.listing import ready
+from fusefs.session.means import Means
 from fusefs.session.pool import Pool
-from fusefs.session.refresh import Means, ready
 from fusefs.session.session import Session
 from storage.errors import StoreError, printable
 

@@ -8,8 +8,10 @@ from typing import Final
 
 from fusefs.handles.base import REGULAR, OpenFile
 from fusefs.kernel import PollWaiter
+from fusefs.session.held_text import text, unpin
+from fusefs.session.means import Means
 from fusefs.session.pool import Pool
-from fusefs.session.refresh import Means, refresh, text, unpin
+from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch
 from fusefs.views.formats import HISTORY, LOG

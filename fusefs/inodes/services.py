@@ -14,8 +14,8 @@ from fusefs.inodes.recent_past import RecentPast
 from fusefs.inodes.table import Table
 from fusefs.kernel import Kernel
 from fusefs.session.events import Events
+from fusefs.session.means import Means
 from fusefs.session.pool import Pool
-from fusefs.session.refresh import Means
 from fusefs.work import Work
 from storage.store import Store
 

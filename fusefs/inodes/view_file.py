@@ -12,7 +12,8 @@ from fusefs.handles.base import OpenFile
 from fusefs.handles.view import OpenView
 from fusefs.inodes.attributes import Attributes, Rights
 from fusefs.inodes.inode import Directory, Inode
-from fusefs.session.refresh import pin, present, refresh
+from fusefs.session.held_text import pin
+from fusefs.session.refresh import present, refresh
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import View

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-from fusefs.session.refresh import Means
+from fusefs.session.means import Means
 from fusefs.session.session import Session, identity_of
 from storage.errors import StoreError
 from storage.store import Store

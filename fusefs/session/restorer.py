@@ -19,7 +19,8 @@ from typing import Final
 
 import trio
 
-from fusefs.session.refresh import Means, ready
+from fusefs.session.listing import ready
+from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.step_table import Remembered
 from fusefs.session.writer import Writer

@@ -6,14 +6,11 @@ All steps are looked at once, when somebody first asks; after that only those th
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
+from fusefs.session.means import Means
 from fusefs.session.session import Session
 from storage.errors import from_os_error, printable
 from storage.session.epochs import compactions
-
-if TYPE_CHECKING:
-    from fusefs.session.refresh import Means
 
 
 async def survey(means: Means, session: Session) -> None:

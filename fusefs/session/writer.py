@@ -18,7 +18,8 @@ from typing import Final
 import trio
 
 from fusefs.config import Sync
-from fusefs.session.refresh import Means, ready
+from fusefs.session.listing import ready
+from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
 from storage.ahead import start

@@ -16,11 +16,7 @@ from fusefs.coherence.polling import (
     Polling,
     interval_seconds,
 )
-from fusefs.session.refresh import (
-    LEAST_LAG_SECONDS,
-    MOST_LAG_OF_SLOW_SECONDS,
-    MOST_LAG_SECONDS,
-)
+from fusefs.session.listing import LEAST_LAG_SECONDS, MOST_LAG_OF_SLOW_SECONDS, MOST_LAG_SECONDS
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch
 from fusefs.views.formats import HISTORY, View

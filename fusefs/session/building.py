@@ -1,0 +1,148 @@
+"""Building an epoch: backwards from the end, forwards behind what it shows, or again beside it (G13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from fusefs.session.lead import find_lead, within_cut
+from fusefs.session.means import Means
+from fusefs.session.session import Session
+from fusefs.views.epoch import Epoch, PrefixCheck, State
+from fusefs.views.formats import View
+from storage.session.replay import (
+    PASS_STEPS,
+    START,
+    Boundary,
+    Pass,
+    backwards,
+    find_boundary,
+    forwards,
+)
+
+
+def start_of(session: Session, view: View) -> Boundary | None:
+    """Where a view begins; None while that is not known."""
+    return session.extents.boundary(view.cut) if view.format.history else START
+
+
+async def search(means: Means, session: Session, view: View) -> None:
+    """Look for the last compaction, reading back from the end."""
+    session.touched.clear()
+    index, end = within_cut(session, view), session.end(view)
+    work = partial(find_boundary, index=index, below=end + 1)
+    found = await means.replay(session, len(index.numbers), work, view.cut)
+    means.events.drain()
+    if not session.touches(found.number, end):
+        session.extents.begins(view.cut, found)
+
+
+async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
+    """The first look at a history: from the end to the last compaction, keeping the lines."""
+    session.touched.clear()
+    view = epoch.view
+    top = session.end(view)
+    end, boundary = top + 1, None
+    epoch.begin(START, b"", None)
+    while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
+        odd = dict(session.index.odd)
+        work = partial(backwards, numbers=numbers, odd=odd, show=view.format.show)
+        found = _noted(means, session, await means.replay(session, len(numbers), work, view.cut))
+        if session.touches(found.reached or 0, top):
+            return
+        boundary = found.boundary
+        epoch.extend_backwards(found.texts)
+        end = numbers[0] if found.reached is None else found.reached
+        await means.cache.settle()
+    session.extents.begins(view.cut, boundary or START)
+    lead, version = await find_lead(means, session, view)
+    if session.extents.boundary(view.cut) is not None and not session.touches(end, top):
+        epoch.end_backwards(boundary or START, lead, version, top)
+
+
+async def _forwards(means: Means, session: Session, view: View, numbers: Sequence[int]) -> Pass:
+    """One pass upwards."""
+    work = partial(
+        forwards,
+        numbers=numbers,
+        odd=dict(session.index.odd),
+        show=view.format.show,
+        compactions=view.format.history,
+    )
+    return _noted(means, session, await means.replay(session, len(numbers), work, view.cut))
+
+
+def _noted(means: Means, session: Session, found: Pass) -> Pass:
+    means.events.drain()
+    for name, sentence in found.skipped:
+        session.skipped.note(name, sentence)
+    return found
+
+
+async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
+    """Show the steps up to `end` behind those that are shown; whether all of them are."""
+    view = epoch.view
+    while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
+        session.touched.clear()
+        found = await _forwards(means, session, view, numbers)
+        if epoch.state is not State.CURRENT or epoch.last != last or found.reached is None:
+            return False
+        if session.touches(numbers[0], found.reached):
+            return False
+        if found.boundary is not None:
+            session.extents.begins(view.cut, found.boundary)
+            return False
+        epoch.extend(found.texts)
+        epoch.last = found.reached
+        await means.cache.settle()
+    return True
+
+
+async def compare(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
+    """Make the epoch again, and see whether what it showed is a prefix of it (G13).
+
+    Whether that came to an end: not where the history turned out to begin elsewhere, nor for
+    the `patient` where a step was changed meanwhile.
+    """
+    session.touched.clear()
+    view = epoch.view
+    start = start_of(session, view)
+    lead, version = await find_lead(means, session, view)
+    if start is None or start != start_of(session, view):
+        return False
+    draft = Epoch(view, means.cache)
+    draft.opens = epoch.opens
+    check = PrefixCheck(epoch)
+    draft.begin(start, lead, version)
+    check.feed(lead)
+    while numbers := session.index.between(draft.last + 1, end, PASS_STEPS):
+        found = await _forwards(means, session, view, numbers)
+        disturbed = patient and session.touches(0, found.reached or 0)
+        if found.reached is None or found.boundary is not None or disturbed:
+            begins = found.boundary
+            if begins is not None and not session.touches(begins.number, begins.number):
+                session.extents.begins(view.cut, begins)
+            means.cache.drop(draft)
+            epoch.doubt()
+            return False
+        for part in found.texts:
+            check.feed(part.text)
+        draft.extend(found.texts)
+        draft.last = found.reached
+        await means.cache.settle()
+    draft.state = State.CURRENT
+    if check.passed:
+        epoch.adopt(draft)
+    else:
+        _supersede(means, session, epoch, draft)
+    if session.touches(0, end):
+        session.epochs[view].doubt()
+    return True
+
+
+def _supersede(means: Means, session: Session, epoch: Epoch, successor: Epoch) -> None:
+    # Its text stays while there is room: an open that looked it up just now may still come.
+    epoch.state = State.SUPERSEDED
+    successor.opens = 0
+    means.cache.unpinned(successor)
+    session.epochs[epoch.view] = successor

@@ -1,0 +1,74 @@
+"""The text of an epoch: held while it is open, and rendered again where it was let go (G13)."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+from fusefs.session.lead import lead_text, within_cut
+from fusefs.session.means import Means
+from fusefs.session.session import Session
+from fusefs.views.epoch import Epoch
+from fusefs.views.text_cache import Segment, fingerprint
+from storage.errors import StoreError
+from storage.session.index import Index
+from storage.session.reader import Reader
+from storage.session.replay import PASS_STEPS, forwards
+
+
+async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -> bytes:
+    """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
+    held = await means.cache.text(epoch, segment)
+    if held is not None:
+        return held
+    found, right = await _rendered(means, session, epoch, segment)
+    if segment.text is not None:
+        return segment.text
+    if not right:
+        epoch.doubt()
+        sentence = "a step changed while it was read: open the file again"
+        raise StoreError(errno.EIO, "changed-underneath", sentence)
+    means.cache.keep(epoch, segment, found)
+    await means.cache.settle()
+    return found
+
+
+async def pin(means: Means, session: Session, epoch: Epoch) -> None:
+    """Make sure that the text of an open epoch is held, whatever becomes of the store (G13)."""
+    lost = means.cache.lost
+    if epoch.held_as_of != lost:
+        for segment in list(epoch.segments):
+            if not segment.held:
+                await text(means, session, epoch, segment)
+        epoch.held_as_of = lost
+
+
+def unpin(means: Means, session: Session, epoch: Epoch) -> None:
+    """An open file does not need the epoch any more."""
+    epoch.opens -= 1
+    if epoch.pinned:
+        return
+    if epoch.superseded or session.gone:
+        means.cache.drop(epoch)
+    else:
+        means.cache.unpinned(epoch)
+
+
+async def _rendered(
+    means: Means, session: Session, epoch: Epoch, segment: Segment
+) -> tuple[bytes, bool]:
+    """The text of a segment as the store has it now, and whether it is what was shown."""
+    view = epoch.view
+    odd, shown = dict(session.index.odd), array("Q", segment.shown)
+    digest, length = segment.fingerprint(), segment.length
+    index = Index() if shown else within_cut(session, view)
+
+    def render(reader: Reader) -> tuple[bytes, bool]:
+        if shown:
+            found = forwards(reader, shown, odd, view.format.show, False)
+            data = b"".join(part.text for part in found.texts)
+        else:
+            data = lead_text(means, session.slug, view, epoch.boundary, index, reader)
+        return data, len(data) == length and fingerprint(data) == digest
+
+    return await means.replay(session, len(shown) if shown else PASS_STEPS, render, view.cut)

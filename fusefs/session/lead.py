@@ -1,0 +1,110 @@
+"""The lead of a view: what comes before its first step, a head and the text of an archive (G2)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable
+from contextlib import suppress
+from functools import partial
+
+from fusefs.session.means import Means
+from fusefs.session.session import Session
+from fusefs.views.cuts import AtTime
+from fusefs.views.epoch import Epoch
+from fusefs.views.formats import View
+from storage.formats.slug import is_ulid
+from storage.session.index import Index
+from storage.session.reader import Reader
+from storage.session.replay import PASS_STEPS, Boundary, with_form
+from storage.session.steps import LongStep
+
+
+async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
+    """Whether an epoch begins after the last compaction, with what is the lead there now."""
+    view = epoch.view
+    if not view.format.history:
+        return True
+    if epoch.boundary != session.extents.boundary(view.cut):
+        return False
+    version = await _version(means, session, view)
+    if version == epoch.lead_version:
+        return True
+    if not epoch.leads_with((await find_lead(means, session, view))[0]):
+        return False
+    epoch.lead_version = version
+    return True
+
+
+async def _version(means: Means, session: Session, view: View) -> Hashable:
+    """What tells whether the lead of a view may be another by now."""
+    boundary = session.extents.boundary(view.cut)
+    if boundary is None:
+        return None
+    headed = _may_be_headed(session, view, boundary)
+    if view.format.lead is None or boundary.archive is None:
+        return headed
+    archived = await means.work.small(session.slug, means.archives.version, boundary.archive)
+    return headed, archived
+
+
+def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
+    """Whether a view has a head, which is not where nothing follows it.
+
+    Of a time only a look at the steps tells: then it is the number up to which that is to be done.
+    """
+    if view.format.head is None:
+        return False
+    end = session.end(view)
+    followed = boundary.archive is not None or end > boundary.number
+    return end if followed and isinstance(view.cut, AtTime) else followed
+
+
+async def find_lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
+    """The text that a view begins with, and what tells whether it may be another by now."""
+    version = await _version(means, session, view)
+    boundary = session.extents.boundary(view.cut)
+    if boundary is None:
+        return b"", None
+    headed = _may_be_headed(session, view, boundary)
+    if not headed and (view.format.lead is None or boundary.archive is None):
+        return b"", version
+    work = partial(lead_text, means, session.slug, view, boundary, within_cut(session, view))
+    steps = 1 if boundary.archive is None and view.cut is None else PASS_STEPS
+    return await means.replay(session, steps, work, view.cut), version
+
+
+def lead_text(
+    means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
+) -> bytes:
+    """The lead of a history that begins after `boundary`, of the steps in `index`. For any thread."""
+    head, lead, name = view.format.head, view.format.lead, boundary.archive
+    if name is None and isinstance(view.cut, AtTime) and not _any_stored(reader, index, boundary):
+        return b""
+    text = b"" if head is None else head(reader.fd, slug)
+    if lead is not None and name is not None:
+        blocks = _in_blocks(reader, index, boundary, slug)
+        text += lead(name, means.archives.text(name), blocks)
+    return text
+
+
+def _any_stored(reader: Reader, index: Index, boundary: Boundary) -> bool:
+    """Whether the history holds a step that was stored by the reader's time."""
+    numbers = index.between(boundary.number + 1, index.greatest, len(index.numbers))
+    for name in (name for number in numbers for name in index.names(number)):
+        with suppress(OSError, LongStep):
+            reader.read(name)
+            return True
+    return False
+
+
+def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
+    """Whether the message of the archive is of content blocks (G2)."""
+    blocks = with_form(reader, index, boundary).blocks
+    return is_ulid(slug) if blocks is None else blocks
+
+
+def within_cut(session: Session, view: View) -> Index:
+    """A copy of the index without the steps that the view's cut takes away."""
+    index = session.index
+    numbers = index.between(0, session.end(view), len(index.numbers))
+    return Index(array("Q", numbers), dict(index.odd))

@@ -1,0 +1,73 @@
+"""What refreshing a session takes, and where a pass over its steps is run: on the loop, or not (G23)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from fusefs.session.events import Events
+from fusefs.session.session import Session
+from fusefs.session.step_texts import StepTexts
+from fusefs.views.cuts import AtTime, Cut
+from fusefs.views.text_cache import TextCache
+from fusefs.work import Work
+from storage.archives import Memory
+from storage.documents.pool import Documents
+from storage.formats.kinds import Step
+from storage.session.reader import Reader, Spent
+from storage.session.steps import LongStep
+
+INLINE_STEPS: Final = 128
+"""Passes of at most so many steps are tried without a thread, which costs more than most of them."""
+JUDGED_SESSIONS: Final = 16
+"""Of so many sessions the steps that were judged last are kept for their other views."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What refreshing a session takes beside it."""
+
+    work: Work
+    cache: TextCache
+    archives: Memory
+    events: Events
+    documents: Documents
+    texts: StepTexts
+    """Of the steps that may have to be stored again."""
+    _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
+    """Sessions whose steps are kept as they were judged, the last one last."""
+
+    async def replay(
+        self, session: Session, steps: int, work: Callable[[Reader], T], cut: Cut | None = None
+    ) -> T:
+        """A pass over so many steps: at once where they are few, short and near.
+
+        Where a long step is first, the pass waits for documents, in a thread that others can spare.
+        """
+        key, reader, judged = session.slug, session.reader, session.judged
+        if isinstance(cut, AtTime):
+            reader = reader.as_of(cut.time_ns)
+        if self.work.near and steps <= INLINE_STEPS:
+            brief = reader.brief(judged.steps)
+            with suppress(Spent):
+                done = await self.work.small(key, work, brief)
+                self._keep(session, brief.judged)
+                return done
+        with suppress(LongStep):
+            return await self.work.replay(key, work, reader.undocumented(judged.steps.copy()))
+        return await self.work.long(key, work, reader)
+
+    def _keep(self, session: Session, judged: Mapping[str, Step]) -> None:
+        """Keep what was judged for the session's other views, which are often asked for next."""
+        if not judged or session.stale or session.watch is None:
+            return
+        for name, step in judged.items():
+            session.judged.add(name, step)
+        self._judging[session] = None
+        self._judging.move_to_end(session)
+        if len(self._judging) > JUDGED_SESSIONS:
+            self._judging.popitem(last=False)[0].judged.clear()
