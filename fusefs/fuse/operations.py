@@ -45,7 +45,7 @@ def handler(
 
     @functools.wraps(method)
     async def handle(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.filesystem.operations.begin(name):
+        with self.filesystem.superblock.operations.begin(name):
             try:
                 return await method(self, *args, **kwargs)
             except StoreError as error:

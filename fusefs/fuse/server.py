@@ -21,6 +21,7 @@ from fusefs.filesystem import FileSystem
 from fusefs.fuse.abort_guard import Guard
 from fusefs.fuse.kernel_cache import KernelCaches
 from fusefs.fuse.operations import Adapter
+from fusefs.superblock import Superblock
 from storage.errors import StoreError, printable
 from storage.store import Store
 from storage.sweep import sweep
@@ -46,7 +47,7 @@ class Server:
         self._options = options
         self._kernel = KernelCaches()
         self._on_live: Callable[[], None] = lambda: None
-        self.filesystem = FileSystem(Store(store_path), options, self._kernel)
+        self._superblock = Superblock(Store(store_path), options, self._kernel)
         self._mounted = False
         self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
@@ -54,7 +55,7 @@ class Server:
     def mount(self) -> None:
         """Mount; requests wait until `serve`. Raises `StoreError`."""
         os.umask(0)
-        adapter = Adapter(self.filesystem, lambda: self._on_live())
+        adapter = Adapter(FileSystem(self._superblock), lambda: self._on_live())
         try:
             pyfuse3.init(adapter, self._mountpoint, self._fuse_options())
         except RuntimeError as error:
@@ -70,13 +71,13 @@ class Server:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._kernel.start()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.filesystem.run)
+            nursery.start_soon(self._superblock.run)
             async with trio.open_nursery() as sweeping:
                 if not self._options.read_only:
                     sweeping.start_soon(self._sweep)
                 await pyfuse3.main(max_tasks=MOST_TASKS)
                 sweeping.cancel_scope.cancel()
-            await self.filesystem.finish()
+            await self._superblock.finish()
             nursery.cancel_scope.cancel()
 
     async def _sweep(self) -> None:
@@ -89,9 +90,9 @@ class Server:
         sweeping = partial(
             trio.to_thread.run_sync,
             sweep,
-            self.filesystem.store,
+            self._superblock.store,
             pause,
-            abandon_on_cancel=not self.filesystem.work.near,
+            abandon_on_cancel=not self._superblock.work.near,
         )
         while True:
             try:
@@ -116,26 +117,24 @@ class Server:
             self._mounted = False
         if self._guard is not None:
             self._guard.dismiss()
-        self.filesystem.close()
+        self._superblock.close()
 
     def reload(self) -> None:
         """Look at the whole store again, and at the daemon's memory."""
-        self.filesystem.reload()
+        self._superblock.reload()
 
     def status(self) -> Mapping[str, Any]:
         """What `status.json` says."""
-        return self.filesystem.status.document()
+        return self._superblock.status.document()
 
     def status_line(self) -> str:
         """One line: the store, its sessions that are looked at, and operations a second."""
-        now, done = time.monotonic(), self.filesystem.operations.done.total()
+        now, done = time.monotonic(), self._superblock.operations.done.total()
         since, before = self._rate
         self._rate = (now, done)
         rate = (done - before) / max(now - since, 0.001)
-        store = printable(self.filesystem.store.path)
-        return (
-            f"serving {store}: {len(self.filesystem.pool)} sessions in use, {rate:.0f} operations/s"
-        )
+        store = printable(self._superblock.store.path)
+        return f"serving {store}: {len(self._superblock.pool)} sessions in use, {rate:.0f} operations/s"
 
     def dump(self) -> str:
         """The operations under way, and the stacks of all tasks and threads. On the loop."""
@@ -161,7 +160,7 @@ class Server:
 
         `Mount.store` reads it back.
         """
-        path = os.fsencode(self.filesystem.store.path)
+        path = os.fsencode(self._superblock.store.path)
         text = "".join(f"%{byte:02X}" if byte in b"%" or byte > 127 else chr(byte) for byte in path)
         return text.replace("\\", "\\\\").replace(",", "\\,")
 

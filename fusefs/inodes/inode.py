@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 from fusefs.failures import Caller
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from fusefs.inodes.table import Table
 
 ROOT_INO: Final = 1
+_MAKE: Final = "no file can be made here: write to append, or mkdir AGENT_SENDER_NUMBER"
+_WHY_NOT: Final[Mapping[str, str]] = {
+    "unlink": "no file can be removed here; rmdir of a session deletes it whole",
+    "rename": "nothing can be renamed or replaced here: write into the file that is there",
+    "create": _MAKE,
+    "mknod": _MAKE,
+    "symlink": _MAKE,
+    "link": _MAKE,
+}
 
 
 class Inode(ABC):
@@ -110,6 +119,10 @@ class Directory(Inode):
     async def rmdir(self, name: str, caller: Caller) -> None:
         """Remove a directory. Raises `StoreError`."""
         raise refused("only a session can be removed")
+
+    async def refusal(self, operation: str) -> StoreError:
+        """Why no name here is made, moved or removed otherwise (G11). Raises `StoreError`."""
+        return refused(_WHY_NOT[operation])
 
     def no_such_name(self, name: str) -> NoReturn:
         """Raises `StoreError` ENOENT."""

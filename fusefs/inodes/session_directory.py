@@ -30,6 +30,9 @@ _CONTROLS: Final[dict[str, type[ControlFile]]] = {
 _HIDDEN: Final[dict[str, type[HiddenDirectory]]] = {".epochs": EpochsDirectory, ".at": AtDirectory}
 """Found by name, and never listed, so that no recursive reader meets them (G29a)."""
 FILES: Final = (*_VIEWS, *_CONTROLS)
+_NO_COPIES: Final = (
+    "no file can be made here: a session holds these and no others, so write lines to append"
+)
 KNOWN_SECONDS: Final = 0.05
 """For so long the status of a session of a far store will do for a lookup, which the kernel itself
 believes for a second."""
@@ -246,6 +249,12 @@ class SessionDirectory(Directory):
         if file is None:
             file = self.views[view] = kind(self, parent, view)
         return file
+
+    async def refusal(self, operation: str) -> StoreError:
+        await self.status()
+        if operation == "create":
+            return StoreError(errno.EPERM, "no-new-files", _NO_COPIES)
+        return await super().refusal(operation)
 
     def settle(self) -> None:
         """Give the names of views that were superseded to new inodes (G13)."""

@@ -21,6 +21,7 @@ import trio
 
 from fusefs import config as options
 from fusefs.filesystem import FileSystem
+from fusefs.superblock import Superblock
 from storage.errors import StoreError
 from storage.store import Store
 from tests.support.commands import until
@@ -233,9 +234,9 @@ class TreeDriver(Driver):
     def __init__(self, store: StoreOnDisk, *words: str) -> None:
         super().__init__(store)
         self.kernel = Caches()
-        self.filesystem = FileSystem(Store(str(store.path)), options.parse(words), self.kernel)
+        self.superblock = Superblock(Store(str(store.path)), options.parse(words), self.kernel)
         self._logged = Logged()
-        self._programs = ModelKernel(self.filesystem, self.kernel)
+        self._programs = ModelKernel(FileSystem(self.superblock), self.kernel)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._live,), daemon=True)
         self._thread.start()
@@ -251,7 +252,7 @@ class TreeDriver(Driver):
         finally:
             trio.from_thread.run_sync(self._end.set, trio_token=self._token)
             self._thread.join(SECONDS)
-            self.filesystem.close()
+            self.superblock.close()
             self._logged.stop()
         assert not self._thread.is_alive()
 
@@ -302,10 +303,10 @@ class TreeDriver(Driver):
         self._token = trio.lowlevel.current_trio_token()
         self._end = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.filesystem.run)
+            nursery.start_soon(self.superblock.run)
             self._ready.set()
             await self._end.wait()
-            await self.filesystem.finish()
+            await self.superblock.finish()
             nursery.cancel_scope.cancel()
 
     def _run(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

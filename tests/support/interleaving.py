@@ -25,6 +25,7 @@ import trio.testing
 from fusefs import config
 from fusefs.filesystem import FileSystem
 from fusefs.inotify import EventsLostError
+from fusefs.superblock import Superblock
 from storage.errors import StoreError
 from storage.store import Store
 from tests.support.logged import Logged
@@ -99,11 +100,11 @@ class World:
         self.stage = stage
         caches = Caches()
         options = config.parse([self.story.options])
-        self.filesystem = FileSystem(Store(str(self.store.path)), options, caches)
-        self.kernel = ModelKernel(self.filesystem, caches)
+        self.superblock = Superblock(Store(str(self.store.path)), options, caches)
+        self.kernel = ModelKernel(FileSystem(self.superblock), caches)
         stage.after.append(self._look_at_store)
         stage.between = {"daemon", "outside"}
-        stage.queued = self.filesystem.events.watcher._queued
+        stage.queued = self.superblock.events.watcher._queued
         stage.actors = {
             name: actor
             for name, actor in (
@@ -118,12 +119,12 @@ class World:
                 nursery.start_soon(self._life)
                 await stage.conduct(lambda: self.ended)
         finally:
-            self.filesystem.close()
+            self.superblock.close()
         self._judge()
 
     async def _life(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.filesystem.run)
+            nursery.start_soon(self.superblock.run)
             async with trio.open_nursery() as programs:
                 for number, calls in enumerate(self.story.programs):
                     programs.start_soon(self._program, number, calls)
@@ -132,7 +133,7 @@ class World:
                 self.stage.calm()
                 await trio.sleep(QUIET_SECONDS)
                 await self._every_name_shows_the_store()
-            await self.filesystem.finish()
+            await self.superblock.finish()
             await self.kernel.forget_everything()
             nursery.cancel_scope.cancel()
         self.ended = True
@@ -287,13 +288,13 @@ class World:
             if does == "overflow":
                 self._lose_events()
             elif does == "let go":
-                self.filesystem.pool.let_go()
+                self.superblock.pool.let_go()
             else:
                 self.stage.failing.append(errno.ENOSPC)
             yield does
 
     def _lose_events(self) -> None:
-        watcher = self.filesystem.events.watcher
+        watcher = self.superblock.events.watcher
         drain = watcher.drain
 
         def drain_late() -> list[object]:
@@ -317,7 +318,7 @@ class World:
         """Everything is over: what was acknowledged is there once, in its order (G15, G16)."""
         steps = self.session.steps()
         times = Counter(steps)
-        said = [json.loads(line) for line in self.filesystem.failures.text().splitlines()]
+        said = [json.loads(line) for line in self.superblock.failures.text().splitlines()]
         for told in self.told:
             for line in told.lines:
                 assert times[line] <= 1, f"twice: {line!r}"

@@ -214,5 +214,5 @@ class ModelKernel:
     async def forget_everything(self) -> None:
         for ino, lookups in self.kernel.forget_all():
             self.filesystem.forget(ino, lookups)
-        assert self.filesystem.table.lookups == 0
-        self.filesystem.pool.let_go()
+        assert self.filesystem.superblock.table.lookups == 0
+        self.filesystem.superblock.pool.let_go()

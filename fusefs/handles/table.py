@@ -1,0 +1,46 @@
+"""The table of handles: what the kernel names by number while it is open."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from storage.errors import StoreError
+
+T = TypeVar("T")
+
+
+class HandleTable(Generic[T]):
+    """Open files, or open directories, by handle. No handle is used twice. Loop-owned."""
+
+    def __init__(self, kind: str) -> None:
+        """`kind` is what an error calls what the handles stand for."""
+        self._kind = kind
+        self._open: dict[int, T] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[int]:
+        """The handles; others may come and go meanwhile."""
+        return iter(list(self._open))
+
+    def add(self, opened: T) -> int:
+        """Know what was opened by the handle that is returned."""
+        handle = self._next
+        self._next += 1
+        self._open[handle] = opened
+        return handle
+
+    def get(self, handle: int) -> T:
+        """What the handle stands for. Raises `StoreError` EBADF."""
+        opened = self._open.get(handle)
+        if opened is None:
+            raise StoreError(errno.EBADF, "unknown-handle", f"the {self._kind} is not open")
+        return opened
+
+    def pop(self, handle: int) -> T | None:
+        """It is closed: what it stood for, None where it was closed already."""
+        return self._open.pop(handle, None)
