@@ -17,8 +17,9 @@ Invariants:
   DISPLACED. Only `looked` and `renamed_over` displace; only who has stored a step again says `restored`.
 - A daemon renames over ascending numbers, each once. So a step is out of its reach when it has renamed
   to a higher number, and is forgotten when that is so of every daemon whose count was ever met here.
-- The address of a text tells the order in which steps were stored, whatever numbers they get. While
-  `disordered` is False, kept steps ascend by number as by address, and displaced ones come after none.
+- The address of a text tells the order in which steps were stored, whatever numbers they get. Kept
+  steps come to be in that order, but for compactions, which stay where they are.
+- Nothing here takes longer the more steps there are, but for what is compacted now and then.
 - An event may be taken in before the step that it is of is remembered (`claiming`), but never too late
   to be looked at: who stores a displaced step again looks at its name first.
 """
@@ -26,11 +27,13 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
-from fusefs.session.step_table import AT, NUMBER, Remembered, StepTable
+from fusefs.session.step_order import StepOrder
+from fusefs.session.step_table import Remembered, StepTable
 from fusefs.session.step_texts import StepTexts
 from storage.session.steps import step_name
 
@@ -40,6 +43,8 @@ CEILING: Final = 999_000
 """The reference sorts names, so it loses the order past six digits: no gap leads beyond this."""
 COUNTS: Final = 16
 """Counts of daemons that are kept of a session, the least ones."""
+PASSED_STEPS: Final = 64
+"""So many steps that every daemon has counted past are forgotten at a time."""
 
 
 class RecentSteps:
@@ -47,14 +52,17 @@ class RecentSteps:
 
     def __init__(self, texts: StepTexts) -> None:
         self._texts = texts
-        self._kept = StepTable(NUMBER)
-        self._displaced = StepTable(AT)
+        self._kept = StepTable(Remembered, "number")
+        self.order = StepOrder()
+        """Of the kept ones, but for compactions."""
+        self._displaced = StepTable(Remembered, "at")
         self._moving: dict[int, Remembered] = {}
         """Kept ones that are being moved up just now, by address."""
         self._archives: dict[int, str] = {}
         """The archives of those that are compactions, by address."""
         self._doubted: set[int] = set()
-        self._all_doubted = False
+        self._doubted_after: int | None = None
+        """All of greater numbers are doubted too."""
         self._counts: set[int] = set()
         """The numbers that daemons are to write next, as far as their renames were seen."""
         self._reached = 0
@@ -69,8 +77,6 @@ class RecentSteps:
         """How many they were, and when that was first so."""
         self._displaced_at: float | None = None
         """When it was first asked for how long there are displaced steps."""
-        self.disordered = False
-        """Whether a kept step may have an earlier one behind it."""
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._displaced) + len(self._moving)
@@ -82,8 +88,8 @@ class RecentSteps:
 
     @property
     def doubtful(self) -> bool:
-        """Whether there are steps to be looked at, because events were lost."""
-        return self._all_doubted or bool(self._doubted)
+        """Whether there are steps to be looked at."""
+        return self._doubted_after is not None or bool(self._doubted)
 
     def quiet_seconds(self, now: float) -> float:
         """For how long no daemon has renamed anything here, as far as this was asked."""
@@ -103,7 +109,9 @@ class RecentSteps:
     @property
     def owed(self) -> bool:
         """Whether there is anything to be done."""
-        return bool(len(self._displaced) or self.disordered or (len(self._kept) and self.doubtful))
+        return bool(
+            len(self._displaced) or self.order.broken or (len(self._kept) and self.doubtful)
+        )
 
     # --- what this mount does ------------------------------------------------------------------
 
@@ -122,12 +130,12 @@ class RecentSteps:
         at = self._texts.keep(text)
         if archive is not None:
             self._archives[at] = archive
-        self._keep(Remembered(number, identity, at, len(text)))
+        self._keep(Remembered(number, identity, at, len(text)), anew=True)
 
     def take(self, numbers: Iterable[int]) -> list[Remembered]:
         """The kept ones of these steps, which are moved up while some are `claiming`; each is
         `restored` or given `back`."""
-        steps = [step for number in numbers if (step := self._kept.pop(number)) is not None]
+        steps = [step for number in numbers if (step := self._pop(number)) is not None]
         self._moving.update((step.at, step) for step in steps)
         return steps
 
@@ -141,7 +149,7 @@ class RecentSteps:
     def restored(self, step: Remembered, number: int, identity: int) -> None:
         """A displaced step was stored again, or one that was taken was moved."""
         if self._displaced.pop(step.at) or self._moving.pop(step.at, None):
-            self._keep(step._replace(number=number, identity=identity))
+            self._keep(step._replace(number=number, identity=identity), anew=True)
 
     def found(self, step: Remembered) -> None:
         """A displaced step still has its name."""
@@ -157,29 +165,41 @@ class RecentSteps:
         """The session is gone."""
         for step in (*self._kept, *self._displaced, *self._moving.values()):
             self._let_go(step)
-        self._kept, self._displaced = StepTable(NUMBER), StepTable(AT)
+        self._kept, self._displaced = StepTable(Remembered, "number"), StepTable(Remembered, "at")
+        self.order = StepOrder()
         self._moving.clear()
         self._doubted.clear()
-        self._all_doubted = self.disordered = False
+        self._doubted_after = None
 
-    def _keep(self, step: Remembered) -> None:
+    def _keep(self, step: Remembered, *, anew: bool = False) -> None:
+        """Keep a step that has its number again, or `anew` one that has another than before."""
         befell = self._early.pop(step.number, None) if self._early else None
         if befell is False:
             self._let_go(step)
-        elif befell is True:
+            return
+        if befell is True:
             self._displaced.add(step)
+            return
+        if (old := self._pop(step.number)) is not None:
+            self._let_go(old)  # its name was free, so it is gone
+        greatest = self._kept.greatest()
+        self._kept.add(step)
+        if step.at in self._archives:
+            return
+        if anew:
+            self.order.put_anew(step.at, step.number, 0 if greatest is None else greatest.number)
         else:
-            last = self._kept.greatest()
-            if last is not None and (step.number < last.number or step.at < last.at):
-                self.disordered = True
-            self._kept.add(step)
+            self.order.put(step.at, step.number)
+
+    def _pop(self, number: int) -> Remembered | None:
+        step = self._kept.pop(number)
+        if step is not None:
+            self.order.pop(step.at)
+        return step
 
     def _taken_out(self, step: Remembered) -> bool:
         kept = self._kept.get(step.number)
-        if kept is None or kept.at != step.at:
-            return False
-        self._kept.pop(step.number)
-        return True
+        return kept is not None and kept.at == step.at and self._pop(step.number) is not None
 
     def _let_go(self, step: Remembered) -> None:
         self._texts.free(step.at, step.length)
@@ -202,7 +222,7 @@ class RecentSteps:
     def _renamed_over(self, number: int) -> None:
         self.renames += 1
         self._reached = max(self._reached, number)
-        step = self._kept.pop(number)
+        step = self._pop(number)
         if step is not None:
             self._displaced.add(step)
         elif self._early is not None:
@@ -212,12 +232,15 @@ class RecentSteps:
         if len(self._counts) > COUNTS:
             self._counts.remove(max(self._counts))
         passed = min(self._counts)
-        while (least := self._kept.least()) is not None and least.number < passed:
+        for _ in range(PASSED_STEPS):
+            least = self._kept.least()
+            if least is None or least.number >= passed:
+                return
             self.forget(least.number)
 
     def forget(self, number: int) -> None:
         """That step is no concern any more: it was edited or removed."""
-        step = self._kept.pop(number)
+        step = self._pop(number)
         if step is not None:
             self._let_go(step)
         elif self._early is not None:
@@ -226,17 +249,22 @@ class RecentSteps:
     def doubt(self, numbers: Iterable[int] | None = None) -> None:
         """Events were lost that these steps may have been in (any, if None)."""
         if numbers is None:
-            self._all_doubted = True
+            self._doubted_after = -1
         else:
             self._doubted.update(number for number in numbers if self._kept.get(number))
 
     # --- what is owed --------------------------------------------------------------------------
 
-    def doubted(self) -> Sequence[int]:
-        """The numbers of the steps to be looked at, which are not doubted any more."""
-        everything, numbers = self._all_doubted, sorted(self._doubted)
-        self._all_doubted, self._doubted = False, set()
-        return self._kept.keys() if everything else numbers
+    def doubted(self, most: int) -> list[Remembered]:
+        """Steps to be looked at, which are not doubted any more; none if there are no others."""
+        steps: list[Remembered] = []
+        while self._doubted and len(steps) < most:
+            steps += self.kept((self._doubted.pop(),))
+        if steps or self._doubted_after is None:
+            return steps
+        steps = list(islice(self._kept.after(self._doubted_after), most))
+        self._doubted_after = steps[-1].number if steps else None
+        return steps
 
     def looked(
         self,
@@ -258,7 +286,7 @@ class RecentSteps:
             if not self._taken_out(step):
                 continue
             if step.at in known:
-                self._kept.add(known[step.at])
+                self._keep(known[step.at])
             else:
                 self._displaced.add(step)
                 self._reached = max(self._reached, step.number)
@@ -270,18 +298,7 @@ class RecentSteps:
 
     def to_restore(self, most: int) -> list[Remembered]:
         """The first displaced steps, in the order in which they were stored."""
-        steps = []
-        for step in self._displaced:
-            steps.append(step)
-            if len(steps) == most:
-                break
-        return steps
-
-    def to_move(self) -> list[int]:
-        """The numbers of kept steps that have to be moved up, so that all are in their order again."""
-        numbers = self._kept.misplaced(self._archives)
-        self.disordered = bool(numbers)
-        return numbers
+        return list(islice(self._displaced, most))
 
     def kept(self, numbers: Iterable[int]) -> list[Remembered]:
         """The kept ones of these steps."""

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Final
 
 import trio
@@ -23,13 +22,15 @@ from fusefs.session.listing import ready
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.step_table import Remembered
-from fusefs.session.writer import Writer
+from fusefs.session.writer import SLOW_SECONDS, Writer
 from storage.errors import StoreError, from_os_error
 from storage.session.claims import Claimer, step_identity
 from storage.session.steps import Ownership, read_step, step_name
 
 BATCH_STEPS: Final = 64
 """So many are stored again, or moved, by one piece of work."""
+QUICK_STEPS: Final = 16
+"""So many are moved on the loop, where each takes less than `SLOW_SECONDS`."""
 BATCH_BYTES: Final = 1 << 20
 """So many bytes of texts likewise; a longer one is a batch of its own."""
 LOOK_STEPS: Final = 1024
@@ -80,6 +81,8 @@ class Restorer:
         self.means = means
         self._writer = writer
         self._durable = durable
+        self._slow = False
+        """The last moves took long each."""
 
     async def restore(self, session: Session) -> Restored:
         """Look at what is doubted, store again what is displaced, and move what is out of order.
@@ -94,7 +97,7 @@ class Restorer:
                 await ready(self.means, session)
                 self.means.events.drain()
                 with recent.claiming():
-                    await self._look(session)
+                    await self._look(session, end)
                     due = self._is_due(session)
                     while due and recent.displaced and not done.error and time.monotonic() < end:
                         await self._store(session, done)
@@ -111,12 +114,11 @@ class Restorer:
         waited, quiet = recent.displaced_seconds(now), recent.quiet_seconds(now)
         return quiet >= QUIET_SECONDS or waited >= PATIENCE_SECONDS
 
-    async def _look(self, session: Session) -> None:
+    async def _look(self, session: Session, end: float) -> None:
         """Look at the steps that lost events may have been of."""
         recent, work = session.recent, self.means.work
-        numbers = recent.doubted()
-        for first in range(0, len(numbers), LOOK_STEPS):
-            steps = recent.kept(numbers[first : first + LOOK_STEPS])
+        while recent.doubtful and time.monotonic() < end:
+            steps = recent.doubted(LOOK_STEPS)
             try:
                 gone, others = await work.replay(session.slug, _look, session.fd, steps)
                 same: list[Remembered] = []
@@ -125,7 +127,7 @@ class Restorer:
                     compare = partial(_same, session.fd, batch, texts)
                     same += await work.replay(session.slug, compare)
             except BaseException:
-                recent.doubt(numbers[first:])
+                recent.doubt(step.number for step in steps)
                 raise
             self.means.events.drain()
             recent.looked(gone, others, same)
@@ -161,24 +163,32 @@ class Restorer:
         recent = session.recent
         watched = session.watch is not None
         enough = QUIET_SECONDS if watched else QUIET_UNWATCHED_SECONDS
-        if not recent.disordered or recent.quiet_seconds(trio.current_time()) < enough:
+        if not recent.order.broken or recent.quiet_seconds(trio.current_time()) < enough:
             return
-        numbers = iter(recent.to_move())
-        while batch := list(islice(numbers, BATCH_STEPS)):
+        while recent.order.broken and not recent.doubtful and done.error is None:
             self.means.events.drain()
             quiet = recent.quiet_seconds(trio.current_time()) >= enough
-            if not quiet or done.error is not None or time.monotonic() > end:
+            if not quiet or recent.displaced or time.monotonic() > end:
                 return
-            target = recent.refuge(session.index.greatest)
-            steps = recent.take(batch)
-            try:
-                move = partial(_move_up, session.claimer, steps, target)
-                piece = await self.means.work.long(session.slug, move)
-                self._take_in(session, piece, done)
-            finally:
-                for step in steps:
-                    recent.back(step)
-        recent.to_move()
+            await self._move_some(session, done)
+            await trio.lowlevel.checkpoint()
+
+    async def _move_some(self, session: Session, done: Restored) -> None:
+        """Move the next ones: on the loop if that is quick, or the events would be in its way."""
+        recent, work = session.recent, self.means.work
+        quick = work.near and not self._slow
+        steps = recent.take(recent.order.to_move(QUICK_STEPS if quick else BATCH_STEPS))
+        if not steps:
+            return
+        move = partial(_move_up, session.claimer, steps, recent.refuge(session.index.greatest))
+        began = time.monotonic()
+        try:
+            piece = await (work.small if quick else work.long)(session.slug, move)
+            self._take_in(session, piece, done)
+        finally:
+            for step in steps:
+                recent.back(step)
+        self._slow = (time.monotonic() - began) / len(steps) > SLOW_SECONDS
 
     def _take_in(self, session: Session, piece: _Done, done: Restored) -> None:
         for step, number, identity in piece.stored:

@@ -1,12 +1,12 @@
-"""Many remembered steps in little memory: 32 bytes each (G16, G23)."""
+"""Many remembered steps in little memory: 48 bytes each (G16, G23)."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Iterator
-from itertools import accumulate, compress
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import compress
+from typing import Final, Generic, NamedTuple, TypeVar
 
 COMPACTED_ROWS: Final = 1024
 """So many rows that were taken out may stay, before those that are left close up."""
@@ -24,22 +24,30 @@ class Remembered(NamedTuple):
     """Of the text, in bytes; never 0."""
 
 
-NUMBER: Final = Remembered._fields.index("number")
-AT: Final = Remembered._fields.index("at")
-_LENGTH: Final = Remembered._fields.index("length")
+class Place(NamedTuple):
+    """Where the step is whose text has that address."""
+
+    at: int
+    number: int
+    """Never 0."""
 
 
-class StepTable:
-    """Remembered steps, ascending by one of their fields, which no two of them share.
+Row = TypeVar("Row", Remembered, Place)
 
-    A row that is taken out stays as one of length 0, until there are many of those. All but `add` of a
-    lower key than the greatest takes logarithmic time, if what is compacted now and then is spread.
+
+class StepTable(Generic[Row]):
+    """Rows of remembered steps, ascending by one of their fields, which no two of them share.
+
+    A row that is taken out stays as one whose last field is 0, until it comes back or there are many of
+    those. All but `add` of a new key that is not the greatest takes logarithmic time, if what is
+    compacted now and then is spread.
     """
 
-    def __init__(self, key: int) -> None:
-        """`key` is `NUMBER` or `AT`."""
-        self._key = key
-        self._columns: tuple[array[int], ...] = tuple(array("Q") for _ in Remembered._fields)
+    def __init__(self, row: type[Row], key: str) -> None:
+        """`key` is the field by which rows ascend."""
+        self._make: Callable[[Iterable[int]], Row] = row._make
+        self._key = row._fields.index(key)
+        self._columns: tuple[array[int], ...] = tuple(array("Q") for _ in row._fields)
         self._first = 0
         """No row before this one is left."""
         self._out = 0
@@ -48,85 +56,77 @@ class StepTable:
     def __len__(self) -> int:
         return len(self._columns[0]) - self._out
 
-    def __iter__(self) -> Iterator[Remembered]:
+    def __iter__(self) -> Iterator[Row]:
         return self.after(-1)
 
-    def after(self, key: int) -> Iterator[Remembered]:
+    def after(self, key: int) -> Iterator[Row]:
         """Those of greater keys, ascending; nothing may be added or taken out meanwhile."""
-        for place in range(self._place(key + 1), len(self._columns[0])):
-            row = self._row(place)
-            if row.length:
-                yield row
+        alive = self._columns[-1]
+        for place in range(max(self._place(key + 1), self._first), len(alive)):
+            if alive[place]:
+                yield self._row(place)
 
     def keys(self) -> array[int]:
         """The keys of all."""
-        return array("Q", compress(self._columns[self._key], self._columns[_LENGTH]))
+        return array("Q", compress(self._columns[self._key], self._columns[-1]))
 
-    def get(self, key: int) -> Remembered | None:
-        """The step of that key."""
+    def get(self, key: int) -> Row | None:
+        """The row of that key."""
         place = self._place(key)
-        row = self._row(place) if place < len(self._columns[0]) else None
-        return row if row and row.length and row[self._key] == key else None
+        return self._row(place) if self._is_at(place, key) and self._columns[-1][place] else None
 
-    def add(self, step: Remembered) -> None:
-        """Take a step in; one of the same key goes."""
-        self.pop(step[self._key])
-        place = self._place(step[self._key])
+    def add(self, row: Row) -> None:
+        """Take a row in; one of the same key goes."""
+        key = row[self._key]
+        place = self._place(key)
+        if self._is_at(place, key):
+            self._out -= not self._columns[-1][place]
+            for column, value in zip(self._columns, row, strict=True):
+                column[place] = value
+        else:
+            for column, value in zip(self._columns, row, strict=True):
+                column.insert(place, value)
         self._first = min(self._first, place)
-        for column, value in zip(self._columns, step, strict=True):
-            column.insert(place, value)
 
-    def pop(self, key: int) -> Remembered | None:
-        """Take out the step of that key; None if there is none."""
-        step = self.get(key)
-        if step is not None:
-            self._columns[_LENGTH][self._place(key)] = 0
+    def pop(self, key: int) -> Row | None:
+        """Take out the row of that key; None if there is none."""
+        row = self.get(key)
+        if row is not None:
+            self._columns[-1][self._place(key)] = 0
             self._out += 1
             self._close_up()
-        return step
+        return row
 
-    def least(self) -> Remembered | None:
-        """The step of the least key."""
+    def least(self) -> Row | None:
+        """The row of the least key."""
         return self._row(self._first) if len(self) else None
 
-    def greatest(self) -> Remembered | None:
-        """The step of the greatest key."""
+    def greatest(self) -> Row | None:
+        """The row of the greatest key."""
         return self._row(-1) if len(self) else None
-
-    def misplaced(self, fixed: Container[int]) -> list[int]:
-        """The numbers of the steps that have to get higher ones for all to ascend by their addresses
-        too, but for those of `fixed` addresses.
-
-        They are in the order in which they were stored: from the first with an earlier one behind it.
-        """
-        lengths, places = self._columns[_LENGTH], self._columns[AT]
-        left = [length and at not in fixed for length, at in zip(lengths, places, strict=True)]
-        numbers, ats = (array("Q", compress(self._columns[c], left)) for c in (NUMBER, AT))
-        least_behind = array("Q", accumulate(reversed(ats), min))
-        least_behind.reverse()
-        if ats == least_behind:
-            return []
-        first = min(at for at, least in zip(ats, least_behind, strict=True) if at != least)
-        return [number for at, number in sorted(zip(ats, numbers, strict=True)) if at >= first]
 
     def _place(self, key: int) -> int:
         keys = self._columns[self._key]
         if not keys or key > keys[-1]:
             return len(keys)
-        return bisect_left(keys, max(key, 0), self._first)
+        return bisect_left(keys, max(key, 0))
 
-    def _row(self, place: int) -> Remembered:
-        return Remembered(*(column[place] for column in self._columns))
+    def _is_at(self, place: int, key: int) -> bool:
+        keys = self._columns[self._key]
+        return place < len(keys) and keys[place] == key
+
+    def _row(self, place: int) -> Row:
+        return self._make(column[place] for column in self._columns)
 
     def _close_up(self) -> None:
-        lengths = self._columns[_LENGTH]
-        while self._first < len(lengths) and not lengths[self._first]:
+        alive = self._columns[-1]
+        while self._first < len(alive) and not alive[self._first]:
             self._first += 1
-        while lengths and not lengths[-1]:
+        while alive and not alive[-1]:
             for column in self._columns:
                 column.pop()
             self._out -= 1
-        self._first = min(self._first, len(lengths))
-        if self._out > COMPACTED_ROWS and self._out > len(lengths) // 2:
-            self._columns = tuple(array("Q", compress(c, lengths)) for c in self._columns)
+        self._first = min(self._first, len(alive))
+        if self._out > COMPACTED_ROWS and self._out > len(alive) // 2:
+            self._columns = tuple(array("Q", compress(c, alive)) for c in self._columns)
             self._first = self._out = 0

@@ -18,6 +18,7 @@ from tests.support import daemon, writers
 from tests.support.commands import until
 from tests.support.daemon import Daemon
 from tests.support.mounted import Mount
+from tests.support.probe import undisturbed
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
 Mounting = Callable[..., Mount]
@@ -59,7 +60,9 @@ def all_there(session: SessionOnDisk, **counts: int) -> None:
     found: dict[str, list[int]] = {}
 
     def right() -> bool:
+        began = time.monotonic()
         texts = contents(session)
+        time.sleep(time.monotonic() - began)  # the looking takes half of a processor at most
         found.update((name, of(name, texts)) for name in wanted)
         return found == wanted
 
@@ -201,15 +204,20 @@ def test_at_full_speed_nothing_is_lost_or_touched_for_long(
 
 
 def import_beside(store: StoreOnDisk, at: Mount, lines: int, pad: int, messages: int) -> int:
-    """Import lines, then let the daemon write; by how many KiB the server grew."""
+    """Import lines, then let the daemon write; by how many KiB the server grew.
+
+    Nobody in another session waits while those are stored again, and all lines behind them moved.
+    """
+    other = store.session("crab_tg-42_2", entry("hi"))
     session = store.session(SLUG)
     reference = daemons_beginning(store, session)
     append(at, SLUG, "warm", 1)
     before = anonymous_kib(at)
     append(at, SLUG, "mine", lines, pad=pad)
     grown = anonymous_kib(at) - before
-    goes_on(reference, session, 1, messages)
-    all_there(session, warm=1, mine=lines, daemon=messages + 1)
+    with undisturbed(at.path / other.slug / "history.jsonl", f"restoring before {lines} lines"):
+        goes_on(reference, session, 1, messages)
+        all_there(session, warm=1, mine=lines, daemon=messages + 1)
     untouched(session, reference.written)
     return max(grown, anonymous_kib(at) - before)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusefs.session.recent_steps import GAP, RecentSteps
+from fusefs.session.step_table import Remembered
 from fusefs.session.step_texts import StepTexts
 
 
@@ -21,8 +24,9 @@ def daemon(recent: RecentSteps, *numbers: int) -> None:
 
 
 def looked(recent: RecentSteps, gone: list[int], others: list[int]) -> None:
-    numbers = recent.doubted()
-    assert set(gone + others) <= set(numbers)
+    numbers = {step.number for step in recent.doubted(100)}
+    assert numbers >= set(gone + others)
+    assert not recent.doubted(100)
     recent.looked(recent.kept(gone), recent.kept(others))
 
 
@@ -37,7 +41,7 @@ def test_what_a_daemon_renames_over_is_displaced_and_what_is_stored_again_is_kep
         recent.restored(step, target, target)
         target += 1
     assert not recent.displaced
-    assert recent.to_move() == [4]
+    assert recent.order.to_move(10) == [4]
 
 
 @pytest.mark.guarantee("G16c")
@@ -103,7 +107,7 @@ def test_a_step_that_was_not_moved_is_looked_at_again() -> None:
         recent.back(two)
         recent.back(three)
     assert recent.displaced_numbers() == [2]
-    assert list(recent.doubted()) == [3]
+    assert recent.doubted(10) == recent.kept((3,))
     assert len(recent) == 3
 
 
@@ -115,7 +119,7 @@ def test_a_compaction_in_its_place_is_never_moved() -> None:
     daemon(recent, 1)
     (step,) = recent.to_restore(1)
     recent.restored(step, 1003, 1)
-    assert recent.to_move() == [3]
+    assert recent.order.to_move(10) == [3]
 
 
 @pytest.mark.guarantee("G16a")
@@ -128,3 +132,64 @@ def test_no_second_gap_is_left_behind_steps_that_are_out_of_reach() -> None:
     assert recent.refuge(first) == first + 1
     assert recent.refuge(first + 1) == first + 1 + GAP  # behind another's step
     assert recent.refuge(998_500) == 998_501
+
+
+WORDS = st.sampled_from(["remember", "daemon", "restore", "find", "take", "move", "back", "forget"])
+
+
+@pytest.mark.guarantee("G16a")
+@given(st.lists(st.tuples(WORDS, st.integers(0, 30)), max_size=60), st.integers(1, 4))
+def test_whatever_befell_them_steps_come_to_be_in_their_order(
+    operations: list[tuple[str, int]], most: int
+) -> None:
+    recent, greatest = RecentSteps(StepTexts()), 0
+    taken: list[Remembered] = []
+    archive: str | None
+    for word, choice in operations:
+        displaced = recent.to_restore(choice + 1)
+        match word:
+            case "remember":
+                greatest += 1
+                archive = f"archive {choice}" if choice == 0 else None
+                recent.remember(greatest, greatest, b"{}", archive)
+            case "daemon":
+                daemon(recent, choice)
+            case "forget":
+                recent.forget(choice)
+            case "restore" if displaced and recent.archive(displaced[-1]) is None:
+                greatest += 1
+                recent.restored(displaced[-1], greatest, greatest)
+            case "find" if displaced:
+                recent.found(displaced[-1])
+            case "take" if not displaced and not taken:
+                taken = recent.take(recent.order.to_move(most))
+            case "move" if taken:
+                greatest += 1
+                recent.restored(taken.pop(0), greatest, greatest)
+            case "back":
+                while taken:
+                    recent.back(taken.pop(0))
+    while taken:
+        recent.back(taken.pop(0))
+    for step in recent.to_restore(100):
+        recent.given_up(step)
+    while recent.order.broken:
+        for step in recent.take(recent.order.to_move(most)):
+            greatest += 1
+            recent.restored(step, greatest, greatest)
+    left = [step for step in recent.kept(range(greatest + 1)) if recent.archive(step) is None]
+    assert [step.at for step in left] == sorted(step.at for step in left)
+
+
+@pytest.mark.guarantee("G19c")
+def test_what_is_done_at_a_time_does_not_grow_with_what_is_remembered() -> None:
+    recent = remembering(*range(1, 5001))
+    recent.doubt()
+    assert [len(recent.doubted(2000)) for _ in range(4)] == [2000, 2000, 1000, 0]
+    daemon(recent, 1)
+    (step,) = recent.to_restore(10)
+    recent.restored(step, 6001, 6001)
+    assert recent.order.to_move(3) == [2, 3, 4]
+    recent = remembering(*range(1, 5001))
+    daemon(recent, 4000)  # its count is past 3999 of them
+    assert 4900 < len(recent) < 5000
