@@ -146,7 +146,7 @@ class ViewFile(Inode):
     async def publish(self, session: Session) -> None:
         """Bring what the kernel knows of it up to date, and tell those who follow it (G12, G14)."""
         epoch = self.epoch
-        if epoch is None or not epoch.built:
+        if epoch is None or epoch.state is State.EMPTY:
             return
         await refresh(self.session_directory.services.means, session, self.view, exact=False)
         self.session_directory.settle()

@@ -8,7 +8,7 @@ from functools import partial
 from fusefs.session.lead import find_lead, within_cut
 from fusefs.session.means import Means
 from fusefs.session.session import Session
-from fusefs.views.epoch import Epoch, PrefixCheck, State
+from fusefs.views.epoch import Epoch, PrefixCheck
 from fusefs.views.formats import View
 from storage.session.replay import (
     PASS_STEPS,
@@ -43,7 +43,7 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
     view = epoch.view
     top = session.end(view)
     end, boundary = top + 1, None
-    epoch.begin(START, b"", None)
+    epoch.reset()
     while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
         odd = dict(session.index.odd)
         work = partial(backwards, numbers=numbers, odd=odd, show=view.format.show)
@@ -58,6 +58,17 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
     lead, version = await find_lead(means, session, view)
     if session.extents.boundary(view.cut) is not None and not session.touches(end, top):
         epoch.end_backwards(boundary or START, lead, version, top)
+
+
+async def begin(means: Means, session: Session, epoch: Epoch) -> bool:
+    """Begin a view whose beginning is known; whether that is where it begins."""
+    view = epoch.view
+    start = start_of(session, view)
+    lead, version = await find_lead(means, session, view)
+    if start is None or start != start_of(session, view):
+        return False
+    epoch.begin(start, lead, version)
+    return True
 
 
 async def _forwards(means: Means, session: Session, view: View, numbers: Sequence[int]) -> Pass:
@@ -85,7 +96,7 @@ async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool
     while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
         session.touched.clear()
         found = await _forwards(means, session, view, numbers)
-        if epoch.state is not State.CURRENT or epoch.last != last or found.reached is None:
+        if not epoch.grows or epoch.last != last or found.reached is None:
             return False
         if session.touches(numbers[0], found.reached):
             return False
@@ -112,6 +123,8 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
         return False
     draft = Epoch(view, means.cache)
     draft.opens = epoch.opens
+    if not epoch.built:
+        epoch.reset()  # it showed nothing, which is a prefix of anything
     check = PrefixCheck(epoch)
     draft.begin(start, lead, version)
     check.feed(lead)
@@ -130,7 +143,7 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
         draft.extend(found.texts)
         draft.last = found.reached
         await means.cache.settle()
-    draft.state = State.CURRENT
+    draft.complete()
     if check.passed:
         epoch.adopt(draft)
     else:
@@ -142,7 +155,7 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
 
 def _supersede(means: Means, session: Session, epoch: Epoch, successor: Epoch) -> None:
     # Its text stays while there is room: an open that looked it up just now may still come.
-    epoch.state = State.SUPERSEDED
+    epoch.supersede()
     successor.opens = 0
     means.cache.unpinned(successor)
     session.epochs[epoch.view] = successor

@@ -10,8 +10,8 @@ import itertools
 import os
 from typing import Final
 
-from fusefs.session.building import build_backwards, compare, extend, search, start_of
-from fusefs.session.lead import begins_right, find_lead
+from fusefs.session.building import begin, build_backwards, compare, extend, search
+from fusefs.session.lead import begins_right
 from fusefs.session.listing import ready, relist
 from fusefs.session.means import Means
 from fusefs.session.session import Session
@@ -103,17 +103,15 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
         else:
             await build_backwards(means, session, epoch)
         return False
-    if not epoch.built:
-        start = start_of(session, view)
-        lead, version = await find_lead(means, session, view)
-        if start is None or start != start_of(session, view):
-            return False
-        epoch.begin(start, lead, version)
-        epoch.state = State.CURRENT
-    elif epoch.state is State.SUSPECT or not await begins_right(means, session, epoch):
-        compared = await compare(means, session, epoch, session.end(view), patient)
-        return compared and not patient
-    return await extend(means, session, epoch, end)
+    right = epoch.grows and await begins_right(means, session, epoch)
+    if not right and not epoch.built and patient:
+        right = await begin(means, session, epoch)
+    if right and await extend(means, session, epoch, end) and epoch.grows:
+        epoch.complete()
+        return True
+    if patient and (right or not epoch.built):
+        return False
+    return await compare(means, session, epoch, session.end(view), patient) and not patient
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

@@ -2,16 +2,24 @@
 
 The states of an epoch, and what leads from one to the next:
 
-               built                 a step that it shows may have changed
-     EMPTY ------------> CURRENT --------------------------------------------> SUSPECT
-                            ^  |                                                |   |
-                            |  +----> SUPERSEDED <------------------------------+   |
-                            |          made again, and what it showed is no prefix  |
-                            +-------------------------------------------------------+
-                                       made again, and what it showed is a prefix
+             begin              complete               doubt
+     EMPTY --------> BUILDING ------------> CURRENT --------> SUSPECT
+       ^                |                   |  ^                |  |
+       +----------------+                   |  +----------------+  |
+             doubt                          |        adopt         |
+                                            +----------+-----------+
+                                                       | supersede
+                                                       v
+                                                  SUPERSEDED
 
-A superseded epoch never changes again. It keeps what it showed for those who have it open, while the
-name of the view leads to its successor.
+- EMPTY: it shows nothing. A history that nobody has looked at is gathered from its end, all at once.
+- BUILDING: it has its lead, and perhaps lines, but not all of them. Nobody was told of it, so it is made
+  from its start again where a step that it has changes, or where the history begins elsewhere.
+- CURRENT: it shows what it must, but for what came after step `last`.
+- SUSPECT: a step that it shows may have changed. It is made again beside itself, and adopts that if what
+  it showed is a prefix of it. So it is with an EMPTY one whose steps change faster than they are read.
+- SUPERSEDED: what it showed was no prefix. The name of the view leads to its successor; it never changes
+  again, and keeps what it showed for those who have it open.
 """
 
 from __future__ import annotations
@@ -34,6 +42,7 @@ class State(Enum):
     """What an epoch's bytes are worth."""
 
     EMPTY = "empty"
+    BUILDING = "building"
     CURRENT = "current"
     SUSPECT = "suspect"
     SUPERSEDED = "superseded"
@@ -98,8 +107,13 @@ class Epoch:
 
     @property
     def built(self) -> bool:
-        """Whether it shows anything that may be told of."""
-        return self.state is not State.EMPTY
+        """Whether anybody may be told what it shows."""
+        return self.state not in (State.EMPTY, State.BUILDING)
+
+    @property
+    def grows(self) -> bool:
+        """Whether lines may be put behind those that it has."""
+        return self.state in (State.BUILDING, State.CURRENT)
 
     @property
     def superseded(self) -> bool:
@@ -110,6 +124,22 @@ class Epoch:
         """Something that it shows may have changed: it must be compared before it is shown again."""
         if self.state is State.CURRENT:
             self.state = State.SUSPECT
+        elif self.state is State.BUILDING:
+            self.reset()
+
+    def reset(self) -> None:
+        """Forget what there is of it, which nobody was told of."""
+        assert not self.built
+        self._cache.drop(self)
+        self.segments, self._offsets, self.size = [], [], 0
+        self._led(START, b"", None)
+        self.last = 0
+        self.state = State.EMPTY
+
+    def supersede(self) -> None:
+        """What it showed is no prefix of what its view must show by now."""
+        assert self.built
+        self.state = State.SUPERSEDED
 
     def tell(self) -> None:
         """Tell those who follow it that it grew or was superseded."""
@@ -133,6 +163,7 @@ class Epoch:
 
     def adopt(self, other: Epoch) -> None:
         """Show what `other` shows, whose bytes begin with this epoch's."""
+        assert not self.superseded
         self._cache.drop(self)
         for segment in other.segments:
             text = segment.text
@@ -147,16 +178,21 @@ class Epoch:
         self.state = State.CURRENT
 
     def begin(self, boundary: Boundary, lead: bytes, version: Hashable) -> None:
-        """Start empty, after `boundary`, with `lead` as of that version of the archives."""
+        """Build it from its start, after `boundary`, with `lead` as of that version of the archives."""
+        self.reset()
         self._led(boundary, lead, version)
         self.last = boundary.number
-        self._cache.drop(self)
-        self.segments, self._offsets, self.size = [], [], 0
+        self.state = State.BUILDING
         if lead:
             self.extend([Text(boundary.number, boundary.number, array("Q"), lead)])
 
+    def complete(self) -> None:
+        """It shows all that it must: others may be told of it."""
+        assert self.grows
+        self.state = State.CURRENT
+
     def extend_backwards(self, texts: Sequence[Text]) -> None:
-        """Put lines before what is shown; `end_backwards` makes it readable."""
+        """Put lines before those that it has; `end_backwards` makes it readable."""
         for text in reversed(texts):
             segment = Segment(0, text)
             self.segments.append(segment)
@@ -164,6 +200,7 @@ class Epoch:
 
     def end_backwards(self, boundary: Boundary, lead: bytes, version: Hashable, last: int) -> None:
         """It is complete, up to step `last`: it begins after `boundary` with `lead`."""
+        assert self.state is State.EMPTY
         if lead:
             leading = Segment(0, Text(boundary.number, boundary.number, array("Q"), lead))
             self.segments.append(leading)

@@ -1,0 +1,262 @@
+"""Building an epoch: whatever happens meanwhile, nobody is told of one that is not whole (G12, G13)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from fusefs import config
+from fusefs.filesystem import FileSystem
+from fusefs.session import building
+from fusefs.session.building import build_backwards, compare
+from fusefs.session.refresh import PATIENCE, present, refresh
+from fusefs.superblock import Superblock
+from fusefs.views.epoch import State
+from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
+from storage.errors import StoreError
+from storage.session import replay
+from storage.store import Store
+from tests.support.live import living
+from tests.support.model_kernel import Caches, ModelKernel
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+
+MESSAGES_VIEW, HISTORY_VIEW, LOG_VIEW = View(MESSAGES), View(HISTORY), View(LOG)
+
+
+class Meanwhile:
+    """A pass upwards, beside which something is done: after it has read, before its end is known."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *does: Callable[[], object]) -> None:
+        self.left = list(does)
+        self.passes = 0
+        self._pass = replay.forwards
+        monkeypatch.setattr(building, "forwards", self)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        self.passes += 1
+        found = self._pass(*args, **named)
+        if self.left:
+            self.left.pop(0)()
+        return found
+
+
+def compacts(disk: SessionOnDisk) -> None:
+    """A daemon compacts, and a step that is being read changes, so that all is looked at again."""
+    disk.put(3, entry("B"))
+    disk.add(compaction("the second"))
+
+
+@pytest.mark.guarantee("G13a")
+def test_a_compaction_beside_the_building_of_a_view_leaves_no_lead_without_its_lines(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await refresh(live.means, session, HISTORY_VIEW)  # the beginning is known now
+                epoch = present(live.means, session, MESSAGES_VIEW)
+                Meanwhile(monkeypatch, lambda: compacts(disk))
+                assert await refresh(live.means, session, MESSAGES_VIEW) is epoch
+                assert epoch.state is State.CURRENT
+                shown = await live.text(session, epoch)
+                assert (b"the second" in shown, b"one" in shown) == (True, False)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G3b", "G13a")
+def test_a_stat_beside_a_compaction_tells_the_size_that_the_view_has_before_or_after(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inode that was looked at is asked, as the kernel does that has its name in its cache."""
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+    others = [store.session(f"a_b_{number}", *disk.steps()) for number in (2, 3)]
+    compacts(others[1])
+
+    async def main() -> None:
+        caches = Caches()
+        superblock = Superblock(Store(str(store.path)), config.parse(["sync=never"]), caches)
+        kernel = ModelKernel(FileSystem(superblock), caches)
+        try:
+            sizes = [(await kernel.stat(f"{at.slug}/messages.jsonl")).size for at in others]
+            assert len(set(sizes)) == 2
+            await kernel.close(await kernel.open(f"{disk.slug}/history.jsonl"))
+            Meanwhile(monkeypatch, lambda: compacts(disk))
+            assert (await kernel.stat(f"{disk.slug}/messages.jsonl")).size in sizes
+            await kernel.forget_everything()
+        finally:
+            superblock.close()
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+@pytest.mark.parametrize("edited", [1, 30])
+def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: int
+) -> None:
+    """Also those that no view has shown yet: nobody is kept waiting for ever."""
+    disk = store.session("a_b_1", *(entry("x" * 600) for _ in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                edits = [lambda: disk.put(edited, entry("edited"))] * 9 * PATIENCE
+                meanwhile = Meanwhile(monkeypatch, *edits)
+                epoch = await refresh(live.means, session, LOG_VIEW)
+                assert len(epoch.ranges()) == 1
+                assert epoch.ranges()[0] == (1, 40)
+                assert meanwhile.left, "it went on until nobody edited any more"
+                meanwhile.left.clear()
+                assert b"edited" in await live.shown(session, LOG_VIEW)
+
+    trio.run(main)
+
+
+def test_a_pass_that_fails_leaves_an_epoch_that_nobody_is_told_of_and_that_is_built_later(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+
+    def fails() -> None:
+        raise OSError(5, "the disk does not answer")
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                Meanwhile(monkeypatch, lambda: None, fails)
+                epoch = present(live.means, session, LOG_VIEW)
+                with pytest.raises(StoreError):
+                    await refresh(live.means, session, LOG_VIEW)
+                assert (epoch.state, epoch.built) == (State.BUILDING, False)
+                assert await refresh(live.means, session, LOG_VIEW) is epoch
+                assert (await live.shown(session, LOG_VIEW)).count(b"\n") == 40
+
+    trio.run(main)
+
+
+def test_a_history_that_is_touched_while_it_is_gathered_from_its_end_is_gathered_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+    read, edits = replay.backwards, [lambda: disk.put(1, entry("edited"))]
+
+    def backwards(*args: Any, **named: Any) -> Any:
+        found = read(*args, **named)
+        if min(named["numbers"]) == 1 and edits:
+            edits.pop()()
+        return found
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, HISTORY_VIEW)
+                assert (await live.text(session, epoch)).startswith(entry("edited") + b"\n")
+                assert epoch.ranges() == [(1, 40)]
+
+    monkeypatch.setattr(building, "backwards", backwards)
+    trio.run(main)
+
+
+def test_what_is_left_of_a_history_that_could_not_be_gathered_is_in_nobodys_way(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another view finds the beginning, and then it is built upwards."""
+    store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+    read, failing = replay.backwards, [OSError(5, "the disk does not answer")]
+
+    def backwards(*args: Any, **named: Any) -> Any:
+        if min(named["numbers"]) == 1 and failing:
+            raise failing.pop()
+        return read(*args, **named)
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = present(live.means, session, HISTORY_VIEW)
+                with pytest.raises(StoreError):
+                    await refresh(live.means, session, HISTORY_VIEW)
+                assert epoch.segments
+                await refresh(live.means, session, MESSAGES_VIEW)
+                shown = await live.shown(session, HISTORY_VIEW)
+                assert shown == b"".join(entry(f"{n}") + b"\n" for n in range(40))
+                assert session.epochs[HISTORY_VIEW] is epoch
+
+    monkeypatch.setattr(building, "backwards", backwards)
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13a", "G13c")
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_made_again_is_adopted_if_it_begins_with_what_was_shown(
+    store: StoreOnDisk, kept: bool
+) -> None:
+    disk = store.session("a_b_1", entry("a"), entry("b"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, LOG_VIEW)
+                before = await live.text(session, epoch)
+                disk.put(2, entry("b" if kept else "other"))
+                live.events.drain()
+                assert epoch.state is State.SUSPECT
+                assert await compare(live.means, session, epoch, 2, True)
+                assert epoch.superseded is not kept
+                assert (session.epochs[LOG_VIEW] is epoch) is kept
+                assert await live.text(session, epoch) == before
+
+    trio.run(main)
+
+
+def test_the_beginning_is_found_again_when_the_compaction_goes(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, HISTORY_VIEW)
+                assert epoch.boundary.number == 2
+                (disk.path / "step-000002").unlink()
+                live.events.drain()
+                assert session.extents.boundary(None) is None
+                later = await refresh(live.means, session, HISTORY_VIEW)
+                assert (epoch.superseded, later.boundary.number) == (True, 0)
+                assert later.ranges() == [(1, 1), (3, 3)]
+
+    trio.run(main)
+
+
+def test_gathering_from_the_end_takes_nothing_of_what_was_there_before(store: StoreOnDisk) -> None:
+    store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await refresh(live.means, session, LOG_VIEW)
+                epoch = present(live.means, session, HISTORY_VIEW)
+                for _ in range(2):
+                    await build_backwards(live.means, session, epoch)
+                    assert await live.text(session, epoch) == entry("a") + b"\n"
+                    epoch.state = State.EMPTY
+                epoch.reset()
+                assert live.means.cache.bytes == session.epochs[LOG_VIEW].size
+
+    trio.run(main)

@@ -1,0 +1,69 @@
+"""A session of a store as the mount holds it, without a file system: its pool, its events, its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fusefs.coherence.events import EventQueue
+from fusefs.session.held_text import text
+from fusefs.session.means import Means
+from fusefs.session.pool import Pool
+from fusefs.session.refresh import refresh
+from fusefs.session.session import Session
+from fusefs.session.step_texts import StepTexts
+from fusefs.views.epoch import Epoch
+from fusefs.views.formats import View
+from fusefs.views.text_cache import TextCache
+from fusefs.work import Work
+from storage.archives import Memory
+from storage.documents.pool import Documents
+from storage.store import Store
+from tests.support.stores import StoreOnDisk
+
+CACHE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a session needs to be open."""
+
+    store: Store
+    means: Means
+    pool: Pool
+    events: EventQueue
+
+    def session(self, slug: str) -> Session:
+        """A session that is not open yet."""
+        return Session(slug, texts=self.means.texts)
+
+    async def shown(self, session: Session, view: View) -> bytes:
+        """All that a view shows by now."""
+        epoch = await refresh(self.means, session, view)
+        return await self.text(session, epoch)
+
+    async def text(self, session: Session, epoch: Epoch) -> bytes:
+        """All that an epoch shows, up to date or not."""
+        parts = [await text(self.means, session, epoch, segment) for segment in epoch.segments]
+        return b"".join(parts)
+
+
+@contextmanager
+def living(
+    on_disk: StoreOnDisk, cache: int = CACHE_BYTES, *, watched: bool = True
+) -> Iterator[Live]:
+    """To be used within trio. Not `watched` is as on a far store: no events tell of changes."""
+    store = Store(str(on_disk.path))
+    events = EventQueue(store, near=watched)
+    texts, documents = StepTexts(), Documents()
+    means = Means(Work(near=watched), TextCache(cache), Memory(None), events, documents, texts)
+    pool = Pool(store, means)
+    try:
+        yield Live(store, means, pool, events)
+    finally:
+        documents.close()
+        pool.close_all()
+        events.close()
+        texts.close()
+        store.close()
