@@ -200,7 +200,7 @@ def test_what_is_left_of_a_history_that_could_not_be_gathered_is_in_nobodys_way(
     trio.run(main)
 
 
-@pytest.mark.guarantee("G13a", "G13c")
+@pytest.mark.guarantee("G13a", "G13b")
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_is_made_again_is_adopted_if_it_begins_with_what_was_shown(
     store: StoreOnDisk, kept: bool

@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from storage.session.index import LISTINGS_MOST, Index, scan_agreeing
+from storage.session.index import LISTINGS_MOST, Index, scan, scan_agreeing
+from storage.session.steps import NUMBER_MAX
 
 SCANDIR = os.scandir
 
@@ -81,3 +86,80 @@ def test_numbers_that_lack_none_above_another() -> None:
     assert index.lacks_above(0)
     assert not index.lacks_above(1)
     assert not index.lacks_above(7)
+
+
+NAMES = st.builds(
+    lambda number, width: f"step-{number:0{width}}",
+    st.integers(0, 12) | st.just(NUMBER_MAX) | st.just(NUMBER_MAX + 1),
+    st.sampled_from([1, 2, 6, 7]),
+) | st.sampled_from(["step-", "meta", "step-1.tmp"])
+
+
+class Names(RuleBasedStateMachine):
+    """Names come and go in any order; a set of them answers all that the index does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = Index()
+        self.model: set[str] = set()
+
+    def numbers(self) -> list[int]:
+        return sorted({int(name[5:]) for name in self.model})
+
+    @rule(name=NAMES)
+    def comes(self, name: str) -> None:
+        digits = name[5:] if name.startswith("step-") else ""
+        number = int(digits) if digits.isdigit() and 0 < int(digits) <= NUMBER_MAX else None
+        new = number is not None and name not in self.model
+        assert self.index.add(name) == (number if new else None)
+        if new:
+            self.model.add(name)
+
+    @rule(name=NAMES)
+    def goes(self, name: str) -> None:
+        expected = int(name[5:]) if name in self.model else None
+        assert self.index.discard(name) == expected
+        self.model.discard(name)
+
+    @rule(first=st.integers(0, 13), last=st.integers(0, 13), most=st.integers(1, 5))
+    def is_asked(self, first: int, last: int, most: int) -> None:
+        numbers = self.numbers()
+        between = [number for number in numbers if first <= number <= last]
+        assert list(self.index.between(first, last, most)) == between[:most]
+        below = [number for number in numbers if number < first]
+        assert list(self.index.before(first, most)) == below[-most:]
+        above = [number for number in numbers if number > first]
+        gaps = bool(above) and len(above) < above[-1] - first
+        assert self.index.lacks_above(first) is gaps
+        assert self.index.has(first) is (first in numbers)
+
+    @invariant()
+    def holds_what_came(self) -> None:
+        numbers = self.numbers()
+        assert list(self.index.numbers) == numbers
+        assert self.index.greatest == max(numbers, default=0)
+        for number in numbers:
+            names = sorted(name for name in self.model if int(name[5:]) == number)
+            assert self.index.names(number) == names
+            assert all(self.index.knows(name, number) for name in names)
+
+
+TestNames = Names.TestCase
+
+
+@given(st.sets(NAMES.filter(lambda name: name.startswith("step-") and name[5:].isdigit())))
+def test_a_listing_finds_what_taking_in_each_name_would(names: set[str]) -> None:
+    with TemporaryDirectory() as place:
+        for name in names:
+            Path(place, name).touch()
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = scan(fd)
+        finally:
+            os.close(fd)
+    index = Index()
+    for name in names:
+        index.add(name)
+    assert (list(found.numbers), found.odd) == (list(index.numbers), index.odd)
+    strange = {name for name in names if int(name[5:]) > NUMBER_MAX or not int(name[5:])}
+    assert {name for name, _ in found.strange} == strange

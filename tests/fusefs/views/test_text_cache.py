@@ -1,0 +1,202 @@
+"""The cache of text: bounded, least recently used first, and pinned text is never lost (G13, G23)."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+import pytest
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fusefs.views import text_cache
+from fusefs.views.spool import Spool
+from fusefs.views.text_cache import SPOOL_FACTOR, Segment, TextCache
+from storage.session.replay import Text
+
+LIMIT = 100
+
+
+class Owner:
+    """Who owns segments, and pins them or not."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.spool: Spool | None = None
+        self.pinned = False
+
+    def add(self, cache: TextCache, text: bytes) -> Segment:
+        """One segment more."""
+        number = len(self.segments) + 1
+        segment = Segment(0, Text(number, number, array("Q", [number]), text))
+        self.segments.append(segment)
+        cache.keep(self, segment, text)
+        return segment
+
+
+def test_what_was_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_cache, "Spool", None)  # nothing here is pinned
+
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        first, second = (owner.add(cache, bytes([number]) * 40) for number in (1, 2))
+        assert await cache.text(owner, first) == b"\x01" * 40
+        third = owner.add(cache, b"\x03" * 40)
+        held = [segment for segment in (first, second, third) if segment.held]
+        assert held == [first, third]
+        assert await cache.text(owner, second) is None
+        assert (cache.hits, cache.misses, cache.lost, cache.bytes) == (1, 1, 1, 80)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c", "G23a")
+def test_pinned_text_over_the_limit_is_spooled_and_read_from_there() -> None:
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        texts = [bytes([number]) * 60 for number in range(8)]
+        for text in texts:
+            owner.add(cache, text)
+            await cache.settle()
+            assert cache.bytes <= LIMIT
+        assert all(segment.held for segment in owner.segments)
+        assert [await cache.text(owner, segment) for segment in owner.segments] == texts
+        assert cache.lost == 0
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c")
+def test_where_nothing_can_be_spooled_pinned_text_stays_in_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> Spool:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        for number in range(4):
+            owner.add(cache, bytes([number]) * 60)
+        with monkeypatch.context() as patched:
+            patched.setattr(text_cache, "Spool", full)
+            await cache.settle()
+        assert all(segment.text is not None for segment in owner.segments)
+        assert len(caplog.records) == 1
+        owner.add(cache, b"x" * 60)  # there is room again
+        await cache.settle()
+        assert cache.bytes <= LIMIT
+        assert all(segment.held for segment in owner.segments)
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+def test_spools_of_files_that_nobody_has_open_are_kept_up_to_a_limit() -> None:
+    async def main() -> None:
+        cache = TextCache(LIMIT)
+        owners = [Owner() for _ in range(SPOOL_FACTOR)]
+        for owner in owners:
+            owner.pinned = True
+            for number in range(4):
+                owner.add(cache, bytes([number]) * 60)
+                await cache.settle()
+            owner.pinned = False
+            cache.unpinned(owner)
+        kept = [owner for owner in owners if owner.spool is not None]
+        assert 0 < len(kept) < len(owners)
+        assert kept == owners[-len(kept) :]
+        assert sum(owner.spool.size for owner in kept if owner.spool) <= SPOOL_FACTOR * LIMIT
+        assert cache.lost > 0
+        for owner in owners:
+            cache.drop(owner)
+        assert cache.bytes == 0
+
+    trio.run(main)
+
+
+class Texts(RuleBasedStateMachine):
+    """Text comes, is used, pinned and let go in any order, against the texts themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = TextCache(LIMIT)
+        self.owners = [Owner() for _ in range(3)]
+        self.model: dict[Segment, bytes] = {}
+        self.number = 0
+
+    def run(self, work: object, *args: object) -> object:
+        async def main() -> object:
+            found = await work(*args)  # type: ignore[operator]
+            await self.cache.settle()
+            return found
+
+        return trio.run(main)
+
+    @rule(at=st.integers(0, 2), size=st.integers(1, 70))
+    def text_comes(self, at: int, size: int) -> None:
+        self.number += 1
+        text = b"%d " % self.number * size
+        segment = self.owners[at].add(self.cache, text[:size])
+        self.model[segment] = text[:size]
+        self.run(trio.lowlevel.checkpoint)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def text_is_used(self, data: st.DataObject) -> None:
+        segment = data.draw(st.sampled_from(list(self.model)))
+        owner = next(owner for owner in self.owners if segment in owner.segments)
+        found = self.run(self.cache.text, owner, segment)
+        assert found in (self.model[segment], None)
+        if found is None:
+            assert not owner.pinned
+            self.cache.keep(owner, segment, self.model[segment])  # as it is rendered again
+            self.run(trio.lowlevel.checkpoint)
+
+    @rule(at=st.integers(0, 2))
+    def is_opened(self, at: int) -> None:
+        owner = self.owners[at]
+        owner.pinned = True
+        for segment in owner.segments:  # as `held_text.pin` does
+            if not segment.held:
+                self.cache.keep(owner, segment, self.model[segment])
+                self.run(trio.lowlevel.checkpoint)
+
+    @rule(at=st.integers(0, 2))
+    def is_closed(self, at: int) -> None:
+        if self.owners[at].pinned:
+            self.owners[at].pinned = False
+            self.cache.unpinned(self.owners[at])
+
+    @rule(at=st.integers(0, 2))
+    def goes(self, at: int) -> None:
+        owner = self.owners[at]
+        if not owner.pinned:
+            self.cache.drop(owner)
+            for segment in owner.segments:
+                del self.model[segment]
+            owner.segments = []
+
+    @invariant()
+    def memory_is_bounded_and_counted(self) -> None:
+        texts = [segment.text for segment in self.model if segment.text is not None]
+        assert self.cache.bytes == sum(map(len, texts))
+        assert self.cache.bytes <= LIMIT
+
+    @invariant()
+    def pinned_text_is_held(self) -> None:
+        for owner in self.owners:
+            if owner.pinned:
+                assert all(segment.held for segment in owner.segments)
+
+    def teardown(self) -> None:
+        for owner in self.owners:
+            self.cache.drop(owner)
+
+
+TestTexts = Texts.TestCase
+TestTexts.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
