@@ -231,10 +231,13 @@ class RecentSteps:
         self._counts.add(number + 1)
         if len(self._counts) > COUNTS:
             self._counts.remove(max(self._counts))
-        passed = min(self._counts)
+        if not self.doubtful:  # else it may have renamed over some of them unseen
+            self._forget_passed(min(self._counts))
+
+    def _forget_passed(self, count: int) -> None:
         for _ in range(PASSED_STEPS):
             least = self._kept.least()
-            if least is None or least.number >= passed:
+            if least is None or least.number >= count:
                 return
             self.forget(least.number)
 

@@ -1,7 +1,7 @@
 """Programs, outside writers and accidents in every order: what is told must hold in each of them.
 
 `tests.support.stage` makes the order, `tests.support.interleaving` has the story and what must hold. A
-story that fails is printed, with what happened in it; `replay(Story(…))` lives through it again.
+story that fails is printed, with what happened in it and the call that lives through it again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from fusefs.session.recent_steps import RecentSteps
 from fusefs.session.session import Session
 from fusefs.views.epoch import PrefixCheck
-from tests.support.interleaving import Story, play
+from tests.support.interleaving import Story, play, replay
 from tests.support.model import HISTORY, LOG, VIEWS
 
 SCHEDULES = 250
@@ -41,34 +42,19 @@ def some(words: Sequence[str], most: int) -> st.SearchStrategy[tuple[str, ...]]:
     )
 
 
-def stories(outside: Sequence[str]) -> st.SearchStrategy[Story]:
-    """Stories in which others do such things."""
+def stories(outside: Sequence[str], daemon: Sequence[str] = ()) -> st.SearchStrategy[Story]:
+    """Stories in which others do such things, and a daemon that counts in memory says something."""
     return st.builds(
         Story,
         programs=st.lists(some(CALLS, 5), min_size=2, max_size=3).map(tuple),
-        outside=some(outside, 3),
+        daemon=some(daemon, 4) if daemon else st.just(()),
+        outside=some(outside, 3) if outside else st.just(()),
         accidents=some(["overflow", "let go", "full"], 2),
         steps=st.integers(0, 3),
         options=st.sampled_from(OPTIONS),
         wait=st.booleans(),
         schedule=st.binary(min_size=100, max_size=400),
     )
-
-
-def replay(story: Story) -> list[str]:
-    """Live through a story again; what happened in it.
-
-    Within Hypothesis trio runs tasks in one order, as it does not elsewhere.
-    """
-    found: list[str] = []
-
-    @settings(BASE, max_examples=1)
-    @given(st.just(story))
-    def once(story: Story) -> None:
-        found[:] = play(story)
-
-    once()
-    return found
 
 
 @pytest.mark.guarantee("G5a", "G12a", "G12c", "G13a", "G13c", "G13d", "G15b")
@@ -82,6 +68,23 @@ def test_what_is_told_holds_in_every_order(story: Story) -> None:
 @settings(BASE, max_examples=SOAK_SCHEDULES)
 @given(stories(["adds", "compacts"]))
 def test_what_is_told_holds_in_ten_thousand_orders(story: Story) -> None:
+    play(story)
+
+
+SAID = ["says", "says", "says", "compacts"]
+
+
+@pytest.mark.guarantee("G16a", "G16b", "G16d", "G16f")
+@settings(BASE, max_examples=SCHEDULES)
+@given(stories([], SAID))
+def test_nothing_is_lost_beside_a_daemon_in_any_order(story: Story) -> None:
+    play(story)
+
+
+@pytest.mark.soak
+@settings(BASE, max_examples=SOAK_SCHEDULES)
+@given(stories([], SAID))
+def test_nothing_is_lost_beside_a_daemon_in_ten_thousand_orders(story: Story) -> None:
     play(story)
 
 
@@ -112,6 +115,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: patch.object(PrefixCheck, "passed", True),
         r"\.jsonl changed while it was open|an inode shrank",
     ),
+    "a daemon's rename is forgotten": (
+        lambda: patch.object(RecentSteps, "moved_over", lambda *_: None),
+        "lost: ",
+    ),
     "lost events are forgotten": (
         lambda: patch.object(Session, "missed", lambda _: None),
         r"\.jsonl (shows|never had)",
@@ -124,7 +131,7 @@ def test_a_mistake_is_found(mistake: str) -> None:
     """The test above can fail: each of these makes it."""
 
     @settings(BASE, max_examples=SCHEDULES * 4, phases=[Phase.generate], derandomize=True)
-    @given(stories(["adds", "compacts", "edits", "removes"]))
+    @given(stories(["adds", "compacts", "edits", "removes"], SAID))
     def run(story: Story) -> None:
         play(story)
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fusefs import config
 from fusefs.filesystem import FileSystem
@@ -133,6 +135,7 @@ class World:
                 self.stage.calm()
                 await trio.sleep(QUIET_SECONDS)
                 await self._every_name_shows_the_store()
+            self.stage.patient = True
             await self.superblock.finish()
             await self.kernel.forget_everything()
             nursery.cancel_scope.cancel()
@@ -357,7 +360,8 @@ def play(story: Story) -> list[str]:
             except BaseException as error:
                 gc.collect()  # what is left of tasks must not end within another run
                 first = _first(error)
-                first.add_note("\n".join([*stage.trace, "", f"play({story!r})"]))
+                again = "from tests.support.interleaving import Story, replay"
+                first.add_note("\n".join([*stage.trace, "", again, f"replay({story!r})"]))
                 raise first from None
         if not stage.failed:
             strange = [line for line in logged.lines if not _is_fine(line)]
@@ -366,6 +370,22 @@ def play(story: Story) -> list[str]:
     finally:
         logged.stop()
         shutil.rmtree(place, ignore_errors=True)
+
+
+def replay(story: Story) -> list[str]:
+    """Live through a story again; what happened in it.
+
+    Within Hypothesis trio runs tasks in one order, as it does not elsewhere.
+    """
+    found: list[str] = []
+
+    @settings(max_examples=1, deadline=None, database=None)
+    @given(st.just(story))
+    def once(story: Story) -> None:
+        found[:] = play(story)
+
+    once()
+    return found
 
 
 def _first(error: BaseException) -> BaseException:

@@ -119,6 +119,8 @@ class Stage:
         self.failed = 0
         self.queued: Callable[[], int] = lambda: 0
         """How many bytes of events wait."""
+        self.patient = False
+        """Time passes only when nothing else can go on."""
         self.current = threading.local()
         self.over = False
         """What is still under way runs to its end, in no order."""
@@ -222,7 +224,7 @@ class Stage:
             *((f"{name} acts", functools.partial(self._act, name)) for name in self.actors),
         ]
         left = trio.lowlevel.current_statistics().seconds_to_next_deadline
-        if left != float("inf"):
+        if left != float("inf") and not (self.patient and moves):
             moves.append(
                 (f"{left:.3f} s pass", functools.partial(self._clock.jump, max(left, 1e-6)))
             )

@@ -72,6 +72,15 @@ def test_a_step_is_forgotten_only_when_every_daemon_has_counted_past_it() -> Non
 
 
 @pytest.mark.guarantee("G16d")
+def test_no_step_counts_as_passed_while_it_is_doubted() -> None:
+    recent = remembering(1, 2)
+    recent.doubt()  # the event of what befell 1 was lost
+    daemon(recent, 2)
+    looked(recent, gone=[], others=[1])
+    assert recent.displaced_numbers() == [1, 2]
+
+
+@pytest.mark.guarantee("G16d")
 def test_lost_events_have_everything_looked_at_and_what_differs_displaced() -> None:
     recent = remembering(*range(1, 6))
     recent.doubt()
