@@ -32,17 +32,12 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
+from fusefs.session.reach import Reach
 from fusefs.session.step_order import StepOrder
 from fusefs.session.step_table import Remembered, StepTable
 from fusefs.session.step_texts import StepTexts
 from storage.session.steps import step_name
 
-GAP: Final = 1000
-"""How far above the greatest number a displaced step is stored, out of the daemon's reach."""
-CEILING: Final = 999_000
-"""The reference sorts names, so it loses the order past six digits: no gap leads beyond this."""
-COUNTS: Final = 16
-"""Counts of daemons that are kept of a session, the least ones."""
 PASSED_STEPS: Final = 64
 """So many steps that every daemon has counted past are forgotten at a time."""
 
@@ -63,18 +58,9 @@ class RecentSteps:
         self._doubted: set[int] = set()
         self._doubted_after: int | None = None
         """All of greater numbers are doubted too."""
-        self._counts: set[int] = set()
-        """The numbers that daemons are to write next, as far as their renames were seen."""
-        self._reached = 0
-        """The greatest number that a daemon is known to have reached."""
-        self._refuge = 0
-        """Where steps were last stored out of reach."""
+        self.reach = Reach()
         self._early: dict[int, bool] | None = None
         """What befell steps while some are being claimed: whether a daemon displaced them."""
-        self.renames = 0
-        """How many renames of daemons were seen: it stands still while they are quiet."""
-        self._quiet = (-1, 0.0)
-        """How many they were, and when that was first so."""
         self._displaced_at: float | None = None
         """When it was first asked for how long there are displaced steps."""
 
@@ -90,12 +76,6 @@ class RecentSteps:
     def doubtful(self) -> bool:
         """Whether there are steps to be looked at."""
         return self._doubted_after is not None or bool(self._doubted)
-
-    def quiet_seconds(self, now: float) -> float:
-        """For how long no daemon has renamed anything here, as far as this was asked."""
-        if self._quiet[0] != self.renames:
-            self._quiet = (self.renames, now)
-        return now - self._quiet[1]
 
     def displaced_seconds(self, now: float) -> float:
         """For how long there have been displaced steps, as far as this was asked."""
@@ -220,24 +200,19 @@ class RecentSteps:
             self.forget(number)
 
     def _renamed_over(self, number: int) -> None:
-        self.renames += 1
-        self._reached = max(self._reached, number)
+        self.reach.renamed_over(number)
         step = self._pop(number)
         if step is not None:
             self._displaced.add(step)
         elif self._early is not None:
             self._early[number] = True
-        self._counts.discard(number)
-        self._counts.add(number + 1)
-        if len(self._counts) > COUNTS:
-            self._counts.remove(max(self._counts))
-        if not self.doubtful:  # else it may have renamed over some of them unseen
-            self._forget_passed(min(self._counts))
+        if not self.doubtful:  # else a daemon may have renamed over some of them unseen
+            self._forget_passed()
 
-    def _forget_passed(self, count: int) -> None:
+    def _forget_passed(self) -> None:
         for _ in range(PASSED_STEPS):
             least = self._kept.least()
-            if least is None or least.number >= count:
+            if least is None or least.number >= self.reach.passed:
                 return
             self.forget(least.number)
 
@@ -292,8 +267,7 @@ class RecentSteps:
                 self._keep(known[step.at])
             else:
                 self._displaced.add(step)
-                self._reached = max(self._reached, step.number)
-                self.renames += 1
+                self.reach.reached(step.number)
 
     def displaced_numbers(self) -> list[int]:
         """The numbers that displaced steps had."""
@@ -312,12 +286,5 @@ class RecentSteps:
         return self._archives.get(step.at)
 
     def refuge(self, greatest: int) -> int:
-        """Where steps are stored next, out of the reach of daemons: behind `greatest`, the greatest
-        number there is, and behind a gap if no gap is before that."""
-        last = self._kept.get(greatest)
-        if greatest + GAP >= CEILING:
-            return greatest + 1
-        if last is None or not self._reached + GAP <= self._refuge <= greatest:
-            self._refuge = greatest + GAP
-            return self._refuge
-        return greatest + 1
+        """Where steps are stored next, as `Reach.refuge`."""
+        return self.reach.refuge(greatest, ours=self._kept.get(greatest) is not None)

@@ -111,7 +111,7 @@ class Restorer:
 
     def _is_due(self, session: Session) -> bool:
         recent, now = session.recent, trio.current_time()
-        waited, quiet = recent.displaced_seconds(now), recent.quiet_seconds(now)
+        waited, quiet = recent.displaced_seconds(now), recent.reach.quiet_seconds(now)
         return quiet >= QUIET_SECONDS or waited >= PATIENCE_SECONDS
 
     async def _look(self, session: Session, end: float) -> None:
@@ -163,11 +163,11 @@ class Restorer:
         recent = session.recent
         watched = session.watch is not None
         enough = QUIET_SECONDS if watched else QUIET_UNWATCHED_SECONDS
-        if not recent.order.broken or recent.quiet_seconds(trio.current_time()) < enough:
+        if not recent.order.broken or recent.reach.quiet_seconds(trio.current_time()) < enough:
             return
         while recent.order.broken and not recent.doubtful and done.error is None:
             self.means.events.drain()
-            quiet = recent.quiet_seconds(trio.current_time()) >= enough
+            quiet = recent.reach.quiet_seconds(trio.current_time()) >= enough
             if not quiet or recent.displaced or time.monotonic() > end:
                 return
             await self._move_some(session, done)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.session.recent_steps import GAP, RecentSteps
+from fusefs.session.reach import GAP
+from fusefs.session.recent_steps import RecentSteps
 from fusefs.session.step_table import Remembered
 from fusefs.session.step_texts import StepTexts
 
