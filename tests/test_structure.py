@@ -26,7 +26,7 @@ ROOMS: Final = (
     ("storage.store",),
     ("storage.deletion",),
     ("storage.creation",),
-    ("storage.append", "storage.fork", "storage.search", "storage.sweep"),
+    ("storage.append", "storage.fork", "storage.search", "storage.sweep", "storage.usage"),
     ("storage.library",),
     ("storage",),
     ("storage.check", "storage.demo"),

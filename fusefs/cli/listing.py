@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from fusefs.cli import places, terminal
+from fusefs.cli import choice, places, terminal
 from fusefs.cli.sources import Summary, source_of, told_if_unreadable
 from fusefs.cli.terminal import Column
 from fusefs.cli.times import TIME_HELP, local, moment
@@ -40,11 +39,7 @@ SORTED: Final[dict[str, tuple[Callable[[Summary], Any], bool]]] = {
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which sessions, and in which order."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
-    parser.add_argument("--agent", metavar="NAME", help="of this agent alone")
-    parser.add_argument("--created-by", metavar="NAME", help="begun by this sender alone")
-    parser.add_argument(
-        "--match", metavar="PATTERN", help="whose name or title fits, as in the shell (*deploy*)"
-    )
+    choice.arguments(parser)
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"changed since: {TIME_HELP}")
     parser.add_argument("--until", metavar="TIME", type=moment, help="not changed after")
     parser.add_argument("--sort", choices=SORTED, default="changed", help="(default changed)")
@@ -59,7 +54,8 @@ def run(asked: argparse.Namespace) -> int:
     with told_if_unreadable(place):
         source = source_of(place)
         found = [source.summary(place.session)] if place.session else source.summaries()
-        sessions = _sorted(filter(_filter(asked), found), asked.sort, asked.reverse)[: asked.first]
+        wanted = (session for session in found if _is_wanted(session, asked))
+        sessions = _sorted(wanted, asked.sort, asked.reverse)[: asked.first]
     if asked.json:
         terminal.print_json_lines(session.document() for session in sessions)
     else:
@@ -67,22 +63,12 @@ def run(asked: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _filter(asked: argparse.Namespace) -> Callable[[Summary], bool]:
-    def fits(session: Summary) -> bool:
-        return (
-            (asked.agent is None or session.text("agent").lower() == asked.agent.lower())
-            and (asked.created_by is None or session.text("created_by") == asked.created_by)
-            and (asked.since is None or session.changed >= asked.since)
-            and (asked.until is None or session.changed <= asked.until)
-            and (asked.match is None or _matches(session, asked.match.lower()))
-        )
-
-    return fits
-
-
-def _matches(session: Summary, pattern: str) -> bool:
-    names = session.slug.lower(), session.text("title").lower()
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+def _is_wanted(session: Summary, asked: argparse.Namespace) -> bool:
+    return (
+        choice.is_chosen(session, asked)
+        and (asked.since is None or session.changed >= asked.since)
+        and (asked.until is None or session.changed <= asked.until)
+    )
 
 
 def _sorted(sessions: Iterable[Summary], order: str, reverse: bool) -> list[Summary]:

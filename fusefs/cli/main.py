@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("listing", "list the sessions of a store"),
     "show": ("show", "read a session's history on the terminal"),
     "search": ("search", "look for a pattern in all that was said"),
+    "usage": ("usage", "count the tokens that runs took"),
     "new": ("new", "make a session"),
     "append": ("append", "append messages to a session"),
     "follow": ("follow", "print steps as they come"),

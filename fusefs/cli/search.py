@@ -6,17 +6,15 @@ import argparse
 import errno
 import os
 import re
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
 from fusefs.cli import places, status, terminal
 from fusefs.cli.places import Place
 from fusefs.cli.sources import Stored
+from fusefs.cli.spread import spread
 from fusefs.cli.times import TIME_HELP, moment
 from fusefs.exits import CommandError, Exit
 from storage.errors import StoreError, printable
@@ -33,11 +31,6 @@ colours. Arguments and results of tools are left out unless they are asked for: 
 credentials. Exits with 9 if nothing was found."""
 
 SNIPPET_CHARACTERS: Final = 160
-CHUNK_SESSIONS: Final = 64
-"""So many sessions a process searches at a time."""
-FEW_SESSIONS: Final = 256
-"""Of at most so many no other process is started."""
-
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """What opening a session answers that was deleted meanwhile."""
 
@@ -62,9 +55,8 @@ def run(asked: argparse.Namespace) -> int:
     place = places.find(asked.path)
     store = _store_of(place)
     slugs = [place.session] if place.session else sorted(store.slugs())
-    found = _found(store.root, slugs, _query(asked))
     printed = 0
-    for hits in found:
+    for hits in spread(partial(_search, store.root, _query(asked)), slugs):
         _print(hits, asked)
         printed += len(hits)
     return Exit.OK if printed else Exit.NOTHING_FOUND
@@ -98,24 +90,6 @@ def _store_of(place: Place) -> Stored:
     except StoreError as error:
         where = f"; the mount can be searched: grep -r PATTERN {printable(place.root)}"
         raise CommandError(Exit.STORE, error.sentence + (where if place.is_mount else "")) from None
-
-
-def _found(root: str, slugs: Sequence[str], query: Query) -> Iterator[list[Hit]]:
-    """What each session holds, in their order; many are searched by as many processes as may run."""
-    search_some = partial(_search, root, query)
-    if len(slugs) <= FEW_SESSIONS:
-        for slug in slugs:
-            yield search_some([slug])
-        return
-    chunks = [slugs[at : at + CHUNK_SESSIONS] for at in range(0, len(slugs), CHUNK_SESSIONS)]
-    processes = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(processes, get_context("fork"), initializer=_leave_signals) as pool:
-        yield from pool.map(search_some, chunks)
-
-
-def _leave_signals() -> None:
-    """Ctrl-C is for the process that was asked: it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _search(root: str, query: Query, slugs: Sequence[str]) -> list[Hit]:

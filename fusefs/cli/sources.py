@@ -23,10 +23,13 @@ from storage.formats.jsontext import NotJSON, parse
 from storage.render import markdown
 from storage.render.jsonl import log_line
 from storage.session import for_people, snapshot
+from storage.session.index import scan
+from storage.session.reader import NO_STEP, Reader
 from storage.session.steps import step_name
 from storage.store import Store
 
 HISTORY: Final = "history.jsonl"
+LOG: Final = "log.jsonl"
 MARKDOWN: Final = "history.md"
 SESSIONS: Final = ".stepfs/sessions.jsonl"
 
@@ -76,6 +79,10 @@ class Source(ABC):
         """The lines of `history.jsonl`, each with its newline."""
 
     @abstractmethod
+    def steps(self, slug: str) -> Iterator[bytes]:
+        """What each step holds, those before a compaction too; of a store also what is no step."""
+
+    @abstractmethod
     def history_markdown(self, slug: str) -> Iterator[str]:
         """The text of `history.md`, in pieces that end between two entries."""
 
@@ -119,6 +126,10 @@ class Mounted(Source):
         with open(os.path.join(self.root, slug, HISTORY), "rb") as file:
             yield from file
 
+    def steps(self, slug: str) -> Iterator[bytes]:
+        with open(os.path.join(self.root, slug, LOG), "rb") as file:
+            yield from file
+
     def history_markdown(self, slug: str) -> Iterator[str]:
         with open(os.path.join(self.root, slug, MARKDOWN), encoding="utf-8", newline="\n") as file:
             yield file.read()
@@ -141,6 +152,20 @@ class Stored(Source):
             _, entries = snapshot.history(directory)
             for _number, step in entries:
                 yield log_line(step)
+
+    def steps(self, slug: str) -> Iterator[bytes]:
+        with self.store.opened(slug) as directory:
+            index = scan(directory)
+            names = [name for number in index.numbers for name in index.names(number)]
+            read = Reader(directory).ahead(names)
+            for name in names:
+                try:
+                    yield read(name)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno not in NO_STEP:
+                        raise
 
     def history_markdown(self, slug: str) -> Iterator[str]:
         with self.store.opened(slug) as directory:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 PAGER_OPTIONS: Final = "FRX"
 """For less: end when all fits on a screen, show colours, leave the text on the screen."""
 BAR_CELLS: Final = 24
+BAR_CELLS_LEAST: Final = 5
+BAR_COLOUR: Final = "blue"
+GAP_CELLS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +66,55 @@ def print_lines(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table for a terminal; elsewhere the cells of a row with a tab between them, and no heading."""
+def print_table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    *,
+    bars: Sequence[float] = (),
+    footer: Sequence[str] = (),
+) -> None:
+    """A table for a terminal; elsewhere the cells of a row with a tab between them, and no heading.
+
+    `bars` are shares of a whole, from 0 to 1, one for each row, and `footer` is a row below the others:
+    both are for a terminal alone.
+    """
+    shown = [[cell(text) for text in row] for row in rows]
     if not is_terminal():
-        for row in rows:
-            print("\t".join(cell(text) for text in row))
+        for row in shown:
+            print("\t".join(row))
         return
+    from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
-    )
-    for column in columns:
+    drawing = console()
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=bool(footer))
+    for index, column in enumerate(columns):
         table.add_column(
             column.heading,
+            footer[index] if footer else "",
             style=column.style,
+            footer_style="bold",
             justify="right" if column.number else "left",
             no_wrap=not column.wraps,
             overflow="fold" if column.wraps else "ellipsis",
         )
-    for row in rows:
-        table.add_row(*(Text(cell(text)) for text in row))
-    console().print(table)
+    room = min(BAR_CELLS, drawing.width - _width([[c.heading for c in columns], footer, *shown]))
+    with_bars = bool(bars) and room >= BAR_CELLS_LEAST
+    if with_bars:
+        table.add_column(width=room)
+    for index, row in enumerate(shown):
+        drawn = [Bar(1, 0, bars[index], color=BAR_COLOUR)] if with_bars else []
+        table.add_row(*map(Text, row), *drawn)
+    drawing.print(table)
 
 
-def bar(share: float) -> str:
-    """A bar as long as `share` of its whole, from 0 to 1, to an eighth of a cell."""
-    eighths = round(share * BAR_CELLS * 8)
-    whole, rest = divmod(eighths, 8)
-    return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+def _width(rows: Iterable[Sequence[str]]) -> int:
+    """How wide a table of these rows is, with a gap after each column."""
+    from rich.cells import cell_len
+
+    widest = [max(map(cell_len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return sum(widest) + GAP_CELLS * len(widest)
 
 
 def cell(text: str) -> str:

@@ -94,15 +94,17 @@ _blocks_message = object_({"role": string, "content": _blocks})
 MESSAGE: Final[Rule] = either(_plain_message, _blocks_message, lambda _message: False)
 ENTRY: Final[Rule] = object_({"message": MESSAGE}, {"agent": string})
 
+USAGE_OF_WHOLES: Final[Rule] = object_(
+    {"prompt_tokens": _u32, "completion_tokens": _u32, "total_tokens": _u32},
+    {
+        "prompt_cache_hit_tokens": _maybe_u32,
+        "prompt_cache_miss_tokens": _maybe_u32,
+        "completion_tokens_details": or_null(object_({}, {"reasoning_tokens": _maybe_u32})),
+    },
+)
+"""The first dialect's: of the later one's, each count is a part by itself."""
 _usage = either(
-    object_(
-        {"prompt_tokens": _u32, "completion_tokens": _u32, "total_tokens": _u32},
-        {
-            "prompt_cache_hit_tokens": _maybe_u32,
-            "prompt_cache_miss_tokens": _maybe_u32,
-            "completion_tokens_details": or_null(object_({}, {"reasoning_tokens": _maybe_u32})),
-        },
-    ),
+    USAGE_OF_WHOLES,
     object_(
         {"input_tokens": _u32, "output_tokens": _u32},
         {

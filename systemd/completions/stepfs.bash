@@ -10,7 +10,7 @@ _stepfs_mountpoints() {
 _stepfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local command='' flags='' word
-    local commands='mount umount status ls show search new append follow errors check demo'
+    local commands='mount umount status ls show search usage new append follow errors check demo'
     local options='ro allow_other uid= gid= umask= memory= cache= line_limit= pending= deadline= notify= sync=close
         sync=always sync=never'
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -47,7 +47,11 @@ _stepfs() {
             mapfile -t COMPREPLY < <(compgen -W 'system user assistant tool' -- "$cur")
             return
             ;;
-        --agent | --created-by | --match | --since | --until | --title | --from | --at | -n | --first | --last)
+        --by)
+            mapfile -t COMPREPLY < <(compgen -W 'session model day' -- "$cur")
+            return
+            ;;
+        --agent | --created-by | --match | --model | --since | --until | --title | --from | --at | -n | --first | --last)
             return
             ;;
         --log-level)
@@ -67,6 +71,9 @@ _stepfs() {
         search)
             flags='-F --fixed -i --ignore-case -l --sessions --role --agent --since --until
                 --tools --json --help'
+            ;;
+        usage)
+            flags='--by --agent --created-by --match --model --since --until --json --help'
             ;;
         show) flags='--markdown --json --help' ;;
         new) flags='--agent --created-by --title --from --at --json --help' ;;

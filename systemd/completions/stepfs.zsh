@@ -41,6 +41,7 @@ _stepfs() {
                 'ls:list the sessions of a store'
                 'show:read the history of a session on the terminal'
                 'search:look for a pattern in all that was said'
+                'usage:count the tokens that runs took'
                 'new:make a session'
                 'append:append messages to a session'
                 'follow:print steps as they come'
@@ -94,6 +95,16 @@ _stepfs() {
                         '--tools[arguments and results of tools too]' \
                         '--json[a JSON object a line]' '1:pattern:' \
                         '2:store, mount or session:_files -/'
+                    ;;
+                usage)
+                    _arguments \
+                        '*--by[what is summed by]:key:(session model day)' \
+                        '--agent[of this agent alone]:agent:' \
+                        '--created-by[begun by this sender alone]:sender:' \
+                        '--match[whose name or title fits]:pattern:' \
+                        '--model[with this model]:pattern:' \
+                        '--since[ended since]:time:' '--until[not ended after]:time:' \
+                        '--json[a JSON object a line]' '1:store, mount or session:_files -/'
                     ;;
                 new)
                     _arguments '--agent[its agent]:agent:' '--created-by[its sender]:sender:' \
