@@ -75,14 +75,18 @@ def cut(steps: Mapping[int, bytes], last: int) -> Steps:
     return {number: data for number, data in steps.items() if number <= last}
 
 
-def epochs(steps: Mapping[int, bytes]) -> list[Loaded]:
-    """What was loaded just before each compaction, and what is loaded now."""
-    ends = [
+def compactions(steps: Mapping[int, bytes]) -> list[int]:
+    """The numbers of the compactions."""
+    return [
         number
         for number, data in sorted(steps.items())
         if (oracle.kind(data) or "").endswith("compaction")
     ]
-    return [*(loaded(cut(steps, end - 1)) for end in ends), loaded(steps)]
+
+
+def epochs(steps: Mapping[int, bytes]) -> list[Loaded]:
+    """What was loaded just before each compaction, and what is loaded now."""
+    return [*(loaded(cut(steps, end - 1)) for end in compactions(steps)), loaded(steps)]
 
 
 def _documents(number: int) -> st.SearchStrategy[bytes]:
