@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench import catalogue, listing, noticing, reading, resources, startup, writing
+from tests.bench import catalogue, listing, noticing, past, reading, resources, startup, writing
 from tests.bench.image import fresh_filesystem
 from tests.bench.rows import Row, surroundings, table
 from tests.support.mounted import time_limit
@@ -43,6 +43,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Path, bool], Iterator[Row]]]] = {
     "undisturbed": noticing.undisturbed,
     "histories": resources.memory_of_histories,
     "idle": resources.idle,
+    "past": past.past,
 }
 
 
