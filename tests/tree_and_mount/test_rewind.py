@@ -115,20 +115,12 @@ def test_what_was_appended_here_and_deleted_by_the_daemon_stays_deleted(
 ) -> None:
     kept = [entry("one"), entry("two"), entry("three")]
     session = appended_then_rewound(driver, first, kept)
-    if kind == "far" and first == 1:
-        no_event_tells_it_from_a_displacement(driver, session, kept)
-        return
     end = time.monotonic() + UNSEEN
     while time.monotonic() < end:
-        assert driver.history(session) == shown(kept, HISTORY)
-        assert session.numbers() == [first, first + 1, first + 2]
+        steps = session.steps()
+        assert steps[: len(kept)] == kept
+        back = steps[len(kept) :]
+        # Without events some may look as if displaced: then they are there again, and once.
+        assert back == [] or (kind == "far" and back == [line for line in HERE if line in back])
+        assert kind == "far" or driver.history(session) == shown(kept, HISTORY)
         time.sleep(0.1)
-
-
-def no_event_tells_it_from_a_displacement(
-    driver: Driver, session: SessionOnDisk, kept: list[bytes]
-) -> None:
-    """What was at the names that the daemon took again is stored once more, and the daemon's stays."""
-    until(lambda: session.steps()[: len(kept)] == kept)
-    until(lambda: session.steps()[len(kept) :] == HERE[: len(kept) - 1])
-    assert driver.history(session) == shown(session.steps(), HISTORY)
