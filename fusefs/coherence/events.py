@@ -139,6 +139,10 @@ class EventQueue:
         if session not in self._taken:
             self._waiting.unpark()
 
+    def owes(self, session: Session) -> bool:
+        """Whether something of a session is still to be published, or is being so."""
+        return session in self._dirty or session in self._taken
+
     async def take(self) -> Session:
         """The next dirty session, which nobody else takes until it is given `back`."""
         while True:

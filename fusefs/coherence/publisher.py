@@ -99,6 +99,9 @@ class Publisher:
         directory = self._root.of.get(session)
         if directory is None:
             return
+        if session.is_known and not session.is_open:
+            directory.reap()
+            return
         directory.recall()
         if session.gone:
             self._gone(directory)

@@ -279,3 +279,4 @@ class SessionDirectory(Directory):
         self._root.left(self)
         if self._session is not None:
             del self._root.of[self._session]
+            self.services.pool.close(self._session)  # it may rest

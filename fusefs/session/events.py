@@ -31,3 +31,6 @@ class Events(Protocol):
 
     def mark(self, session: Session) -> None:
         """Something happened in a session, or is to be done for it, that must be published."""
+
+    def owes(self, session: Session) -> bool:
+        """Whether something is still to be published of a session."""

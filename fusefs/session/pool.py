@@ -1,14 +1,18 @@
 """Which sessions are open: watched, indexed and held, because somebody uses them.
 
-Least recently used ones are closed when there are many. What the kernel was told of them stays with
-the session, so that no inode ever shows less than it did. So do the steps that a daemon may still
-displace, and the watch that tells of it, which needs no descriptor (G16).
+Least recently used ones are let rest when there are many: they keep all but the descriptor, as long as
+their watch tells of nothing, so that going through more of them than may be open finds them as they
+were. Of those that rest some are closed when there are very many. What the kernel was told of them
+stays with the session, so that no inode ever shows less than it did. So do the steps that a daemon may
+still displace, and the watch that tells of it, which needs no descriptor (G16).
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -21,11 +25,15 @@ from storage.store import Store
 
 OPEN_SESSIONS: Final = 1024
 """So many at most, and fewer where the process may have few descriptors."""
+RESTING_SESSIONS: Final = 3072
+"""So many at most that keep what is known of them, but not their descriptor."""
+TRIMMED_SESSIONS: Final = 128
+"""So many of those are closed at a time."""
 OTHER_DESCRIPTORS: Final = 128
 """Left for everything else: steps being read and written, spools, threads at work."""
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
-"""Indexed steps of all open sessions together, apart from the one that is used."""
+"""Indexed steps of all these sessions together, apart from the one that is used."""
 
 
 class Pool:
@@ -35,6 +43,7 @@ class Pool:
         self._store = store
         self._means = means
         self._open: OrderedDict[Session, None] = OrderedDict()
+        self._resting: dict[Session, None] = {}
         self._closed: dict[Session, None] = {}
         """Sessions that are not open and remember steps."""
         descriptors = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_DESCRIPTORS)
@@ -93,7 +102,7 @@ class Pool:
         """Close a session, unless it is in use, and end its watch, unless it remembers steps."""
         if session.gone:
             session.recent.clear()
-        if session.is_open and not session.busy:
+        if (session.is_open or session.rests) and not session.busy:
             self._put_away(session)
         if not session.is_open and not len(session.recent):
             self._closed.pop(session, None)
@@ -101,7 +110,7 @@ class Pool:
 
     def close_all(self) -> None:
         """Close every session, whoever uses it."""
-        for session in list(self._open):
+        for session in (*self._open, *self._resting):
             self._put_away(session)
 
     async def _bring_in(self, session: Session) -> None:
@@ -122,30 +131,61 @@ class Pool:
                 errno.ESTALE, "session-replaced", "another session has this name by now"
             )
         session.identity = identity
-        session.opened(fd, near=work.near, documents=self._means.documents)
+        begin = session.reopened if session.is_known else session.opened
+        begin(fd, near=work.near, documents=self._means.documents)
         self._open[session] = None
+        self._resting.pop(session, None)
         self._closed.pop(session, None)
         if session.watch is None:
             session.recent.doubt()
             if work.near:
-                self._means.events.watch(session)
+                self._watch(session)
+
+    def _watch(self, session: Session) -> None:
+        """Have it told of changes; where watches are short, those that rest give theirs."""
+        self._means.events.watch(session)
+        if session.watch is None and self._resting:
+            for other in itertools.islice(list(self._resting), TRIMMED_SESSIONS):
+                self.close(other)
+            self._means.events.watch(session)
 
     def let_go(self) -> None:
         """Descriptors are short: hold none that is only kept."""
-        for session in self:
+        for session in list(self._open):
             session.unsynced.let_go()
-            if session.is_open and not session.busy:
-                self._put_away(session)
+            self._let_rest(session)
 
     def _trim(self) -> None:
-        """Close those least recently used where there are too many."""
-        if len(self._open) < self._most and self._steps <= INDEXED_STEPS:
-            return
-        for session in list(self._open):
-            few = len(self._open) <= self._most * 3 // 4
-            if few and self._steps <= INDEXED_STEPS // 2:
-                break
+        """Let those least recently used rest where too many are open, and close some where too many
+        are known: any of those that rest, so that going through all of them finds most of them."""
+        if len(self._open) >= self._most:
+            for session in list(self._open):
+                if len(self._open) <= self._most * 3 // 4:
+                    break
+                self._let_rest(session)
+        if len(self._resting) > RESTING_SESSIONS:
+            for session in random.sample(list(self._resting), TRIMMED_SESSIONS):
+                self.close(session)
+        if self._steps > INDEXED_STEPS:
+            for session in (*self._resting, *self._open):
+                if self._steps <= INDEXED_STEPS // 2:
+                    break
+                self.close(session)
+
+    def _let_rest(self, session: Session) -> None:
+        """Close the directory of a session that nobody uses. Where something is still to be told or
+        remembered of it, or nothing would tell of changes, nothing that is known of it is kept."""
+        events = self._means.events
+        known = session.watch is not None and not session.stale
+        owed = bool(session.unsynced) or len(session.recent) > 0 or events.owes(session)
+        if not known or session.gone or owed:
             self.close(session)
+        elif not session.busy:
+            os.close(session.fd)
+            session.rested()
+            del self._open[session]
+            self._resting[session] = None
+            events.mark(session)  # its inodes may be reaped now
 
     def _weigh(self, session: Session) -> None:
         steps = len(session.index.numbers)
@@ -155,7 +195,8 @@ class Pool:
     def _put_away(self, session: Session) -> None:
         for epoch in session.epochs.values():
             self._means.cache.drop(epoch)
-        os.close(session.fd)
+        if session.is_open:
+            os.close(session.fd)
         session.closed()
         if len(session.recent):
             self._closed[session] = None
@@ -163,7 +204,8 @@ class Pool:
         else:
             self._means.events.unwatch(session)
         self._weigh(session)
-        del self._open[session]
+        self._open.pop(session, None)
+        self._resting.pop(session, None)
         self._means.events.mark(session)  # its inodes may be reaped now
 
 

@@ -5,8 +5,8 @@ an await is said by `touched`, the numbers of the steps that something happened 
 orders the tasks that bring things up to date, `writing` those that store steps. Threads are given
 copies and touch nothing of it.
 
-A session outlives its being open: `Pool` opens it (descriptor, watch, index) for those who use it and
-closes it when there are many, while the epochs that the kernel knows stay with it.
+A session outlives its being open: `Pool` opens it (descriptor, watch, index) for those who use it, lets
+it rest without a descriptor when many are open, and closes it when very many are; its epochs stay.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ class Session:
 
     def opened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
         """Its directory is open as `fd`; what is known of its contents begins anew."""
-        self.fd = fd
-        self.reader = Reader(fd, documents)
-        self.claimer = Claimer(fd, unnamed=near)
+        self.reopened(fd, near=near, documents=documents)
         self.index = Index()
         self.extents = Extents(self.slug)
         self.verified = False
@@ -112,9 +110,20 @@ class Session:
         for epoch in self.epochs.values():
             epoch.doubt()
 
+    def reopened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
+        """Its directory is open as `fd` again, and nothing has happened in it while it rested."""
+        self.fd, self.rests = fd, False
+        self.reader = Reader(fd, documents)
+        self.claimer = Claimer(fd, unnamed=near)
+
+    def rested(self) -> None:
+        """Its directory is not open any more; its watch tells when what is known is right no longer."""
+        self.fd, self.rests = -1, True
+        self.judged.clear()
+
     def closed(self) -> None:
-        """Its directory is not open any more: the text of its epochs has gone from memory."""
-        self.fd = -1
+        """It is not open, nor does it rest: the text of its epochs has gone from memory."""
+        self.fd, self.rests = -1, False
         self.changes += 1
         self.index, self.extents = Index(), Extents(self.slug)
         self.judged.clear()
@@ -124,6 +133,11 @@ class Session:
     def is_open(self) -> bool:
         """Whether its directory is held open."""
         return self.fd >= 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what is known of its contents is right: it is open, or nothing befell it at rest."""
+        return self.is_open or (self.rests and not self.stale and not self.gone)
 
     @property
     def is_told(self) -> bool:
@@ -156,6 +170,7 @@ class Session:
         if number is not None and change.name == step_name(number):
             self._befell(number, change)
         if not self.is_open:
+            self.stale = True
             return Meaning.CHANGED
         if self.backlog is not None:
             self.backlog.append(change)
