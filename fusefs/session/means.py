@@ -51,14 +51,25 @@ class Means:
         key, reader, judged = session.slug, session.reader, session.judged
         if isinstance(cut, AtTime):
             reader = reader.as_of(cut.time_ns)
-        if self.work.near and steps <= INLINE_STEPS:
-            brief = reader.brief(judged.steps)
-            with suppress(Spent):
-                done = await self.work.small(key, work, brief)
+        if not self.work.near or steps > INLINE_STEPS:
+            return await self._elsewhere(key, work, reader.undocumented(judged.steps.copy()), reader)
+        brief = reader.brief(judged.steps)
+        with suppress(Spent):
+            try:
+                return await self.work.small(key, work, brief)
+            finally:
                 self._keep(session, brief.judged)
-                return done
+        changes, noting = session.changes, reader.undocumented(judged.steps.copy(), noting=True)
+        done = await self._elsewhere(key, work, noting, reader)
+        if session.changes == changes:  # else what was read may be old already
+            self._keep(session, noting.judged)
+        return done
+
+    async def _elsewhere(
+        self, key: str, work: Callable[[Reader], T], undocumented: Reader, reader: Reader
+    ) -> T:
         with suppress(LongStep):
-            return await self.work.replay(key, work, reader.undocumented(judged.steps.copy()))
+            return await self.work.replay(key, work, undocumented)
         return await self.work.long(key, work, reader)
 
     def _keep(self, session: Session, judged: Mapping[str, Step]) -> None:

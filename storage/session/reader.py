@@ -63,6 +63,9 @@ class Reader:
         self._most = STEP_BYTES_MAX if documents is None else LONG_BYTES
         self._known: Mapping[str, Step] = MappingProxyType({})
         """Steps by name that need no reading."""
+        self.judged: dict[str, Step] = {}
+        """What was read, by name, where that is noted."""
+        self._notes = False
         self._time_ns: int | None = None
         """Steps that were stored later are not there."""
 
@@ -138,16 +141,21 @@ class Reader:
                 if self._documents is None:
                     raise
                 return self._documents.meet(self.fd, name, self._flags, show)
+            if self._notes:
+                self.judged[name] = step
         return step, show(step, self.fd, name)
 
     def brief(self, known: Mapping[str, Step]) -> BriefReader:
         """A reader for one pass on the loop of a near store; it need not read what is `known`."""
         return BriefReader(self, known if self._time_ns is None else {})
 
-    def undocumented(self, known: Mapping[str, Step]) -> Reader:
-        """A reader for passes in threads that may compute: of a long step `LongStep`."""
+    def undocumented(self, known: Mapping[str, Step], *, noting: bool = False) -> Reader:
+        """A reader for passes in threads that may compute: of a long step `LongStep`.
+
+        With `noting` it notes what it has judged.
+        """
         reader = copy(self)
-        reader._documents = None
+        reader._documents, reader._notes, reader.judged = None, noting, {}
         reader._known = known if self._time_ns is None else {}
         return reader
 
@@ -165,8 +173,6 @@ class BriefReader(Reader):
         self._time_ns = reader._time_ns
         self._left = LOOP_BYTES
         self._end = monotonic() + LOOP_SECONDS
-        self.judged: dict[str, Step] = {}
-        """What it has read, by name."""
 
     def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
         """As `Reader.read`."""
