@@ -52,7 +52,9 @@ class Means:
         if isinstance(cut, AtTime):
             reader = reader.as_of(cut.time_ns)
         if not self.work.near or steps > INLINE_STEPS:
-            return await self._elsewhere(key, work, reader.undocumented(judged.steps.copy()), reader)
+            return await self._elsewhere(
+                key, work, reader.undocumented(judged.steps.copy()), reader
+            )
         brief = reader.brief(judged.steps)
         with suppress(Spent):
             try:

@@ -81,10 +81,14 @@ def parse_on(data: bytes, value: Any) -> Any:
     At once where the document is as the daemon writes it: a value that gives the same bytes when it
     is written again repeats no key, and holds no `-0` and no number that only rounds to a double.
     """
-    if _brackets(data) <= DEPTH_MAX and orjson.dumps(value) == data:
+    if _brackets(data) > DEPTH_MAX:
+        _refuse_what_parses(data)
+        return exact(data, value)
+    again = orjson.dumps(value)
+    if again == data:
         return value
     _refuse_what_parses(data)
-    return exact(data, value)
+    return _exact(data, value, again)
 
 
 def exact(data: bytes, value: Any) -> Any:
@@ -94,7 +98,11 @@ def exact(data: bytes, value: Any) -> Any:
     tells is left out where the value written again has lost nothing: a forgotten key would have
     taken its quotation marks along.
     """
-    again = orjson.dumps(value)
+    return _exact(data, value, orjson.dumps(value))
+
+
+def _exact(data: bytes, value: Any, again: bytes) -> Any:
+    """As `exact`, where `again` is `value` written again."""
     if again == data:
         return value
     if again.count(b'"') == data.count(b'"') and b"-0" not in data and rb"\u0022" not in data:

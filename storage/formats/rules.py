@@ -8,7 +8,7 @@ other keys are ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from storage.formats.jsontext import Repeating
 
@@ -48,15 +48,20 @@ def integer(greatest: int) -> Rule:
     return rule
 
 
+_FIT_BY_STRINGS: Final[set[Rule]] = {anything, string}
+"""Rules that every string fits."""
+
+
 def or_null(rule: Rule) -> Rule:
     """What fits `rule`, or null."""
 
     def nullable(value: Any) -> str:
-        if value is None:
+        if value is None or not (wrong := rule(value)):
             return ""
-        wrong = rule(value)
         return f"{wrong}, or null" if wrong.startswith(" must be ") else wrong
 
+    if rule in _FIT_BY_STRINGS:
+        _FIT_BY_STRINGS.add(nullable)
     return nullable
 
 
@@ -78,7 +83,7 @@ def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = 
     """An object that has the `required` keys and perhaps the `optional` ones."""
     rules = {**required, **(optional or {})}
     rule_of = rules.get
-    texts = {key for key, rule in rules.items() if rule is string}
+    texts = {key for key, rule in rules.items() if rule in _FIT_BY_STRINGS}
 
     def members(value: Any) -> str:
         if type(value) is not dict:

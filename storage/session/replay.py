@@ -17,7 +17,7 @@ from storage.formats.dialects import has_blocks
 from storage.formats.kinds import Kind
 from storage.render.lines import nothing
 from storage.session.index import Index
-from storage.session.reader import Met, Read, Reader, Show, Skipped
+from storage.session.reader import Read, Reader, Show, Skipped
 from storage.session.steps import LongStep, step_name
 
 PASS_STEPS: Final = 2048
@@ -81,6 +81,7 @@ class _Gathering:
         self.boundaries = True
         """Whether a compaction is one, and not a step like others."""
         self._reader = reader
+        self._meet = reader.meet
         self._show = show
         self._odd = odd
         self._backwards = backwards
@@ -110,8 +111,12 @@ class _Gathering:
 
     def _examine(self, number: int) -> bool:
         """Look at every name of `number`; whether the pass goes on."""
+        read, show, skipped = self._read, self._show, self.found.skipped
         try:
-            met = [self._meet(name) for name in self._names(number)]
+            if number in self._odd:
+                met = [self._meet(read, name, show, skipped) for name in self._names(number)]
+            else:  # as nearly all are, and this is done for each step
+                met = [self._meet(read, f"step-{number:06}", show, skipped)]
         except LongStep:
             if self.found.reached is None:
                 raise
@@ -135,9 +140,6 @@ class _Gathering:
         if self._held >= TEXT_BYTES:
             self._close_text()
         return self._held + self._bytes < PASS_BYTES
-
-    def _meet(self, name: str) -> Met | None:
-        return self._reader.meet(self._read, name, self._show, self.found.skipped)
 
     def _close_text(self) -> None:
         """A text may end here: every name of the last number was looked at."""
