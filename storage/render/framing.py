@@ -16,7 +16,8 @@ LEVELS: Final = 2
 """By how much headings are made lower: those of speakers are of the second level."""
 LEVEL_MAX: Final = 6
 
-_MAY_MATTER: Final = re.compile(r"[#<]|```|~~~|^[ >]*(?:=+|-+)[ \t]*$", re.MULTILINE)
+_MARKS: Final = ("#", "<", "```", "~~~")
+_UNDERLINES: Final = re.compile(r"^[ >]*(?:=+|-+)[ \t]*$", re.MULTILINE)
 _CONTAINER: Final = re.compile(
     r" {0,3}(?:(?P<quote>>) ?"
     r"|(?P<marker>[-+*]|(?P<number>[0-9]{1,9})[.)])(?: {1,4}(?=[^ \t])| |(?P<empty>$)))"
@@ -63,7 +64,14 @@ def framed(text: str) -> str:
     text = text.rstrip("\n")
     if not text.strip():
         return ""
-    return _Frame().put(text) if _MAY_MATTER.search(text) else text
+    return _Frame().put(text) if _may_matter(text) else text
+
+
+def _may_matter(text: str) -> bool:
+    """Whether anything in it could be more than text, as in most it cannot."""
+    if any(mark in text for mark in _MARKS):
+        return True
+    return ("-" in text or "=" in text) and _UNDERLINES.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ _BACKTICKS: Final = re.compile("`+")
 
 def visible(text: str) -> str:
     """`text` with its control characters as pictures, and line ends as line feeds."""
+    if text.replace("\n", "").isprintable():
+        return text
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     return _CONTROL.sub(_picture, text)
