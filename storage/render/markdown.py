@@ -40,6 +40,7 @@ class About:
 
 
 NOTHING: Final = About()
+EMPTY: Final = "*(empty)*"
 _NO_MORE: Final = object()
 
 
@@ -51,6 +52,9 @@ def entry(step: Step, about: About = NOTHING) -> bytes:
     """
     message: dict[str, Any] = step.value["message"]
     speaker, after = _speaker(message, step.value.get("agent"), about), _after(about)
+    if _is_text_alone(message):
+        text = "\n\n".join(_text(message, message["content"]))
+        return f"## {speaker}{after}\n\n{text or EMPTY}\n\n".encode()
     room, pieces = Room(), list[str]()
     shown = _parts(message)
     for is_result, parts in groupby(islice(shown, PARTS_MAX), _is_result):
@@ -60,7 +64,7 @@ def entry(step: Step, about: About = NOTHING) -> bytes:
         else:
             pieces.append(f"## {speaker}{after}")
             said = [piece for part in parts for piece in _said(message, part, room)]
-            pieces += said or ["*(empty)*"]
+            pieces += said or [EMPTY]
     if next(shown, _NO_MORE) is not _NO_MORE:
         pieces.append(LEFT_OUT)
     return ("\n\n".join(pieces) + "\n\n").encode()
@@ -84,7 +88,7 @@ def archive(name: str, text: str | None) -> bytes:
     if text is None:
         body = f"*The text of the archive {code(name)} is not available.*"
     else:
-        body = framed(visible(text)) or "*(empty)*"
+        body = framed(visible(text)) or EMPTY
     return f"## Archived context {code(name)}\n\n{body}\n\n---\n\n".encode()
 
 
@@ -102,6 +106,16 @@ def _speaker(message: dict[str, Any], agent: str | None, about: About) -> str:
 def _after(about: About) -> str:
     told = [f"step {about.number}"] if about.number else []
     return "".join(f" · {word}" for word in [*told, about.time] if word)
+
+
+def _is_text_alone(message: dict[str, Any]) -> bool:
+    """Whether it has one part, which is text, as most do."""
+    get = message.get
+    return (
+        isinstance(get("content"), str)
+        and get("reasoning_content") is None
+        and get("tool_calls") is None
+    )
 
 
 class _Arguments(str):
@@ -193,7 +207,7 @@ def _result_section(block: dict[str, Any], after: str, about: About, room: Room)
             shown.append(json_fenced(part, room))
     if len(parts) > PARTS_MAX:
         shown.append(LEFT_OUT)
-    yield from shown or ["*(empty)*"]
+    yield from shown or [EMPTY]
 
 
 def _is_text(value: dict[str, Any], key: str, empty: bool = False) -> bool:
