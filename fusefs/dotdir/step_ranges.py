@@ -73,19 +73,20 @@ def numbers_told(value: str) -> Iterator[int]:
 
 
 def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: str) -> list[str]:
-    """Sentences that say why the history `before` was replaced by the one `now`.
+    """Sentences that say why the history `before` was replaced by the one `now`, but for compactions.
 
-    The archives are the names of what the histories begin after, `""` for none.
+    Those are told by `compaction_told`, in their place. The archives are the names of what the histories
+    begin after, `""` for none.
     """
-    anew = _begins_anew(before.numbers, now.numbers)
-    if archive_now != archive_before or (anew and before.numbers):
-        return [_compaction(archive_now, anew)]
+    if archive_now != archive_before:
+        return [_another_archive(archive_now, begins_anew(before.numbers, now.numbers))]
+    known, shown = set(before.numbers), set(now.numbers)
     old, new = before.by_number(), now.by_number()
-    last = max(old, default=0)
+    last = max(known, default=0)
     told = (
-        ("removed", (number for number in old if number not in new)),
+        ("removed", known - shown),
         ("replaced, and not printed again", (n for n in old if new.get(n, old[n]) != old[n])),
-        ("back-filled", (number for number in new if number not in old and number < last)),
+        ("back-filled", (number for number in shown - known if number < last)),
     )
     return [
         f"{_steps(runs)} {'was' if _is_one(runs) else 'were'} {what}"
@@ -94,18 +95,23 @@ def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: s
     ]
 
 
-def _begins_anew(before: Sequence[int], now: Sequence[int]) -> bool:
+def begins_anew(before: Sequence[int], now: Sequence[int]) -> bool:
     """Whether all of the ascending numbers `now` are later than those of `before`."""
     return not before or not now or now[0] > before[-1]
 
 
-def _compaction(archive: str, anew: bool) -> str:
-    if archive and anew:
+def compaction_told(archive: str) -> str:
+    """The sentence for a compaction; `""` is the archive of a legacy one."""
+    if archive:
         return f"compacted: what was said so far is in the archive {archive}"
+    return "the history begins anew"
+
+
+def _another_archive(archive: str, anew: bool) -> str:
+    if anew:
+        return compaction_told(archive)
     if archive:
         return f"the history now begins after the archive {archive}"
-    if anew:
-        return "the history begins anew"
     return "a compaction was removed: what it had hidden is in the history again"
 
 

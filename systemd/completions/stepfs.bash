@@ -79,7 +79,7 @@ _stepfs() {
         new) flags='--agent --created-by --title --from --at --json --help' ;;
         append) flags='--role --json --help' ;;
         errors) flags='-f --follow -n --last --json --help' ;;
-        follow) flags='--from-start --help' ;;
+        follow) flags='--from-start --json --help' ;;
         check) flags='--repair --peer --help' ;;
         demo) flags='--help' ;;
         '') flags='--version --help' ;;

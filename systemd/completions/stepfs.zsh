@@ -121,7 +121,10 @@ _stepfs() {
                         {-n,--last}'[only the last so many]:number:' \
                         '--json[the lines of errors.jsonl]' '1:mountpoint:_stepfs_mountpoints'
                     ;;
-                follow) _arguments '--from-start[print the history first]' '1:session:_files' ;;
+                follow)
+                    _arguments '--from-start[print the history first]' \
+                        '--json[a JSON object a line]' '1:session or mount:_files'
+                    ;;
                 check) _arguments '--repair[move aside what is wrong]' '--peer[try the store against another mount of it]:directory:_files -/' '1:store:_files -/' ;;
                 demo) _arguments '1:directory:_files -/' ;;
             esac

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import SECONDS, STEPFS, clear, environment, serving, stepfs, until
+from fusefs.exits import Exit
+from tests.support.commands import (
+    SECONDS,
+    STEPFS,
+    clear,
+    environment,
+    polls,
+    serving,
+    stepfs,
+    until,
+)
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="mounts as root"
@@ -80,7 +90,7 @@ class Follower:
 
     def waits(self) -> None:
         """Wait until it waits for something to come."""
-        until(lambda: "poll" in Path(f"/proc/{self.process.pid}/wchan").read_text())
+        until(lambda: polls(self.process.pid, "history.jsonl"))
 
     def end(self, signal_number: int) -> int:
         self.process.send_signal(signal_number)
@@ -208,10 +218,16 @@ def test_it_ends_when_the_mount_does(session: Session) -> None:
         assert "the mount has ended" in follower.said()
 
 
-def test_what_is_no_session_of_a_mount_is_refused(session: Session) -> None:
-    for path in (session.stored, session.mountpoint, session.shown / "meta.json", "/nowhere"):
+def test_what_is_in_no_mount_is_refused(session: Session) -> None:
+    paths = {
+        session.stored: Exit.NOT_STEPFS,
+        session.place / "store": Exit.NOT_STEPFS,
+        session.mountpoint / "nobody_1": Exit.NOT_STEPFS,
+        Path("/nowhere"): Exit.STORE,
+    }
+    for path, code in paths.items():
         refused = stepfs("follow", path)
-        assert refused.returncode == 6, path
+        assert refused.returncode == code, path
         assert refused.stderr.count("\n") == 1
         assert refused.stdout == ""
 

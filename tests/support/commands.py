@@ -88,6 +88,16 @@ def ended(pid: int) -> bool:
         return True
 
 
+def polls(pid: int, name: str) -> bool:
+    """Whether the process waits in poll(2), with a file of that name open."""
+    try:
+        opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except FileNotFoundError:  # one was just closed
+        return False
+    is_open = any(path.endswith(f"/{name}") for path in opened)
+    return is_open and "poll" in Path(f"/proc/{pid}/wchan").read_text()
+
+
 def clear(below: Path) -> None:
     """Abort and unmount every stepfs mount below `below`, and end its server."""
     for mount in reversed(mountinfo.mounts()):

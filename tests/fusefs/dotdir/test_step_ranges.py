@@ -4,7 +4,16 @@ import random
 import sys
 from array import array
 
-from fusefs.dotdir.step_ranges import NONE, Seen, Shown, numbers_told, runs_told, what_happened
+from fusefs.dotdir.step_ranges import (
+    NONE,
+    Seen,
+    Shown,
+    begins_anew,
+    compaction_told,
+    numbers_told,
+    runs_told,
+    what_happened,
+)
 
 
 def shown(**lines: str) -> Shown:
@@ -28,17 +37,23 @@ def test_a_million_numbers_are_remembered_in_a_bit_each() -> None:
     assert sum(sys.getsizeof(bits) for bits in seen._chunks.values()) < 200_000
 
 
-def test_a_compaction_is_told_with_its_archive() -> None:
-    told = what_happened(shown(_1="a", _2="b"), shown(), "", "crab-1")
-    assert told == ["compacted: what was said so far is in the archive crab-1"]
-    told = what_happened(shown(_4="a"), shown(_6="c"), "crab-1", "crab-2")
-    assert told == ["compacted: what was said so far is in the archive crab-2"]
+def test_a_compaction_is_told_with_its_archive_and_a_legacy_one_without() -> None:
+    told = "compacted: what was said so far is in the archive crab-1"
+    assert compaction_told("crab-1") == told
+    assert compaction_told("") == "the history begins anew"
+    assert what_happened(shown(_1="a", _2="b"), shown(), "", "crab-1") == [told]
 
 
-def test_a_compaction_to_the_same_name_or_to_none_is_told_too() -> None:
-    told = what_happened(shown(_4="a"), shown(_6="c"), "crab-1", "crab-1")
-    assert told == ["compacted: what was said so far is in the archive crab-1"]
-    assert what_happened(shown(_1="a"), shown(_3="b"), "", "") == ["the history begins anew"]
+def test_a_history_begins_anew_where_all_of_it_is_later() -> None:
+    assert begins_anew([1, 2], [4, 5])
+    assert begins_anew([1, 2], [])
+    assert not begins_anew([1, 2], [2, 3])
+
+
+def test_steps_that_are_all_removed_are_told_though_others_come() -> None:
+    told = ["steps 1-2 were removed"]
+    assert what_happened(shown(_1="a", _2="b"), shown(), "", "") == told
+    assert what_happened(shown(_1="a", _2="b"), shown(_7="a"), "", "") == told
 
 
 def test_a_compaction_that_is_taken_away_is_told() -> None:
