@@ -55,6 +55,8 @@ def run(asked: argparse.Namespace) -> int:
 
 def _lines(texts: list[str], role: str | None) -> list[bytes]:
     if texts:
+        if not all(map(str.strip, texts)):
+            raise CommandError(Exit.USAGE, "a text is empty: nothing was appended")
         return [_line(text, role) for text in texts]
     if sys.stdin.isatty():
         print("stepfs: write the message, and end it with Ctrl-D", file=sys.stderr)

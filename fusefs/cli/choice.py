@@ -1,4 +1,4 @@
-"""Which sessions a command is about, by what their metas say."""
+"""Which sessions a command is about, by what their metas say, and how much of it is wanted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def is_chosen(session: Summary, asked: argparse.Namespace) -> bool:
         and (asked.created_by is None or session.text("created_by") == asked.created_by)
         and (asked.match is None or fits(asked.match, session.slug, session.text("title")))
     )
+
+
+def count(text: str) -> int:
+    """How many. Raises `argparse.ArgumentTypeError`, as argparse wants of a type."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: give a whole number from 0")
+    return int(text)
 
 
 def fits(pattern: str, *texts: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final
 import orjson
 
 from fusefs.cli import places, terminal
-from fusefs.cli.places import HIDDEN
+from fusefs.cli.choice import count
+from fusefs.cli.places import HIDDEN, Place
 from fusefs.cli.terminal import Column
 from fusefs.cli.times import local, seconds_of
 from fusefs.exits import CommandError, Exit
@@ -21,7 +22,8 @@ from storage.errors import printable
 
 DESCRIPTION = """\
 What the mount has refused or could not do lately, oldest first: when, which session and file, what
-was wrong and who asked. Editors and shells show no more than "Invalid argument"; here is the rest."""
+was wrong and who asked. Editors and shells show no more than "Invalid argument"; here is the rest.
+With -f it goes on, and ends with Ctrl-C."""
 
 FILE: Final = "errors.jsonl"
 COLUMNS: Final = (
@@ -40,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Which mount, and whether to go on."""
     parser.add_argument("path", metavar="MOUNTPOINT", nargs="?", help="or a session in it")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
-    parser.add_argument("-n", "--last", metavar="N", type=int, help="only the last so many")
+    parser.add_argument("-n", "--last", metavar="N", type=count, help="only the last so many")
     parser.add_argument("--json", action="store_true", help="the lines of errors.jsonl")
 
 
@@ -50,14 +52,21 @@ def run(asked: argparse.Namespace) -> int:
     if not place.is_mount:
         sentence = f"{printable(place.root)} is a store: only a mount keeps errors"
         raise CommandError(Exit.NOT_STEPFS, sentence)
-    lines = [line for line in _read(place.root) if place.session in (None, line.get("session"))]
-    _print(lines[-asked.last :] if asked.last else lines, asked.json)
-    if not asked.follow:
-        return Exit.OK
+    known = _read(place.root)
+    lines = [line for line in known if place.session in (None, line.get("session"))]
+    first = 0 if asked.last is None else max(0, len(lines) - asked.last)
+    _print(lines[first:], asked.json)
+    return _follow(place, known, asked.json) if asked.follow else Exit.OK
+
+
+def _follow(place: Place, lines: list[Line], as_json: bool) -> int:
+    """Go on with what comes after `lines` until Ctrl-C, or the mount's end."""
     try:
-        for line in _coming(place.root):
+        for line in _coming(place.root, lines):
             if place.session in (None, line.get("session")):
-                _print([line], asked.json)
+                _print([line], as_json, headed=False)
+    except KeyboardInterrupt:
+        return Exit.OK
     except OSError as error:
         if error.errno not in DEAD_ERRORS and os.path.ismount(place.root):
             raise
@@ -88,9 +97,9 @@ def _read(mountpoint: str) -> list[Line]:
         raise CommandError(Exit.NOT_STEPFS, "the mount has ended") from None
 
 
-def _coming(mountpoint: str) -> Iterator[Line]:
-    """The lines that were not there before, and those whose count has grown."""
-    known = {_key(line): _times(line) for line in _read(mountpoint)}
+def _coming(mountpoint: str, lines: list[Line]) -> Iterator[Line]:
+    """The lines that are not among `lines`, and those whose count has grown."""
+    known = {_key(line): _times(line) for line in lines}
     while True:
         time.sleep(LOOK_SECONDS)
         present = _read(mountpoint)
@@ -110,11 +119,11 @@ def _times(line: Line) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _print(lines: list[Line], as_json: bool) -> None:
+def _print(lines: list[Line], as_json: bool, *, headed: bool = True) -> None:
     if as_json:
         terminal.print_json_lines(lines)
     else:
-        terminal.print_table(COLUMNS, map(_row, lines))
+        terminal.print_table(COLUMNS, map(_row, lines), headed=headed)
         sys.stdout.flush()
 
 

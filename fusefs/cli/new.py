@@ -10,6 +10,7 @@ from typing import Any, cast
 import orjson
 
 from fusefs.cli import places, terminal
+from fusefs.cli.choice import count
 from fusefs.cli.places import HIDDEN, META_SHOWN, Place
 from fusefs.exits import CommandError, Exit
 from storage.creation import create_next
@@ -37,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the sender (default cli:USER, with your user name, or the origin's)",
     )
     parser.add_argument("--from", metavar="SESSION", dest="origin", help="copy this session")
-    parser.add_argument("--at", metavar="STEP", type=int, help="up to this step of it")
+    parser.add_argument("--at", metavar="STEP", type=count, help="up to this step of it")
     parser.add_argument("--title", metavar="TEXT", help="its title")
     parser.add_argument("--json", action="store_true", help="as a JSON object")
 

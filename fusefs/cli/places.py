@@ -76,6 +76,8 @@ def _named(path: str) -> Place:
         return _in_a_store(path, os.path.realpath(path))
     _check_alive(mount.mountpoint)
     first = os.path.relpath(absolute, mount.mountpoint).partition("/")[0]
+    if first == HIDDEN and not os.path.lexists(absolute):
+        _refuse(Exit.NOT_STEPFS, f"{printable(path)} does not exist")
     if first in (".", HIDDEN):
         return Place(mount.mountpoint, None, is_mount=True)
     if not os.path.exists(os.path.join(mount.mountpoint, first, META_SHOWN)):

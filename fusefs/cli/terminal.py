@@ -72,11 +72,12 @@ def print_table(
     *,
     bars: Sequence[float] = (),
     footer: Sequence[str] = (),
+    headed: bool = True,
 ) -> None:
     """A table for a terminal; elsewhere the cells of a row with a tab between them, and no heading.
 
     `bars` are shares of a whole, from 0 to 1, one for each row, and `footer` is a row below the others:
-    both are for a terminal alone.
+    both are for a terminal alone. A table that goes on with another is not `headed`.
     """
     shown = [[cell(text) for text in row] for row in rows]
     if not is_terminal():
@@ -88,7 +89,13 @@ def print_table(
     from rich.text import Text
 
     drawing = console()
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=bool(footer))
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        show_header=headed,
+        show_footer=bool(footer),
+    )
     for index, column in enumerate(columns):
         table.add_column(
             column.heading,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from fusefs.exits import Exit
 from tests.support.commands import SECONDS, STEPFS, Answer, environment, stepfs
 from tests.support.mounted import Mount
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
-from tests.support.terminals import on_terminal, without_colours
+from tests.support.terminals import command_on_terminal, on_terminal, without_colours
 
 DAY = 86400
 
@@ -262,6 +264,48 @@ def test_the_errors_of_a_mount_are_followed(mount: Callable[..., Mount]) -> None
     finally:
         follower.kill()
         follower.communicate()
+
+
+@pytest.mark.usefixtures("sessions")
+def test_followed_errors_have_one_heading_on_a_terminal_and_end_with_ctrl_c(
+    mount: Callable[..., Mount],
+) -> None:
+    place = mount()
+    place.expected.append("append")
+    script = """
+        STEPFS errors -f "$MNT" & follower=$!
+        sleep 1.5
+        for text in '{"message":1}' '{"message":2}'; do
+            STEPFS append "$MNT/crab_tg-42_1" "$text" 2>/dev/null
+            sleep 1
+        done
+        kill -INT $follower; wait $follower; echo "it ended with $?"
+    """
+    script = script.replace("STEPFS", shlex.join(STEPFS))
+    shown = without_colours(command_on_terminal(["bash", "-mc", script], MNT=str(place.path)))
+    assert shown.count("where") == 1
+    assert len(re.findall("write crab_tg-42_1/append", shown)) == 2
+    assert "it ended with 0" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ls", "-n", "-1"], "'-1' is no count"),
+        (["errors", "-n", "few"], "'few' is no count"),
+        (["new", "--from", "crab_tg-42_1", "--at", "-2"], "'-2' is no count"),
+        (["append", "{crab_tg-42_1}", "ok", " "], "a text is empty: nothing was appended"),
+    ],
+)
+def test_what_is_no_count_and_no_text_is_refused(
+    words: list[str], sentence: str, root: Path, sessions: StoreOnDisk
+) -> None:
+    in_place = [str(root / word[1:-1]) if word[0] == "{" else word for word in words]
+    answer = stepfs(*in_place, *([] if words[0] == "append" else [str(root)]))
+    assert (answer.returncode, answer.stdout) == (Exit.USAGE, "")
+    assert sentence in answer.stderr
+    assert len(os.listdir(sessions.path / "crab_tg-42_1")) == 3
+    assert stepfs("ls", "-n", "0", root).stdout == ""
 
 
 def test_a_store_keeps_no_errors(sessions: StoreOnDisk) -> None:
