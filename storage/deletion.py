@@ -22,7 +22,7 @@ from storage.store import Store
 
 _log: Final = logging.getLogger(__name__)
 BURIED_SECONDS: Final = 2.5
-"""How long a far store keeps a tombstone: longer than its clients believe what a name was."""
+"""How long a far store keeps a tombstone: longer than clients cache a name."""
 _ATTEMPTS: Final = 10
 
 

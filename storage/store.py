@@ -37,7 +37,7 @@ class Store:
         """Whether nobody on another host can change it."""
 
     def close(self) -> None:
-        """Closes `fd`; the store is of no use afterwards."""
+        """Closes `fd`; the store must not be used afterwards."""
         os.close(self.fd)
 
     def reopen(self) -> None:

@@ -17,7 +17,7 @@ from storage.session import meta_update
 from storage.store import Store
 
 ABANDONED_SECONDS: Final = 600.0
-"""What nobody has added to for so long nobody on another host is making any more."""
+"""A new session that nobody has added to for so long was abandoned, on any host."""
 _LEFT_OVER: Final = re.compile(r"\.(new|del|probe)\.[0-9a-f]{16}", re.ASCII)
 _AT_ONCE: Final = 500
 

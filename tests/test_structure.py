@@ -59,6 +59,51 @@ ONLY_IN: Final = {
     "coredis": "fusefs.coherence",
 }
 """Libraries that only one part of the house may know."""
+TESTED_IN: Final[Mapping[str, str]] = {
+    "fusefs.catalogue.meta_watches": "tests/fusefs/catalogue/test_catalogue.py",
+    "fusefs.cli": "tests/mount/test_cli.py",
+    "fusefs.coherence.patrol": "tests/shared/test_two_hosts.py",
+    "fusefs.coherence.recovery": "tests/faults/test_nothing_lost.py",
+    "fusefs.coherence.store_directory": "tests/mount/test_store_directory.py",
+    "fusefs.daemon": "tests/mount/test_lifecycle.py",
+    "fusefs.dotdir": "tests/tree_and_mount/test_summaries.py",
+    "fusefs.exits": "tests/mount/test_lifecycle.py",
+    "fusefs.failures": "tests/mount/test_whole_tree.py",
+    "fusefs.filesystem": "tests/tree_and_mount",
+    "fusefs.fuse": "tests/mount",
+    "fusefs.handles.base": "tests/fusefs/handles/test_view.py",
+    "fusefs.handles.compact": "tests/tree_and_mount/test_compacting.py",
+    "fusefs.handles.create": "tests/mount/test_fork.py",
+    "fusefs.handles.document": "tests/mount/test_meta_file.py",
+    "fusefs.inodes.control_files": "tests/tree_and_mount/test_appending.py",
+    "fusefs.inodes.inode": "tests/fusefs/inodes/test_table.py",
+    "fusefs.inodes.past": "tests/tree_and_mount/test_past.py",
+    "fusefs.inodes.root": "tests/mount/test_sessions.py",
+    "fusefs.inodes.services": "tests/fusefs/test_superblock.py",
+    "fusefs.inodes.session_directory": "tests/mount/test_kept_attributes.py",
+    "fusefs.inodes.view_file": "tests/tree_and_mount/test_coherence.py",
+    "fusefs.kernel": "tests/support/model_kernel.py",
+    "fusefs.mounts": "tests/mount/test_lifecycle.py",
+    "fusefs.operations": "tests/mount/test_whole_tree.py",
+    "fusefs.session.events": "tests/fusefs/coherence/test_events.py",
+    "fusefs.session.means": "tests/fusefs/session/test_refresh.py",
+    "fusefs.session.reach": "tests/fusefs/session/test_recent_steps.py",
+    "fusefs.session.restorer": "tests/faults/test_beside_the_daemon.py",
+    "fusefs.session.step_order": "tests/fusefs/session/test_step_table.py",
+    "fusefs.session.writer": "tests/faults/test_many_writers.py",
+    "fusefs.version": "tests/packaging/test_installation.py",
+    "fusefs.views.cuts": "tests/fusefs/session/test_extents.py",
+    "fusefs.views.formats": "tests/fusefs/session/test_lead.py",
+    "storage.append": "tests/storage/test_library.py",
+    "storage.check": "tests/storage/test_check.py",
+    "storage.demo": "tests/storage/test_demo.py",
+    "storage.documents.worker": "tests/storage/documents/test_pool.py",
+    "storage.errors": "tests/packaging/test_error_codes.py",
+    "storage.formats.dialects": "tests/conformance/test_dialects.py",
+    "storage.render.lines": "tests/storage/render/test_jsonl.py",
+    "storage.render.pieces": "tests/storage/render/test_markdown.py",
+}
+"""Modules and folders without a test file of their name: where most of what they do is tested."""
 LINES_MAX: Final = 320
 LONGER: Final[Mapping[str, str]] = {}
 """Modules that may be longer, each with the reason."""
@@ -212,6 +257,24 @@ def path_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+def test_every_module_has_its_tests_in_the_file_of_its_name_or_is_known_to_have_them_elsewhere() -> (
+    None
+):
+    homeless = []
+    for module in modules():
+        package, _, name = module.rpartition(".")
+        room = TOP.joinpath("tests", *package.split("."), f"test_{name}.py")
+        known = any(is_within(module, part) for part in TESTED_IN)
+        if path_of(module).name != "__init__.py" and not room.exists() and not known:
+            homeless.append(module)
+    assert homeless == []
+
+
+@pytest.mark.parametrize("module", TESTED_IN)
+def test_where_a_module_is_said_to_be_tested_it_is(module: str) -> None:
+    assert (TOP / TESTED_IN[module]).exists()
+
+
 def hooks(tree: ast.Module) -> list[str]:
     """Assignments that put a function into an attribute of an object that is not one's own."""
     functions = {node.name for node in tree.body if is_function(node)}
@@ -328,6 +391,15 @@ def test_the_attributes_of_a_session_that_the_readme_names_are_there() -> None:
     assert {"lock", "writing", "opening", "syncing"} <= named
     there = names_of(modules()["fusefs.session.session"])
     assert sorted(name for name in named if f"Session.{name}" not in there) == []
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "SEMANTICS.md", "SECURITY.md"]
+)
+def test_the_files_that_a_document_names_are_there(document: str) -> None:
+    text = (TOP / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:storage|fusefs|tests)/[a-z0-9_/]+\.py\b", text))
+    assert [name for name in sorted(named) if not (TOP / name).exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""One session: what is known of it, its writer, and the pool of live ones."""
+"""One session: its state, refreshing and writing it, and the pool of open ones."""

@@ -38,7 +38,7 @@ async def search(means: Means, session: Session, view: View) -> None:
 
 
 async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
-    """The first look at a history: from the end to the last compaction, keeping the lines."""
+    """Read a history for the first time: from its end back to the last compaction, keeping the lines."""
     session.touched.clear()
     view = epoch.view
     top = session.end(view)
@@ -61,7 +61,7 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
 
 
 async def begin(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Begin a view whose beginning is known; whether that is where it begins."""
+    """Start building a view whose boundary is known. False if the boundary moved meanwhile."""
     view = epoch.view
     start = start_of(session, view)
     lead, version = await find_lead(means, session, view)
@@ -72,7 +72,7 @@ async def begin(means: Means, session: Session, epoch: Epoch) -> bool:
 
 
 async def _forwards(means: Means, session: Session, view: View, numbers: Sequence[int]) -> Pass:
-    """One pass upwards."""
+    """Read one bounded pass forwards."""
     work = partial(
         forwards,
         numbers=numbers,
@@ -91,7 +91,7 @@ def _noted(means: Means, session: Session, found: Pass) -> Pass:
 
 
 async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
-    """Show the steps up to `end` behind those that are shown; whether all of them are."""
+    """Append the steps up to `end`. True once all of them are there."""
     view = epoch.view
     while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
         session.touched.clear()
@@ -110,10 +110,10 @@ async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool
 
 
 async def compare(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
-    """Make the epoch again, and see whether what it showed is a prefix of it (G13).
+    """Build the epoch again beside itself, and check that what it showed is a prefix of that (G13).
 
-    Whether that came to an end: not where the history turned out to begin elsewhere, nor for
-    the `patient` where a step was changed meanwhile.
+    False if it was given up: the history turned out to begin elsewhere, or, for the `patient`, a step
+    changed meanwhile.
     """
     session.touched.clear()
     view = epoch.view

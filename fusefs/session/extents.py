@@ -12,14 +12,14 @@ from storage.session.replay import Boundary
 
 
 class Extents:
-    """The first and the last step of the history that each cut leaves. Loop-owned, a session's."""
+    """The bounds of the history that each cut leaves, for one session. Loop-owned."""
 
     def __init__(self, slug: str) -> None:
         self._slug = slug
         self.compactions = Epochs()
-        """Which steps are compactions, as far as somebody has asked for it."""
+        """The compactions, as far as the session was surveyed."""
         self._boundaries: dict[Cut | None, Boundary] = {}
-        """Where the history begins, of all steps (None) and of those that a cut leaves, where known."""
+        """Where the history begins, per cut (None: all steps), as far as known."""
 
     def end(self, cut: Cut | None, index: Index) -> int:
         """The number of the last step that is left, 0 if none is. Raises `StoreError` as `boundary`."""
@@ -44,7 +44,7 @@ class Extents:
         return found if found.number == self._bounds(cut.number)[0] else None
 
     def begins(self, cut: Cut | None, boundary: Boundary) -> None:
-        """The history was seen to begin after `boundary`. Raises as that."""
+        """A pass found the history to begin after `boundary`. Raises as `boundary`."""
         self._boundaries[cut] = boundary
         if isinstance(cut, InEpoch) and self.boundary(cut) is None:
             # The compactions are others than they were: look at these again.

@@ -34,7 +34,7 @@ async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -
 
 
 async def pin(means: Means, session: Session, epoch: Epoch) -> None:
-    """Make sure that the text of an open epoch is held, whatever becomes of the store (G13)."""
+    """Have all text of an open epoch in memory or in a spool: it needs the store no more (G13)."""
     lost = means.cache.lost
     if epoch.held_as_of != lost:
         for segment in list(epoch.segments):
@@ -44,7 +44,7 @@ async def pin(means: Means, session: Session, epoch: Epoch) -> None:
 
 
 def unpin(means: Means, session: Session, epoch: Epoch) -> None:
-    """An open file does not need the epoch any more."""
+    """A file that showed the epoch was closed."""
     epoch.opens -= 1
     if epoch.pinned:
         return
@@ -57,7 +57,7 @@ def unpin(means: Means, session: Session, epoch: Epoch) -> None:
 async def _rendered(
     means: Means, session: Session, epoch: Epoch, segment: Segment
 ) -> tuple[bytes, bool]:
-    """The text of a segment as the store has it now, and whether it is what was shown."""
+    """The text of a segment rendered from the store, and whether it equals what was shown."""
     view = epoch.view
     odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length

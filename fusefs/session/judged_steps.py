@@ -1,4 +1,4 @@
-"""Steps that were judged lately: a session's other views show them too, and need not read them."""
+"""Steps that were judged lately, kept so that a session's other views need not read them again."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class JudgedSteps:
             self._bytes -= len(step.data)
 
     def clear(self) -> None:
-        """They were shown, or anything may have happened to them."""
+        """All views have shown them, or any of them may have changed."""
         self.steps.clear()
         self._bytes = 0

@@ -20,7 +20,7 @@ from storage.session.steps import LongStep
 
 
 async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Whether an epoch begins after the last compaction, with what is the lead there now."""
+    """Whether an epoch still begins at the boundary, and with the lead that is current."""
     view = epoch.view
     if not view.format.history:
         return True
@@ -36,7 +36,7 @@ async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
 
 
 async def _version(means: Means, session: Session, view: View) -> Hashable:
-    """What tells whether the lead of a view may be another by now."""
+    """A token that differs whenever the lead of a view may have changed."""
     boundary = session.extents.boundary(view.cut)
     if boundary is None:
         return None
@@ -48,9 +48,9 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
 
 
 def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
-    """Whether a view has a head, which is not where nothing follows it.
+    """Whether a view has a head: only if anything follows it.
 
-    Of a time only a look at the steps tells: then it is the number up to which that is to be done.
+    For a view of a time only its steps tell; then this is the number up to which they are to be read.
     """
     if view.format.head is None:
         return False
@@ -60,7 +60,7 @@ def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
 
 
 async def find_lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
-    """The text that a view begins with, and what tells whether it may be another by now."""
+    """The lead of a view, and the token that tells whether it may have changed."""
     version = await _version(means, session, view)
     boundary = session.extents.boundary(view.cut)
     if boundary is None:

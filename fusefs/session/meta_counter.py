@@ -22,13 +22,13 @@ from storage.session import meta, meta_update
 from storage.times import now
 
 DEBOUNCE_SECONDS: Final = 0.25
-"""Without another store for so long the meta is written."""
+"""The meta is written once nothing was stored for so long."""
 LATEST_SECONDS: Final = 0.8
-"""After the first store it is written by then in any case, so that it is within one second."""
+"""It is written at the latest so long after the first store, and so within a second."""
 RETRY_SECONDS: Final = 0.5
-"""When the lock of a meta that another program has locked is tried again."""
+"""Pause before a lock that another program holds is tried again."""
 FINISH_SECONDS: Final = 3.0
-"""How long all the metas together may take at the end."""
+"""Deadline for all metas together at the end of the mount."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class MetaCounter:
         """What is to be written; each of them keeps its session open."""
         self._writing: set[Session] = set()
         self._changed = trio.lowlevel.ParkingLot()
-        """Left when something was stored, or a write ended."""
+        """Unparked when something was stored, or a write ended."""
 
     def stored(self, session: Session, entries: int, compacted: bool) -> None:
         """Entries were stored in an open session, or a compaction, after which the count begins anew."""

@@ -122,12 +122,14 @@ def map_of(rule: Rule) -> Rule:
 
 def tagged(tag: str, variants: Mapping[str, Rule]) -> Rule:
     """An object whose key `tag` says which of the `variants` it must fit."""
-    name = one_of(*variants)
-    tagged_object = object_({tag: name})
+    tagged_object = object_({tag: one_of(*variants)})
+    rule_of = variants.get
 
     def variant(value: Any) -> str:
-        if type(value) is dict and type(value.get(tag)) is str and value[tag] in variants:
-            return variants[value[tag]](value)
+        if type(value) is dict:
+            name = value.get(tag)
+            if type(name) is str and (rule := rule_of(name)):
+                return rule(value)
         return tagged_object(value) or variants[value[tag]](value)
 
     return variant

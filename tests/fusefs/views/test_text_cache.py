@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from array import array
 
 import pytest
@@ -115,6 +116,39 @@ def test_spools_of_files_that_nobody_has_open_are_kept_up_to_a_limit() -> None:
         for owner in owners:
             cache.drop(owner)
         assert cache.bytes == 0
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G19c")
+@pytest.mark.parametrize("call", ["write", "read"])
+def test_the_loop_goes_on_while_a_spool_waits_for_the_disk(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    gate, really = threading.Event(), getattr(Spool, call)
+
+    def waits(*args: object) -> object:
+        assert gate.wait(10), "the loop waited for the disk"
+        return really(*args)
+
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        for number in range(3):
+            owner.add(cache, bytes([number]) * 60)
+        if call == "read":
+            await cache.settle()
+        monkeypatch.setattr(Spool, call, waits)
+        async with trio.open_nursery() as nursery:
+            if call == "read":
+                spooled = next(segment for segment in owner.segments if segment.text is None)
+                nursery.start_soon(cache.text, owner, spooled)
+            else:
+                nursery.start_soon(cache.settle)
+            await trio.sleep(0.05)
+            gate.set()
+        assert all(segment.held for segment in owner.segments)
+        cache.drop(owner)
 
     trio.run(main)
 

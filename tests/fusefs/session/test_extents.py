@@ -1,0 +1,96 @@
+"""Where the histories of a session begin and end, for each cut, as its steps change (G29, G30)."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from fusefs.session.extents import Extents
+from fusefs.views.cuts import AtStep, AtTime, Cut, InEpoch
+from storage.errors import StoreError
+from storage.session.epochs import Seen
+from storage.session.index import Index
+from storage.session.replay import Boundary
+
+
+def indexed(*numbers: int) -> Index:
+    index = Index()
+    for number in numbers:
+        index.add(f"step-{number:06}")
+    return index
+
+
+def surveyed(extents: Extents, index: Index, *compactions: int) -> None:
+    """As `survey` does: look at all steps."""
+    while (look := extents.compactions.next_pass(index)) is not None:
+        numbers = list(look.numbers)
+        seen = [number for number in compactions if number in numbers]
+        extents.compactions.found(look, Seen(len(numbers), seen))
+
+
+@pytest.mark.guarantee("G30a")
+@pytest.mark.parametrize(
+    ("cut", "end"),
+    [
+        (None, 9),
+        (AtStep(9), 9),
+        (AtStep(5), 4),
+        (AtStep(1), 0),
+        (AtStep(0), 0),
+        (AtTime("1970-01-01T00:00:00Z", 0), 9),
+        (InEpoch(1), 3),
+        (InEpoch(2), 7),
+        (InEpoch(3), 9),
+    ],
+)
+def test_the_last_step_that_a_cut_leaves(cut: Cut | None, end: int) -> None:
+    extents, index = Extents("a_b_1"), indexed(2, 3, 4, 6, 7, 8, 9)
+    surveyed(extents, index, 4, 8)
+    assert extents.end(cut, index) == end
+
+
+@pytest.mark.guarantee("G29b")
+def test_an_epoch_that_there_is_no_more_is_no_name() -> None:
+    extents, index = Extents("a_b_1"), indexed(1, 2, 3)
+    surveyed(extents, index, 2)
+    extents.begins(InEpoch(2), Boundary(2, "name"))
+    index.discard("step-000002")
+    extents.changed(2)
+    surveyed(extents, index)
+    with pytest.raises(StoreError) as refused:
+        extents.end(InEpoch(2), index)
+    assert refused.value.errno == errno.ENOENT
+    assert extents.end(InEpoch(1), index) == 3
+
+
+def test_a_beginning_is_known_until_its_compaction_changes() -> None:
+    extents = Extents("a_b_1")
+    boundary = Boundary(4, "name")
+    extents.begins(None, boundary)
+    extents.changed(5)
+    assert extents.boundary(None) == boundary
+    extents.changed(4)
+    assert extents.boundary(None) is None
+    extents.begins(None, boundary)
+    extents.forget_all()
+    assert extents.boundary(None) is None
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten_and_nothing_else() -> None:
+    extents = Extents("a_b_1")
+    extents.begins(None, Boundary(4, "name"))
+    extents.begins(AtStep(9), Boundary(4, "name"))
+    extents.forget(AtStep(9))
+    assert extents.boundary(AtStep(9)) is None
+    assert extents.boundary(None) == Boundary(4, "name")
+
+
+def test_a_beginning_that_is_another_than_the_survey_says_has_both_looked_at_again() -> None:
+    extents, index = Extents("a_b_1"), indexed(1, 2, 3, 4)
+    surveyed(extents, index, 2)
+    extents.begins(InEpoch(2), Boundary(3, "name"))
+    assert extents.boundary(InEpoch(2)) is None
+    look = extents.compactions.next_pass(index)
+    assert look is not None
+    assert list(look.numbers) == [2, 3]

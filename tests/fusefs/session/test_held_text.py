@@ -1,0 +1,107 @@
+"""Text that was let go is rendered again, and is what was shown, or it is an error (G13)."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import trio
+
+from fusefs.session.held_text import pin, text, unpin
+from fusefs.session.refresh import refresh
+from fusefs.views.epoch import Epoch, State
+from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
+from storage.errors import StoreError
+from tests.support.live import Live, living
+from tests.support.stores import StoreOnDisk, compaction, entry
+
+
+def let_go(live: Live, epoch: Epoch) -> None:
+    """The text of an epoch gives way to others."""
+    live.means.cache.drop(epoch)
+    live.means.cache.lost += 1
+    assert not any(segment.held for segment in epoch.segments)
+
+
+@pytest.mark.guarantee("G13a", "G23a")
+@pytest.mark.parametrize("view", [View(LOG), View(HISTORY), View(MESSAGES)])
+def test_what_was_let_go_is_rendered_again_as_it_was(store: StoreOnDisk, view: View) -> None:
+    store.session("a_b_1", entry("a"), compaction("name"), entry("b"), entry("c"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                before = await live.shown(session, view)
+                epoch = session.epochs[view]
+                let_go(live, epoch)
+                assert await live.text(session, epoch) == before
+                assert all(segment.held for segment in epoch.segments)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13d")
+def test_what_cannot_be_rendered_as_it_was_is_an_error_and_no_mixture(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, View(LOG))
+                let_go(live, epoch)
+                disk.put(1, entry("b"))  # of the same length
+                session.judged.clear()
+                with pytest.raises(StoreError) as refused:
+                    await text(live.means, session, epoch, epoch.segments[0])
+                assert refused.value.errno == errno.EIO
+                assert epoch.state is State.SUSPECT
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c", "G20a")
+def test_a_pinned_epoch_needs_the_store_no_more(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", *(entry("x" * 3000) for _ in range(200)))
+
+    async def main() -> None:
+        with living(store, cache=100_000) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, View(LOG))
+                epoch.opens += 1
+                await pin(live.means, session, epoch)
+                for number in disk.numbers():
+                    (disk.path / f"step-{number:06}").unlink()
+                assert len(await live.text(session, epoch)) == epoch.size
+                await live.means.cache.settle()
+                assert live.means.cache.bytes <= 100_000
+                unpin(live.means, session, epoch)
+                assert not epoch.pinned
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("why", ["superseded", "gone"])
+def test_text_that_nobody_can_ask_for_any_more_goes_at_the_last_close(
+    store: StoreOnDisk, why: str
+) -> None:
+    store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, View(LOG))
+                epoch.opens += 2
+                if why == "superseded":
+                    epoch.supersede()
+                else:
+                    session.gone = True
+                unpin(live.means, session, epoch)
+                assert live.means.cache.bytes == epoch.size
+                unpin(live.means, session, epoch)
+                assert live.means.cache.bytes == 0
+
+    trio.run(main)

@@ -1,0 +1,150 @@
+"""When a session is listed, and how old a listing may be for whom (G12)."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import trio
+
+from fusefs.session import listing
+from fusefs.session.listing import (
+    LAG_FACTOR,
+    LEAST_LAG_SECONDS,
+    MOST_LAG_OF_SLOW_SECONDS,
+    MOST_LAG_SECONDS,
+    lag_seconds,
+    most_lag_seconds,
+    ready,
+    relist,
+)
+from fusefs.session.session import Session
+from storage.errors import StoreError
+from tests.support.live import living
+from tests.support.stores import StoreOnDisk, entry
+
+
+class Listings:
+    """How often directories are listed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for name in ("scan", "scan_agreeing"):
+            monkeypatch.setattr(listing, name, self._counted(vars(listing)[name]))
+
+    def _counted(self, scan: object) -> object:
+        def counted(*args: object) -> object:
+            self.count += 1
+            return scan(*args)  # type: ignore[operator]
+
+        return counted
+
+
+@pytest.mark.guarantee("G24a")
+def test_where_events_tell_a_session_is_listed_once(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    listings = Listings(monkeypatch)
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                for _ in range(3):
+                    await ready(live.means, session)
+                    disk.add(entry("more"))
+                    live.events.drain()
+                assert (listings.count, session.index.greatest) == (1, 4)
+                session.missed()
+                await ready(live.means, session)
+                assert listings.count == 2
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12b", "G12c")
+def test_where_nothing_tells_only_those_who_must_be_exact_list_it_each_time(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    listings = Listings(monkeypatch)
+
+    async def main() -> None:
+        with living(store, watched=False) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await ready(live.means, session)
+                disk.add(entry("b"))
+                session.listing_seconds = 0.01
+                await ready(live.means, session, exact=False)
+                assert (listings.count, session.index.greatest) == (1, 1)
+                await ready(live.means, session, exact=True)
+                assert (listings.count, session.index.greatest) == (2, 2)
+                session.listed_at -= MOST_LAG_SECONDS
+                await ready(live.means, session, exact=False)
+                assert listings.count == 3
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("took", "least", "most"),
+    [
+        (0.0, LEAST_LAG_SECONDS, MOST_LAG_SECONDS),
+        (0.02, LAG_FACTOR * 0.02, MOST_LAG_SECONDS - 0.02),
+        (0.5, 0.5, 0.5),
+        (3.0, 3.0, 3.0),
+    ],
+)
+def test_a_listing_may_be_the_older_the_longer_it_takes(
+    took: float, least: float, most: float
+) -> None:
+    session = Session("a_b_1")
+    session.listing_seconds = took
+    assert lag_seconds(session) == pytest.approx(least)
+    assert most_lag_seconds(session) == pytest.approx(max(most, MOST_LAG_OF_SLOW_SECONDS))
+
+
+@pytest.mark.guarantee("G20a")
+def test_a_directory_that_went_is_a_session_that_is_gone(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1")
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                (disk.path / "meta").unlink()
+                disk.path.rmdir()
+                session.gone = False
+                await relist(live.means, session, True)
+                assert session.gone
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE, errno.EIO])
+def test_a_listing_that_fails_says_so_and_loses_nothing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store.session("a_b_1", entry("a"))
+
+    def failing(*_args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                with monkeypatch.context() as patched:
+                    patched.setattr(listing, "scan", failing)
+                    with pytest.raises(StoreError) as refused:
+                        await ready(live.means, session)
+                is_gone = number != errno.EIO
+                assert refused.value.errno == (errno.ESTALE if is_gone else errno.EIO)
+                assert (session.gone, session.stale, session.backlog) == (is_gone, True, None)
+                await ready(live.means, session)
+                assert session.index.greatest == 1
+
+    trio.run(main)

@@ -1,0 +1,178 @@
+"""Counts are gathered for a moment and then written, each session on its own; none is lost (G9)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+
+from fusefs.failures import Failures
+from fusefs.session.meta_counter import DEBOUNCE_SECONDS, LATEST_SECONDS, RETRY_SECONDS, MetaCounter
+from storage.errors import StoreError
+from storage.session import meta_update
+from tests.support.live import Live, living
+from tests.support.stores import StoreOnDisk
+
+Test = Callable[[Live, MetaCounter], Awaitable[None]]
+
+
+def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
+    """Run a test beside a counter, on a clock that jumps ahead when all wait."""
+    failures = Failures()
+
+    async def main() -> None:
+        with living(store) as live:
+            counter = MetaCounter(live.pool, live.means.work, failures)
+            async with trio.open_nursery() as nursery:
+                if run:
+                    nursery.start_soon(counter.run)
+                await test(live, counter)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    return failures
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+    """The counts that were written, each with when that was; written on the loop here."""
+    found: list[tuple[int, float]] = []
+
+    async def long(_self: object, _key: object, work: Callable[[], dict[str, int]]) -> None:
+        found.append((work()["message_count"], trio.current_time()))
+
+    monkeypatch.setattr("fusefs.work.Work.long", long)
+    return found
+
+
+@pytest.mark.guarantee("G9a")
+def test_stores_that_follow_each_other_are_one_write(
+    store: StoreOnDisk, writes: list[tuple[int, float]]
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session, began = live.session("a_b_1"), trio.current_time()
+        async with live.pool.lease(session):
+            for _ in range(3):
+                counter.stored(session, 2, False)
+                await trio.sleep(DEBOUNCE_SECONDS / 2)
+            await trio.sleep(5)
+        assert [(count, round(at - began, 2)) for count, at in writes] == [
+            (6, 2 * DEBOUNCE_SECONDS)
+        ]
+
+    counting(store, test)
+
+
+@pytest.mark.guarantee("G9a")
+def test_who_never_stops_storing_is_counted_within_a_second(
+    store: StoreOnDisk, writes: list[tuple[int, float]]
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session, began = live.session("a_b_1"), trio.current_time()
+        async with live.pool.lease(session):
+            while trio.current_time() < began + 3:
+                counter.stored(session, 1, False)
+                await trio.sleep(DEBOUNCE_SECONDS / 2)
+        times = [began, *(at for _, at in writes)]
+        assert len(times) >= 4
+        for before, after in pairwise(times):
+            assert after - before <= LATEST_SECONDS + DEBOUNCE_SECONDS
+
+    counting(store, test)
+
+
+def test_after_a_compaction_the_count_begins_anew(
+    store: StoreOnDisk, writes: list[tuple[int, float]]
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session = live.session("a_b_1")
+        async with live.pool.lease(session):
+            for entries, compacted in ((5, False), (0, True), (2, False)):
+                counter.stored(session, entries, compacted)
+            await trio.sleep(1)
+        assert [count for count, _ in writes] == [3]
+
+    counting(store, test)
+
+
+@pytest.mark.guarantee("G9c")
+def test_a_lock_on_one_session_delays_no_other_and_what_came_meanwhile_is_counted_after_it(
+    store: StoreOnDisk, writes: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = [store.session(f"a_b_{number}") for number in (1, 2)]
+    locked = os.stat(disks[0].path).st_ino
+    update = meta_update.update
+
+    def busy(fd: int, *args: object, **how: object) -> object:
+        if os.fstat(fd).st_ino == locked:
+            raise StoreError(errno.EBUSY, "busy", "it is locked")
+        return update(fd, *args, **how)  # type: ignore[arg-type]
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        sessions = [live.session(disk.slug) for disk in disks]
+        for session in sessions:
+            async with live.pool.lease(session):
+                counter.stored(session, 1, False)
+        with monkeypatch.context() as patched:
+            patched.setattr(meta_update, "update", busy)
+            await trio.sleep(DEBOUNCE_SECONDS + 0.01)
+            assert [count for count, _ in writes] == [1]
+            assert [session.users for session in sessions] == [1, 0]
+            counter.stored(sessions[0], 4, False)
+            await trio.sleep(2 * RETRY_SECONDS)
+        await trio.sleep(2 * RETRY_SECONDS)
+        assert [count for count, _ in writes] == [1, 5]
+        assert [session.users for session in sessions] == [0, 0]
+
+    assert counting(store, test).count == 0
+
+
+@pytest.mark.guarantee("G9a")
+def test_at_the_end_everything_is_written_at_once(
+    store: StoreOnDisk, writes: list[tuple[int, float]]
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session = live.session("a_b_1")
+        async with live.pool.lease(session):
+            counter.stored(session, 1, False)
+        assert session.busy
+        await counter.finish()
+        assert [count for count, _ in writes] == [1]
+        assert not session.busy
+
+    counting(store, test, run=False)
+
+
+@pytest.mark.guarantee("G9c")
+def test_a_count_that_cannot_be_written_at_the_end_is_told_of(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("a_b_1")
+
+    async def silent(*_args: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("fusefs.work.Work.long", silent)
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session = live.session("a_b_1")
+        async with live.pool.lease(session):
+            counter.stored(session, 1, False)
+        await counter.finish()
+
+    failures = counting(store, test, run=False)
+    assert failures.count == 1
+    assert b"not-counted" in failures.text()

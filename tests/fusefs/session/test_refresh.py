@@ -1,0 +1,168 @@
+"""Refreshing a view: it shows what is in the store, at the cost of what is new (G12, G24)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusefs.session import building
+from fusefs.session.refresh import archive, count_epochs, present, refresh
+from fusefs.views.epoch import State
+from fusefs.views.formats import FORMATS, HISTORY, LOG, View
+from storage.session import replay
+from storage.session.replay import Pass
+from tests.support.live import living
+from tests.support.model import VIEWS, shown
+from tests.support.stores import StoreOnDisk, compaction, entry, event
+
+ACTS = ("entry", "event", "compaction", "edit", "remove", "look")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 9)), max_size=14), st.booleans())
+@pytest.mark.guarantee("G12a", "G12c")
+def test_every_view_shows_what_is_in_the_store_whatever_happened(
+    tmp_path_factory: pytest.TempPathFactory, acts: Sequence[tuple[str, int]], watched: bool
+) -> None:
+    store = StoreOnDisk(tmp_path_factory.mktemp("refresh") / "store")
+    disk = store.session("a_b_1", entry("first"))
+
+    async def main() -> None:
+        with living(store, watched=watched) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                for number, (act, which) in enumerate([*acts, ("look", 0)]):
+                    numbers = disk.numbers()
+                    match act:
+                        case "entry":
+                            disk.add(entry(f"said {number}"))
+                        case "event":
+                            disk.add(event(f"done {number}"))
+                        case "compaction":
+                            disk.add(compaction(f"name {number}"))
+                        case "edit" if numbers:
+                            disk.put(numbers[which % len(numbers)], entry(f"edited {number}"))
+                        case "remove" if numbers:
+                            step = f"step-{numbers[which % len(numbers)]:06}"
+                            (disk.path / step).unlink()
+                        case "look":
+                            live.events.drain()
+                            for format_ in FORMATS:
+                                if format_.name in VIEWS:
+                                    found = await live.shown(session, View(format_))
+                                    assert found == shown(disk.steps(), format_.name)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G24a", "G24b")
+def test_what_was_shown_is_not_read_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(30)))
+    read: list[int] = []
+
+    def counted(direction: Callable[..., Pass]) -> Callable[..., Pass]:
+        def pass_(*args: Any, **named: Any) -> Pass:
+            read.extend(named["numbers"])
+            return direction(*args, **named)
+
+        return pass_
+
+    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass is begun again
+    monkeypatch.setattr(building, "forwards", counted(replay.forwards))
+    monkeypatch.setattr(building, "backwards", counted(replay.backwards))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await refresh(live.means, session, View(HISTORY))
+                assert read == list(range(1, 31))
+                for _ in range(3):
+                    read.clear()
+                    added = disk.add(entry("more"))
+                    live.events.drain()
+                    await refresh(live.means, session, View(HISTORY))
+                    assert read == [added]
+                read.clear()
+                await refresh(live.means, session, View(HISTORY))
+                assert read == []
+
+    trio.run(main)
+
+
+def test_the_time_of_a_view_is_that_of_its_last_step(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", entry("a"), event())
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                for view, number in ((View(HISTORY), 1), (View(LOG), 2)):
+                    epoch = await refresh(live.means, session, view)
+                    step = disk.path / f"step-{number:06}"
+                    assert epoch.mtime_ns == step.stat().st_mtime_ns
+
+    trio.run(main)
+
+
+def test_an_empty_session_has_the_time_of_its_meta(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1")
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                epoch = await refresh(live.means, session, View(HISTORY))
+                assert epoch.mtime_ns == (disk.path / "meta").stat().st_mtime_ns
+                assert (epoch.state, epoch.size) == (State.CURRENT, 0)
+
+    trio.run(main)
+
+
+def test_the_archive_and_the_number_of_epochs_follow_the_compactions(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                for count, name in enumerate([None, "one", "two"], 1):
+                    if name is not None:
+                        disk.add(compaction(name))
+                        live.events.drain()
+                    assert await archive(live.means, session) == name
+                    assert await count_epochs(live.means, session) == count
+
+    trio.run(main)
+
+
+def test_those_who_ask_for_one_view_at_a_time_have_it_made_once(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session(
+        "a_b_1", *(entry("x" * 900) for _ in range(400))
+    )  # more than one pass on the loop
+    passes: list[object] = []
+
+    def counted(*args: object, **named: object) -> object:
+        passes.append(named["numbers"])
+        return replay.backwards(*args, **named)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session), trio.open_nursery() as nursery:
+                epoch = present(live.means, session, View(HISTORY))
+                for _ in range(5):
+                    nursery.start_soon(refresh, live.means, session, View(HISTORY))
+            assert (epoch.state, epoch.lines) == (State.CURRENT, 400)
+
+    monkeypatch.setattr(building, "backwards", counted)
+    trio.run(main)
+    assert len(passes) == 1

@@ -1,0 +1,96 @@
+"""A survey knows all compactions, looks at each step once, and again at what changed (G29)."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import trio
+
+from fusefs.session import survey as surveys
+from fusefs.session.listing import ready
+from fusefs.session.survey import survey
+from storage.errors import StoreError
+from storage.session import epochs
+from tests.support.live import living
+from tests.support.stores import StoreOnDisk, compaction, entry
+
+
+@pytest.mark.guarantee("G29b")
+def test_only_what_came_or_changed_is_looked_at_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+    looked: list[int] = []
+
+    def counted(reader: object, numbers: list[int], odd: object) -> object:
+        looked.extend(numbers)
+        return epochs.compactions(reader, numbers, odd)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass is begun again
+    monkeypatch.setattr(surveys, "compactions", counted)
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await ready(live.means, session)
+                await survey(live.means, session)
+                assert (looked, len(session.extents.compactions)) == ([1, 2, 3], 2)
+                disk.add(compaction("two"))
+                disk.put(1, compaction("zero"))
+                live.events.drain()
+                looked.clear()
+                await survey(live.means, session)
+                assert (sorted(looked), len(session.extents.compactions)) == ([1, 4], 4)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G29b")
+def test_a_survey_that_fails_is_done_again_by_whoever_asks_next(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+
+    def failing(*_args: object, **_named: object) -> None:
+        raise OSError(errno.EIO, "the disk does not answer")
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await ready(live.means, session)
+                with monkeypatch.context() as patched:
+                    patched.setattr(surveys, "compactions", failing)
+                    with pytest.raises(StoreError):
+                        await survey(live.means, session)
+                await survey(live.means, session)
+                assert len(session.extents.compactions) == 2
+
+    trio.run(main)
+
+
+def test_what_changes_while_it_is_looked_at_is_looked_at_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), entry("b"))
+    changes = [lambda: disk.put(1, compaction("one"))]
+
+    def meanwhile(*args: object, **named: object) -> object:
+        found = epochs.compactions(*args, **named)  # type: ignore[arg-type]
+        if changes:
+            changes.pop()()
+        return found
+
+    monkeypatch.setattr(surveys, "compactions", meanwhile)
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await ready(live.means, session)
+                await survey(live.means, session)
+                assert session.extents.compactions.last_step(1) == 0
+
+    trio.run(main)
