@@ -52,6 +52,7 @@ _NO_REFLINKS: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EPERM}
 )
 _CHUNK_BYTES: Final = 1 << 20
+_PROBE: Final = ".probe"
 
 Pieces = Generator[None, None, str]
 
@@ -169,6 +170,7 @@ class _Copier:
         self._target = target
         self._rights = rights
         self._reflinks = True
+        self._born_right = self._files_are_born_right()
         self._done = 0
 
     def copy(self, index: Index, last: int) -> Generator[None, None, None]:
@@ -177,11 +179,10 @@ class _Copier:
         for _ in range(ATTEMPTS):
             before, copied = copied, _Copied()
             changed = yield from self._copy_changed(index, last, before, copied)
-            if before.numbers != copied.numbers:
-                changed = True
-                self._remove_others(index, last)
-            if not changed:
+            if not changed and before.numbers == copied.numbers:
                 return
+            if before.numbers:
+                self._remove_others(index, last)
             index = scan(self._origin)
         sentence = "its steps were changed again and again while they were copied: try again"
         raise StoreError(errno.EAGAIN, "keeps-changing", sentence)
@@ -195,6 +196,8 @@ class _Copier:
             stamp = before.stamp(number)
             if stamp is None or self._stamp(names) != stamp:
                 changed = True
+                if stamp is not None:
+                    self._remove(names)
                 stamp = _together(map(self._copy_step, names))
             copied.add(number, stamp)
             if at % PIECE_STEPS == 0 or self._done >= PIECE_BYTES:
@@ -211,9 +214,12 @@ class _Copier:
         except FileNotFoundError:
             return 0
 
+    def _remove(self, names: list[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._target)
+
     def _copy_step(self, name: str) -> int:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._target)
         try:
             source = files.open_unnoticed(name, READ_FLAGS, self._origin)
         except FileNotFoundError:
@@ -232,11 +238,13 @@ class _Copier:
 
     def _copy_file(self, source: int, found: os.stat_result, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(name, flags, 0o600, dir_fd=self._target)
+        mode = self._rights.mode if self._born_right else 0o600
+        target = os.open(name, flags, mode, dir_fd=self._target)
         try:
             self._copy_contents(source, target, found.st_size)
-            files.give(target, self._rights.owner)
-            os.fchmod(target, self._rights.mode)
+            if not self._born_right:
+                files.give(target, self._rights.owner)
+                os.fchmod(target, self._rights.mode)
             os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:
             os.close(target)
@@ -252,8 +260,24 @@ class _Copier:
             else:
                 return
         self._done += size
-        while data := os.read(source, _CHUNK_BYTES):
+        while size > 0 and (data := os.read(source, min(size, _CHUNK_BYTES))):
             files.write_all(target, data)
+            size -= len(data)
+
+    def _files_are_born_right(self) -> bool:
+        """Whether a file that is made with the mode of the copies needs nothing more to be theirs.
+
+        A umask or an ACL may take bits away, and the owner may be another: then each is told after.
+        """
+        if self._rights.owner is not None:
+            return False
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        probe = os.open(_PROBE, flags, self._rights.mode, dir_fd=self._target)
+        try:
+            return stat.S_IMODE(os.fstat(probe).st_mode) == self._rights.mode
+        finally:
+            os.close(probe)
+            os.unlink(_PROBE, dir_fd=self._target)
 
     def _remove_others(self, index: Index, last: int) -> None:
         """Takes out copies of what was removed meanwhile."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -107,23 +109,55 @@ def test_a_server_killed_anywhere_in_a_fork_leaves_all_of_it_or_nothing(
     """Killed when so many steps have been copied; it fails if no kill came in the midst of it."""
     origin = store.session(ORIGIN, *(entry(f"line {number}") for number in range(1500)))
     partly = 0
-    for copied in (0, 1, 30, 300, 700, 1100, 1400, 1500):
+    for copied in (0, 1, 300, 700, 1400, 1500):
         served = mount(name=f"mnt{copied}", check=False)
         asking = threading.Thread(target=ask, args=(served,))
         asking.start()
-        hidden: list[Path] = []
-        while asking.is_alive() and not any(len(os.listdir(at)) > copied for at in hidden):
-            hidden = list(store.path.glob(".new.*"))
+        while asking.is_alive() and hidden_steps(store) <= copied:
+            time.sleep(0.001)
         served.kill()
         subprocess.run(["umount", "-l", served.path], check=True, timeout=10)
         asking.join(10)
-        partly += any(len(os.listdir(at)) > 0 for at in store.path.glob(".new.*"))
+        partly += hidden_steps(store) > 0
         with mounted(store.path, store.path.parent, name=f"again{copied}"):
             made = [SessionOnDisk(path) for path in store.path.iterdir() if path.name[0] != "."]
             for fork in made:
                 assert fork.steps() == origin.steps()
                 assert fork.slug == ORIGIN or fork.meta()["forked_from"]
     assert partly >= 3
+
+
+@pytest.mark.guarantee("G30d")
+def test_an_unmount_in_the_midst_of_a_fork_leaves_all_of_it_or_nothing(
+    store: StoreOnDisk, mount: Mounts
+) -> None:
+    """It fails if none of the unmounts came in the midst of one."""
+    origin = store.session(ORIGIN, *(entry(f"line {number}") for number in range(1500)))
+    midst = 0
+    for copied in (1, 300, 700):
+        served = mount(name=f"mnt{copied}")
+        served.expected.append("write create: ")
+        asking = threading.Thread(target=ask, args=(served,))
+        asking.start()
+        while asking.is_alive() and hidden_steps(store) <= copied:
+            time.sleep(0.001)
+        midst += 0 < hidden_steps(store) <= len(origin.steps())
+        served.stop()
+        asking.join(10)
+        assert not asking.is_alive()
+        assert not list(store.path.glob(".new.*"))
+        for path in [path for path in store.path.iterdir() if path != origin.path]:
+            assert SessionOnDisk(path).steps() == origin.steps()
+            assert SessionOnDisk(path).meta()["forked_from"]
+            shutil.rmtree(path)
+    assert midst
+
+
+def hidden_steps(store: StoreOnDisk) -> int:
+    """How much there is of the session that is being made."""
+    with suppress(FileNotFoundError):  # it is made, or given up
+        return sum(len(os.listdir(path)) for path in store.path.glob(".new.*"))
+    return 0
 
 
 def ask(served: Mount) -> None:
