@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Final
 
 import trio
@@ -38,6 +38,8 @@ FINISH_SECONDS: Final = 6.0
 FINISH_RETRY_SECONDS: Final = 0.5
 FINISH_ATTEMPTS: Final = 4
 """How often at the end what fails is tried."""
+LET_GO_STEPS: Final = 1024
+"""So many steps of a session that is gone are forgotten at a time."""
 TOLD_RUNS: Final = 8
 """Runs of consecutive numbers that a line names."""
 
@@ -132,6 +134,9 @@ class Recovery:
 
     async def _recover(self, session: Session) -> float:
         """Mend what can be mended now; after how long the rest, if there is any."""
+        session.recent.let_go(LET_GO_STEPS)
+        if not session.recent.owed:
+            return 0
         try:
             async with self._pool.lease(session):
                 done = await self._restorer.restore(session)
@@ -185,10 +190,16 @@ class Recovery:
 def _counted(numbers: Iterable[int]) -> str:
     """`3 steps (4 to 5, 9) that`, with a bounded number of runs."""
     ascending = sorted(numbers)
-    runs = []
-    for _, run in groupby(enumerate(ascending), lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in run]
-        first, last = members[0], members[-1]
-        runs.append(f"{first}" if first == last else f"{first} to {last}")
-    more = ["…"] if len(runs) > TOLD_RUNS else []
-    return f"{len(ascending)} steps ({', '.join(runs[:TOLD_RUNS] + more)}) that"
+    runs: list[str] = []
+    first = 0
+    while first < len(ascending) and len(runs) < TOLD_RUNS:
+        start = ascending[first]
+        places = range(first, len(ascending))
+        end = first + bisect_right(
+            places, start - first, key=lambda place: ascending[place] - place
+        )
+        last = ascending[end - 1]
+        runs.append(f"{start}" if start == last else f"{start} to {last}")
+        first = end
+    more = ["…"] if first < len(ascending) else []
+    return f"{len(ascending)} steps ({', '.join(runs + more)}) that"

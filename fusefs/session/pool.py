@@ -16,6 +16,7 @@ import random
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from fusefs.session.means import Means
@@ -34,6 +35,12 @@ OTHER_DESCRIPTORS: Final = 128
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
 """Indexed steps of all these sessions together, apart from the one that is used."""
+
+
+REMEMBERING_SESSIONS: Final = 4096
+"""So many that are not open remember steps, at less than 10 KiB each."""
+LOOKED_AT_SESSIONS: Final = 16
+"""Of so many it is seen whether they may forget."""
 
 
 class Pool:
@@ -101,12 +108,17 @@ class Pool:
     def close(self, session: Session) -> None:
         """Close a session, unless it is in use, and end its watch, unless it remembers steps."""
         if session.gone:
-            session.recent.clear()
+            self._forget(session)
         if (session.is_open or session.rests) and not session.busy:
             self._put_away(session)
         if not session.is_open and not len(session.recent):
             self._closed.pop(session, None)
             self._means.events.unwatch(session)
+
+    def _forget(self, session: Session) -> None:
+        session.recent.clear()
+        if session.recent.owed:
+            self._means.events.mark(session)
 
     def close_all(self) -> None:
         """Close every session, whoever uses it."""
@@ -201,12 +213,26 @@ class Pool:
         if len(session.recent):
             self._closed[session] = None
             self._means.events.follow(session)
+            self._forget_earliest()
         else:
             self._means.events.unwatch(session)
         self._weigh(session)
         self._open.pop(session, None)
         self._resting.pop(session, None)
         self._means.events.mark(session)  # its inodes may be reaped now
+
+    def _forget_earliest(self) -> None:
+        """Of too many sessions that are not open the first ones remember no steps any more, unless they
+        owe something: what befell them so far is known."""
+        excess = len(self._closed) - REMEMBERING_SESSIONS
+        if excess <= 0:
+            return
+        self._means.events.drain()
+        earliest = list(islice(self._closed, LOOKED_AT_SESSIONS))
+        for session in [session for session in earliest if not session.recent.owed][:excess]:
+            self._forget(session)
+            del self._closed[session]
+            self._means.events.unwatch(session)
 
 
 class Lease:

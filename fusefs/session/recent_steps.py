@@ -27,9 +27,10 @@ Invariants:
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from fusefs.session.reach import Reach
@@ -53,6 +54,8 @@ class RecentSteps:
         self._displaced = StepTable(Remembered, "at")
         self._moving: dict[int, Remembered] = {}
         """Kept ones that are being moved up just now, by address."""
+        self._forgotten: Iterator[Remembered] | None = None
+        """Those whose texts are to be let go of."""
         self._archives: dict[int, str] = {}
         """The archives of those that are compactions, by address."""
         self._doubted: set[int] = set()
@@ -89,9 +92,9 @@ class RecentSteps:
     @property
     def owed(self) -> bool:
         """Whether there is anything to be done."""
-        return bool(
-            len(self._displaced) or self.order.broken or (len(self._kept) and self.doubtful)
-        )
+        if len(self._displaced) or self.order.broken or self._forgotten is not None:
+            return True
+        return bool(len(self._kept)) and self.doubtful
 
     # --- what this mount does ------------------------------------------------------------------
 
@@ -142,14 +145,26 @@ class RecentSteps:
             self._let_go(step)
 
     def clear(self) -> None:
-        """The session is gone."""
-        for step in (*self._kept, *self._displaced, *self._moving.values()):
-            self._let_go(step)
+        """Forget everything; `let_go` is owed then."""
+        if not len(self):
+            return
+        steps = chain(self._kept, self._displaced, list(self._moving.values()))
+        self._forgotten = chain(self._forgotten or (), steps)
         self._kept, self._displaced = StepTable(Remembered, "number"), StepTable(Remembered, "at")
         self.order = StepOrder()
         self._moving.clear()
         self._doubted.clear()
         self._doubted_after = None
+
+    def let_go(self, most: int) -> None:
+        """Let go of the texts of so many steps that were forgotten all at once."""
+        if self._forgotten is None:
+            return
+        steps = list(islice(self._forgotten, most))
+        for step in steps:
+            self._let_go(step)
+        if len(steps) < most:
+            self._forgotten = None
 
     def _keep(self, step: Remembered, *, anew: bool = False) -> None:
         """Keep a step that has its number again, or `anew` one that has another than before."""
@@ -269,9 +284,9 @@ class RecentSteps:
                 self._displaced.add(step)
                 self.reach.reached(step.number)
 
-    def displaced_numbers(self) -> list[int]:
+    def displaced_numbers(self) -> array[int]:
         """The numbers that displaced steps had."""
-        return [step.number for step in self._displaced]
+        return self._displaced.column("number")
 
     def to_restore(self, most: int) -> list[Remembered]:
         """The first displaced steps, in the order in which they were stored."""

@@ -46,8 +46,9 @@ class StepTable(Generic[Row]):
     def __init__(self, row: type[Row], key: str) -> None:
         """`key` is the field by which rows ascend."""
         self._make: Callable[[Iterable[int]], Row] = row._make
-        self._key = row._fields.index(key)
-        self._columns: tuple[array[int], ...] = tuple(array("Q") for _ in row._fields)
+        self._fields: tuple[str, ...] = row._fields
+        self._key = self._fields.index(key)
+        self._columns: tuple[array[int], ...] = tuple(array("Q") for _ in self._fields)
         self._first = 0
         """No row before this one is left."""
         self._out = 0
@@ -66,9 +67,9 @@ class StepTable(Generic[Row]):
             if alive[place]:
                 yield self._row(place)
 
-    def keys(self) -> array[int]:
-        """The keys of all."""
-        return array("Q", compress(self._columns[self._key], self._columns[-1]))
+    def column(self, field: str) -> array[int]:
+        """What all have in a field."""
+        return array("Q", compress(self._columns[self._fields.index(field)], self._columns[-1]))
 
     def get(self, key: int) -> Row | None:
         """The row of that key."""

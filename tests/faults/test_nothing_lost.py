@@ -204,26 +204,23 @@ def test_at_full_speed_nothing_is_lost_or_touched_for_long(
 
 
 def import_beside(store: StoreOnDisk, at: Mount, lines: int, pad: int, messages: int) -> int:
-    """Import lines, then let the daemon write; by how many KiB the server grew.
-
-    Nobody in another session waits while those are stored again, and all lines behind them moved.
-    """
-    other = store.session("crab_tg-42_2", entry("hi"))
+    """Import lines, then let the daemon write; by how many KiB the server grew."""
     session = store.session(SLUG)
     reference = daemons_beginning(store, session)
     append(at, SLUG, "warm", 1)
     before = anonymous_kib(at)
     append(at, SLUG, "mine", lines, pad=pad)
     grown = anonymous_kib(at) - before
-    with undisturbed(at.path / other.slug / "history.jsonl", f"restoring before {lines} lines"):
-        goes_on(reference, session, 1, messages)
-        all_there(session, warm=1, mine=lines, daemon=messages + 1)
+    goes_on(reference, session, 1, messages)
+    all_there(session, warm=1, mine=lines, daemon=messages + 1)
     untouched(session, reference.written)
     return max(grown, anonymous_kib(at) - before)
 
 
 @pytest.mark.guarantee("G16d", "G23a")
-@pytest.mark.parametrize(("lines", "pad", "messages"), [(10_000, 0, 10), (4, 15 << 20, 3)])
+@pytest.mark.parametrize(
+    ("lines", "pad", "messages"), [(10_000, 0, 10), (4, (16 << 20) - len(entry(" mine 0")), 3)]
+)
 def test_no_step_of_an_import_is_forgotten(
     store: StoreOnDisk, mount: Mounting, lines: int, pad: int, messages: int
 ) -> None:
@@ -236,7 +233,9 @@ def test_no_step_of_an_import_is_forgotten(
 @pytest.mark.guarantee("G16d", "G23a")
 def test_no_step_of_a_large_import_is_forgotten(store: StoreOnDisk, mount: Mounting) -> None:
     at = mount()
-    assert import_beside(store, at, 100_000, 200, 10) < GROWN_KIB
+    other = store.session("crab_tg-42_2", entry("hi"))
+    with undisturbed(at.path / other.slug / "history.jsonl", "a large import that is displaced"):
+        assert import_beside(store, at, 100_000, 200, 10) < GROWN_KIB
     assert at.errors() == []
 
 
@@ -254,10 +253,9 @@ def test_of_two_starved_mounts_each_restores_its_own(store: StoreOnDisk, mount: 
     untouched(session, reference.written)
 
 
-@pytest.fixture
-def small_store(tmp_path: Path) -> Iterator[StoreOnDisk]:
-    """A store on a file system that is soon full."""
-    place = tmp_path / "store"
+@contextmanager
+def small(place: Path) -> Iterator[Path]:
+    """A file system there that is soon full."""
     place.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "small", place], capture_output=True, check=False
@@ -265,38 +263,103 @@ def small_store(tmp_path: Path) -> Iterator[StoreOnDisk]:
     if made.returncode != 0:
         pytest.skip("a file system can be mounted by root only")
     try:
-        yield StoreOnDisk(place)
+        yield place
     finally:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def _restoring(mount: Mount) -> list[dict[str, str]]:
+@pytest.fixture
+def small_store(tmp_path: Path) -> Iterator[StoreOnDisk]:
+    """A store on a file system that is soon full."""
+    with small(tmp_path / "store") as place:
+        yield StoreOnDisk(place)
+
+
+def fill(place: Path) -> Path:
+    """Use up all room there; the file that has it."""
+    filling = place / "filling"
+    with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 4096)
+    return filling
+
+
+def told(mount: Mount, code: str) -> list[dict[str, str]]:
+    """The lines of errors.jsonl about what was to be stored again."""
     lines = map(json.loads, mount.errors())
-    return [line for line in lines if line["operation"] == "restore"]
+    return [line for line in lines if (line["operation"], line["code"]) == ("restore", code)]
 
 
 @pytest.mark.guarantee("G16e")
 def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
     small_store: StoreOnDisk, mount: Mounting
 ) -> None:
-    store = small_store
-    session = store.session(SLUG)
+    session = small_store.session(SLUG)
     at = mount()
     at.expected.append("No space left")
-    reference = daemons_beginning(store, session)
+    reference = daemons_beginning(small_store, session)
     append(at, SLUG, "mine", 3, pad=5000)
-    filling = store.path / SLUG / "filling"
     with starved(at):
         goes_on(reference, session, 1, 3)
-        with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(b"x" * 4096)
-    until(lambda: len(_restoring(at)) == 1, SETTLED)
-    told = _restoring(at)[0]
-    assert (told["session"], told["code"], told["errno"]) == (SLUG, "restore-waits", "ENOSPC")
-    assert "3 steps (2 to 4)" in told["error"]
+        filling = fill(session.path)
+    until(lambda: len(told(at, "restore-waits")) == 1, SETTLED)
+    (line,) = told(at, "restore-waits")
+    assert (line["session"], line["errno"]) == (SLUG, "ENOSPC")
+    assert "3 steps (2 to 4)" in line["error"]
     time.sleep(2)
-    assert len(_restoring(at)) == 1
+    assert len(told(at, "restore-waits")) == 1
     filling.unlink()
     all_there(session, mine=3, daemon=4)
     untouched(session, reference.written)
+
+
+@pytest.mark.guarantee("G16d", "G16e")
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_mount_that_is_ended_on_a_full_disk_waits_a_moment_for_room(
+    small_store: StoreOnDisk, mount: Mounting, comes: bool
+) -> None:
+    session = small_store.session(SLUG)
+    at = mount()
+    at.expected += ["No space left", "3 steps (2 to 4) that another program renamed over"]
+    reference = daemons_beginning(small_store, session)
+    append(at, SLUG, "mine", 3, pad=5000)
+    assert at.server is not None
+    with starved(at):
+        goes_on(reference, session, 1, 3)
+        filling = fill(session.path)
+        at.server.send_signal(signal.SIGTERM)
+    until(lambda: "No space left" in at.log(), SETTLED)
+    if comes:
+        filling.unlink()
+    assert at.server.wait(30) == 0
+    assert of("mine", contents(session)) == (list(range(3)) if comes else [])
+    assert ("are lost: the mount ended before" in at.log()) != comes
+    untouched(session, reference.written)
+
+
+@pytest.mark.guarantee("G16e")
+def test_what_there_was_no_room_to_remember_is_told_when_it_is_lost(
+    store: StoreOnDisk, mount: Mounting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = store.session(SLUG)
+    with small(tmp_path / "spools") as spools:
+        monkeypatch.setenv("TMPDIR", str(spools))
+        at = mount()
+        at.expected += ["stay in memory", "steps (", "No space left"]
+        reference = daemons_beginning(store, session)
+        append(at, SLUG, "mine", 4, pad=15 << 20)
+        goes_on(reference, session, 1, 4)
+        until(lambda: len(told(at, "steps-lost")) > 0, SETTLED)
+        time.sleep(1)
+        lost = [number - 2 for line in told(at, "steps-lost") for number in named(line["error"])]
+        assert lost
+        assert sorted(lost + of("mine", contents(session))) == list(range(4))
+        untouched(session, reference.written)
+        at.stop()
+
+
+def named(sentence: str) -> list[int]:
+    """The numbers of a sentence such as `3 steps (4 to 5, 9) that …`."""
+    (runs,) = re.findall(r"steps \(([^)]*)\)", sentence)
+    ends = [[int(end) for end in run.split(" to ")] for run in runs.split(", ")]
+    return [number for run in ends for number in range(run[0], run[-1] + 1)]

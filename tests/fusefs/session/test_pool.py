@@ -20,8 +20,10 @@ from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
 from fusefs.views.formats import LOG, View
 from storage.errors import StoreError
+from tests.support.commands import until
+from tests.support.drivers import TreeDriver
 from tests.support.live import Live, living
-from tests.support.stores import StoreOnDisk, entry
+from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
 VIEW = View(LOG)
 
@@ -245,3 +247,37 @@ class Leases(RuleBasedStateMachine):
 
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+MOST = 3
+MINE = entry("mine")
+
+
+@pytest.mark.guarantee("G16d", "G23a")
+def test_of_too_many_sessions_some_forget_what_a_daemon_may_displace(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "REMEMBERING_SESSIONS", MOST)
+    sessions = [store.session(f"crab_tg-1_{number}") for number in range(1, 2 * MOST + 1)]
+    driver = TreeDriver(store)
+    try:
+        for session in sessions:
+            driver.append(session, MINE + b"\n")
+        until(lambda: len(remembering(driver)) == MOST)
+        remembered = remembering(driver)
+        for session in sessions:
+            session.put(1, entry("daemon"))
+        until(lambda: {s.slug for s in sessions if is_back(s)} == remembered)
+        assert all(session.step(1) == entry("daemon") for session in sessions)
+    finally:
+        driver.stop()
+
+
+def remembering(driver: TreeDriver) -> set[str]:
+    """The sessions that remember steps once those that nobody uses are closed."""
+    driver.forget_everything()
+    return {session.slug for session in driver.superblock.pool.remembering}
+
+
+def is_back(session: SessionOnDisk) -> bool:
+    return MINE in session.steps()
