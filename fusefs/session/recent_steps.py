@@ -37,7 +37,7 @@ from fusefs.session.reach import Reach
 from fusefs.session.step_order import StepOrder
 from fusefs.session.step_table import Remembered, StepTable
 from fusefs.session.step_texts import StepTexts
-from storage.session.steps import step_name
+from storage.session.steps import step_name, step_number
 
 PASSED_STEPS: Final = 64
 """So many steps that every daemon has counted past are forgotten at a time."""
@@ -56,6 +56,8 @@ class RecentSteps:
         """Kept ones that are being moved up just now, by address."""
         self._forgotten: Iterator[Remembered] | None = None
         """Those whose texts are to be let go of."""
+        self._moves: dict[int, int] = {}
+        """Where those went, by the number that they had; 0 while they are on their way."""
         self._archives: dict[int, str] = {}
         """The archives of those that are compactions, by address."""
         self._doubted: set[int] = set()
@@ -107,6 +109,7 @@ class RecentSteps:
             yield
         finally:
             self._early = None
+            self._moves.clear()
 
     def remember(self, number: int, identity: int, text: bytes, archive: str | None = None) -> None:
         """A step was stored; `archive` is the name that a compaction gives."""
@@ -120,6 +123,7 @@ class RecentSteps:
         `restored` or given `back`."""
         steps = [step for number in numbers if (step := self._pop(number)) is not None]
         self._moving.update((step.at, step) for step in steps)
+        self._moves.update((step.number, 0) for step in steps)
         return steps
 
     def back(self, step: Remembered) -> None:
@@ -131,6 +135,8 @@ class RecentSteps:
 
     def restored(self, step: Remembered, number: int, identity: int) -> None:
         """A displaced step was stored again, or one that was taken was moved."""
+        if self._moving.get(step.at) == step:
+            self._moves[step.number] = number
         if self._displaced.pop(step.at) or self._moving.pop(step.at, None):
             self._keep(step._replace(number=number, identity=identity), anew=True)
 
@@ -211,6 +217,8 @@ class RecentSteps:
         """The name of step `number` was moved over from another name: by a daemon, or in an edit."""
         if re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL):
             self._renamed_over(number)
+        elif self._moves.get(step_number(moved_from) or 0) in (0, number):
+            self.created(number)  # this mount moved a step to a free name
         else:
             self.forget(number)
 

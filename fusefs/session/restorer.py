@@ -25,6 +25,7 @@ from fusefs.session.step_table import Remembered
 from fusefs.session.writer import SLOW_SECONDS, Writer
 from storage.errors import StoreError, from_os_error
 from storage.session.claims import Claimer, step_identity
+from storage.session.moving import Mover
 from storage.session.steps import Ownership, read_step, step_name
 
 BATCH_STEPS: Final = 64
@@ -180,7 +181,8 @@ class Restorer:
         steps = recent.take(recent.order.to_move(QUICK_STEPS if quick else BATCH_STEPS))
         if not steps:
             return
-        move = partial(_move_up, session.claimer, steps, recent.refuge(session.index.greatest))
+        mover = Mover(session.claimer, renames=work.near)
+        move = partial(_move_up, mover, steps, recent.refuge(session.index.greatest))
         began = time.monotonic()
         try:
             piece = await (work.small if quick else work.long)(session.slug, move)
@@ -286,11 +288,11 @@ def _store_again(
     return done
 
 
-def _move_up(claimer: Claimer, steps: Sequence[Remembered], target: int) -> _Done:
+def _move_up(mover: Mover, steps: Sequence[Remembered], target: int) -> _Done:
     done = _Done()
     for step in steps:
         try:
-            moved = claimer.move(step.number, step.identity, target)
+            moved = mover.move(step.number, step.identity, target)
         except StoreError as error:
             done.error = error
             break

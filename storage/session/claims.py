@@ -1,4 +1,4 @@
-"""Claiming step numbers: storing a step under the next free one, and moving it to another.
+"""Claiming step numbers: storing a step under the next free one.
 
 A step is claimed by linking a complete file under its name (G15): the link is exclusive, so no step of
 anyone is ever replaced, and a crash leaves neither a torn step nor a temporary. The complete file is
@@ -72,7 +72,7 @@ class Claimer:
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
         """`unnamed` says that the store's `Capabilities.unnamed_files` hold, and that it is near."""
-        self._fd = session_fd
+        self.fd = session_fd
         self._unnamed = unnamed
 
     def claim(
@@ -133,8 +133,8 @@ class Claimer:
                 if not files:
                     break
                 linked.append(files.popleft())
-                link = partial(self._link_named, linked[-1].get())
-                numbers.append(self._first_free(first, link))
+                link = partial(self.link_named, linked[-1].get())
+                numbers.append(self.first_free(first, link))
                 first = numbers[-1] + 1
         except OSError as failed:
             error = from_os_error(failed, "store a step")
@@ -144,7 +144,7 @@ class Claimer:
         if self._was_deleted():
             for number in numbers:
                 with contextlib.suppress(OSError):
-                    os.unlink(step_name(number), dir_fd=self._fd)
+                    os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
         for clear in cleared:
@@ -155,7 +155,7 @@ class Claimer:
         number = None
         try:
             identity = step_identity(os.fstat(fd))
-            number = self._first_free(first, partial(self._link_unnamed, fd))
+            number = self.first_free(first, partial(self._link_unnamed, fd))
             return Claim(number, fd if keep else None, identity)
         finally:
             if number is None or not keep:
@@ -164,9 +164,9 @@ class Claimer:
     def _unnamed_file(self, data: bytes, ownership: Ownership, sync: bool) -> int | None:
         flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
         try:
-            fd = os.open(".", flags, ownership.mode, dir_fd=self._fd)
+            fd = os.open(".", flags, ownership.mode, dir_fd=self.fd)
         except OSError as error:
-            if error.errno not in _NO_UNNAMED or _is_gone(self._fd):
+            if error.errno not in _NO_UNNAMED or _is_gone(self.fd):
                 raise
             self._unnamed = False
             return None
@@ -181,7 +181,7 @@ class Claimer:
         """A hidden file with that data, closed: a name may show what was closed only."""
         name = f".stepfs-{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, ownership.mode, dir_fd=self._fd)
+        fd = os.open(name, flags, ownership.mode, dir_fd=self.fd)
         try:
             try:
                 _fill(fd, data, ownership, sync)
@@ -189,22 +189,23 @@ class Claimer:
                 os.close(fd)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=self._fd)
+                os.unlink(name, dir_fd=self.fd)
             raise
         return name
 
     def _clear(self, temporary: Outcome[str]) -> None:
         with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
-            os.unlink(temporary.get(), dir_fd=self._fd)
+            os.unlink(temporary.get(), dir_fd=self.fd)
 
     def _was_deleted(self) -> bool:
         """Whether that is certain: what has its name is stored until then."""
         try:
-            return is_deleted(self._fd)
+            return is_deleted(self.fd)
         except OSError:
             return False
 
-    def _first_free(self, first: int, link: Callable[[str], bool]) -> int:
+    def first_free(self, first: int, link: Callable[[str], bool]) -> int:
+        """The first number from `first` on whose name could be linked. Raises `StoreError`."""
         number = first
         for taken in itertools.count(1):
             if number > NUMBER_MAX:
@@ -219,18 +220,18 @@ class Claimer:
         )
 
     def _greatest(self) -> int:
-        numbers = (step_number(name) for name in listing(self._fd) if name.startswith("step-"))
+        numbers = (step_number(name) for name in listing(self.fd) if name.startswith("step-"))
         return max((number for number in numbers if number and number <= NUMBER_MAX), default=0)
 
     def _link_unnamed(self, fd: int, name: str) -> bool:
         """Whether the file has that name now; False if another has."""
         try:
-            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self.fd, follow_symlinks=True)
         except FileExistsError:
             return False
         return True
 
-    def _link_named(self, temporary: str, name: str) -> bool:
+    def link_named(self, temporary: str, name: str) -> bool:
         """As `_link_unnamed`, of a file that has a name.
 
         The reply to a link over a network can be lost or unclear, so after any error the name is looked
@@ -238,13 +239,13 @@ class Claimer:
         """
         for left in reversed(range(_ATTEMPTS)):
             try:
-                os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             except OSError as error:
                 found = self._found(name)
                 if found is not None:  # sshfs answers EPERM where the name exists
-                    mine = os.stat(temporary, dir_fd=self._fd, follow_symlinks=False)
+                    mine = os.stat(temporary, dir_fd=self.fd, follow_symlinks=False)
                     return os.path.samestat(found, mine)
-                if left == 0 or error.errno not in _UNCLEAR or is_deleted(self._fd):
+                if left == 0 or error.errno not in _UNCLEAR or is_deleted(self.fd):
                     raise
                 time.sleep(_RETRY_SECONDS)
             else:
@@ -255,54 +256,12 @@ class Claimer:
         """What has that name now; None where nothing has, or nothing says."""
         for _ in range(_ATTEMPTS):
             try:
-                return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+                return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
             except OSError as error:
                 if error.errno not in _UNCLEAR:
                     return None
-            refresh(name, self._fd)
+            refresh(name, self.fd)
         return None
-
-    def move(self, number: int, identity: int, first: int) -> int | None:
-        """Move the step of that number and identity to the first free one from `first` on (G16).
-
-        It is looked at before anything is done. The new number, or None if the step is another's by
-        now, which keeps its name: what is linked is looked at again, and only then the old name is
-        dropped. No rename that replaces nothing is needed. Raises `StoreError`.
-        """
-        old = step_name(number)
-        try:
-            status = os.stat(old, dir_fd=self._fd, follow_symlinks=False)
-            if step_identity(status) != identity:
-                return None
-            target = self._first_free(first, partial(self._link_named, old))
-            moved = os.stat(step_name(target), dir_fd=self._fd, follow_symlinks=False)
-            if os.path.samestat(moved, status) and self._drop_name(old, status):
-                return target
-            os.unlink(step_name(target), dir_fd=self._fd)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise from_os_error(error, f"move {old}") from error
-        return None
-
-    def _drop_name(self, name: str, status: os.stat_result) -> bool:
-        """Take a name away from the file of that status; False where the name is gone.
-
-        No call drops a name only if it is that of a certain file. So it is looked at, and what is there
-        an instant later is moved aside, never removed unseen: another's, met there, gets it back.
-        """
-        aside = f".stepfs-{secrets.token_hex(8)}.tmp"
-        try:
-            if not os.path.samestat(os.stat(name, dir_fd=self._fd, follow_symlinks=False), status):
-                return True  # another's by now
-            os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except FileNotFoundError:
-            return False
-        if not os.path.samestat(os.stat(aside, dir_fd=self._fd, follow_symlinks=False), status):
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        os.unlink(aside, dir_fd=self._fd)
-        return True
 
 
 def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:

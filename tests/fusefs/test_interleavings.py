@@ -47,7 +47,7 @@ def stories(outside: Sequence[str], daemon: Sequence[str] = ()) -> st.SearchStra
     return st.builds(
         Story,
         programs=st.lists(some(CALLS, 5), min_size=2, max_size=3).map(tuple),
-        daemon=some(daemon, 4) if daemon else st.just(()),
+        daemon=some(daemon, 6) if daemon else st.just(()),
         outside=some(outside, 3) if outside else st.just(()),
         accidents=some(["overflow", "let go", "full"], 2),
         steps=st.integers(0, 3),
@@ -71,7 +71,7 @@ def test_what_is_told_holds_in_ten_thousand_orders(story: Story) -> None:
     play(story)
 
 
-SAID = ["says", "says", "says", "compacts"]
+SAID = ["says", "says", "says", "rests", "compacts"]
 
 
 @pytest.mark.guarantee("G16a", "G16b", "G16d", "G16f")
@@ -117,7 +117,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a daemon's rename is forgotten": (
         lambda: patch.object(RecentSteps, "moved_over", lambda *_: None),
-        "lost: ",
+        "lost",
     ),
     "lost events are forgotten": (
         lambda: patch.object(Session, "missed", lambda _: None),

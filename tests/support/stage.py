@@ -27,6 +27,8 @@ from unittest.mock import patch
 import trio
 import trio.testing
 
+from storage.posix import rename_new
+
 T = TypeVar("T")
 STAGED: Final = ("storage.session.", "fusefs.session.")
 """The modules that look at steps, claim, move and restore them; `meta` has a test of its own."""
@@ -119,6 +121,8 @@ class Stage:
         self.failed = 0
         self.queued: Callable[[], int] = lambda: 0
         """How many bytes of events wait."""
+        self.renamed: set[str] = set()
+        """Names that files were renamed from, and none was given since."""
         self.patient = False
         """Time passes only when nothing else can go on."""
         self.current = threading.local()
@@ -174,11 +178,20 @@ class Stage:
             self.trace.append(f"    {label} fails: {os.strerror(number)}")
             raise OSError(number, os.strerror(number))
         try:
-            return function(*args, **kwargs)
+            done = function(*args, **kwargs)
+            if name == "rename":
+                self.renamed.add(args[0])
+            if name in ("link", "rename"):
+                self.renamed.discard(args[1])
+            return done
         finally:
             self.trace.append(f"    {label}")
             if changes:
                 self._changed()
+
+    def rest(self, seconds: float) -> None:
+        """Have time pass."""
+        self._clock.jump(seconds)
 
     def calm(self) -> None:
         """From here on all go on in the order of coming, and time passes when nothing else can."""
@@ -311,6 +324,10 @@ def staged(schedule: bytes, clock: trio.testing.MockClock) -> Iterator[Stage]:
         patch("time.monotonic", clock.current_time),
         patch("storage.session.reader.monotonic", clock.current_time),
         patch("time.sleep", lambda _: None),
+        patch(
+            "storage.session.moving.rename_new",
+            functools.partial(stage.call, "rename", rename_new),
+        ),
     ):
         changed = [
             module

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from storage.errors import StoreError
-from storage.session.claims import Claimer, step_identity
+from storage.session.claims import Claimer
 from storage.session.steps import Ownership, step_name
 from storage.session.tombstone import TOMBSTONE, is_deleted
 
@@ -198,53 +198,3 @@ def test_nothing_is_acknowledged_into_a_session_deleted_elsewhere(
         claim(named, 1)
     assert caught.value.errno == errno.ENOENT
     assert not (session / "step-000001").exists()
-
-
-def identity(session: Path, number: int) -> int:
-    return step_identity((session / step_name(number)).stat())
-
-
-@pytest.mark.guarantee("G16a")
-def test_a_step_is_moved_behind_others_and_keeps_its_bytes(session: Path, named: Claimer) -> None:
-    for number in (1, 2, 7):
-        claim(named, number, b"%d" % number)
-    assert named.move(1, identity(session, 1), 7) == 8
-    assert sorted(os.listdir(session)) == ["meta", "step-000002", "step-000007", "step-000008"]
-    assert (session / "step-000008").read_bytes() == b"1"
-
-
-@pytest.mark.guarantee("G16a")
-def test_a_step_that_is_anothers_by_now_stays_where_it_is(session: Path, named: Claimer) -> None:
-    claim(named, 1, b"mine")
-    mine = identity(session, 1)
-    (session / "step-000001.tmp.9").write_bytes(b"the daemon's")
-    (session / "step-000001.tmp.9").rename(session / "step-000001")
-    assert named.move(1, mine, 7) is None
-    assert named.move(2, mine, 7) is None
-    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
-
-
-@pytest.mark.guarantee("G16a")
-@pytest.mark.parametrize("when", ["before the link", "after the link"])
-def test_a_step_replaced_while_it_is_moved_gets_its_name_back(
-    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    claim(named, 1, b"mine")
-
-    def daemon() -> None:
-        (session / "step-000001.tmp.9").write_bytes(b"the daemon's")
-        (session / "step-000001.tmp.9").rename(session / "step-000001")
-
-    def link(*names: Any, **where: Any) -> None:
-        monkeypatch.setattr(os, "link", LINK)
-        if when == "before the link":
-            daemon()
-        LINK(*names, **where)
-        if when == "after the link":
-            daemon()
-
-    monkeypatch.setattr(os, "link", link)
-    moved = named.move(1, identity(session, 1), 7)
-    assert (session / "step-000001").read_bytes() == b"the daemon's"
-    kept = [name for name in os.listdir(session) if (session / name).read_bytes() == b"mine"]
-    assert kept == ([] if moved is None else [step_name(moved)])

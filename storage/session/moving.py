@@ -1,0 +1,94 @@
+"""Moving a step to another number, while a daemon may rename over the one that it has (G16).
+
+No system call takes a name away from a certain file only. So a step is looked at just before it is
+moved, and looked at again under its new name: another's, met there, gets its name back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from functools import partial
+
+from storage.errors import from_os_error
+from storage.posix import UNSUPPORTED, rename_new
+from storage.session.claims import Claimer, step_identity
+from storage.session.steps import step_name
+
+
+class Mover:
+    """Moves steps of one session's directory. It may be used from any thread, by one at a time."""
+
+    def __init__(self, claimer: Claimer, *, renames: bool) -> None:
+        """`renames` says that a rename to a free name can be tried, and that the store is near."""
+        self._claimer = claimer
+        self._fd = claimer.fd
+        self._renames = renames
+
+    def move(self, number: int, identity: int, first: int) -> int | None:
+        """Move the step of that number and identity to the first free one from `first` on.
+
+        The new number, or None if the step is another's by now, which keeps its name. Raises
+        `StoreError`.
+        """
+        old = step_name(number)
+        try:
+            status = self._stat(old)
+            if step_identity(status) != identity:
+                return None
+            move = self._renamed if self._renames else self._linked
+            return move(old, status, first)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if self._renames and error.errno in UNSUPPORTED:
+                self._renames = False
+                return self.move(number, identity, first)
+            raise from_os_error(error, f"move {old}") from error
+
+    def _renamed(self, old: str, status: os.stat_result, first: int) -> int | None:
+        """It has one name at any time, so that a kill leaves it there once."""
+        target = self._claimer.first_free(first, partial(self._rename, old))
+        if self._is(target, status):
+            return target
+        if not self._rename(step_name(target), old):
+            os.unlink(step_name(target), dir_fd=self._fd)  # it was replaced meanwhile
+        return None
+
+    def _linked(self, old: str, status: os.stat_result, first: int) -> int | None:
+        """For file systems that know no other way."""
+        target = self._claimer.first_free(first, partial(self._claimer.link_named, old))
+        if self._is(target, status) and self._drop(old, status):
+            return target
+        os.unlink(step_name(target), dir_fd=self._fd)
+        return None
+
+    def _drop(self, name: str, status: os.stat_result) -> bool:
+        """Take a name away from the file of that status; False where the name is gone."""
+        aside = f".stepfs-{secrets.token_hex(8)}.tmp"
+        try:
+            if not os.path.samestat(self._stat(name), status):
+                return True  # another's by now
+            os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(self._stat(aside), status):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.unlink(aside, dir_fd=self._fd)
+        return True
+
+    def _rename(self, old: str, new: str) -> bool:
+        """Whether the file has the new name now; False if another has."""
+        try:
+            rename_new(old, new, self._fd)
+        except FileExistsError:
+            return False
+        return True
+
+    def _is(self, number: int, status: os.stat_result) -> bool:
+        return os.path.samestat(self._stat(step_name(number)), status)
+
+    def _stat(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._fd, follow_symlinks=False)

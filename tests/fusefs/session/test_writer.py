@@ -1,0 +1,227 @@
+"""Storing steps: their numbers, what is told of those that could not be, and when they are synced."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+
+from fusefs.config import Sync
+from fusefs.session import writer as writing
+from fusefs.session.session import Session
+from fusefs.session.writer import BATCH_STEPS, Writer
+from storage.errors import StoreError
+from storage.formats.kinds import Step, classify
+from storage.session.claims import Claim, Claimer
+from storage.session.steps import sync_steps
+from tests.support.live import living
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+
+Stored = tuple[int, StoreError | None]
+
+
+def lines(count: int) -> list[Step]:
+    return [classify(entry(f"line {number}")) for number in range(count)]
+
+
+def stored(
+    store: StoreOnDisk,
+    steps: Sequence[Step],
+    sync: Sync = Sync.NEVER,
+    then: Callable[[Writer, Session], Any] | None = None,
+) -> Stored:
+    """Store steps in the session; what was told. `then` is looked at while it is open."""
+
+    async def main() -> Stored:
+        with living(store) as live:
+            session, writer = live.session("a_b_1"), Writer(live.means, sync)
+            async with live.pool.lease(session):
+                told = await writer.append(session, steps)
+                if then is not None:
+                    await then(writer, session)
+            return told
+
+    return trio.run(main)
+
+
+@pytest.fixture
+def session(store: StoreOnDisk) -> SessionOnDisk:
+    return store.session("a_b_1", entry("before"))
+
+
+class Failing:
+    """Claims fail from the one on that would be the n-th, or the n-th alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+        self.left = nth
+        claim = Claimer.claim
+
+        def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
+            self.left -= 1
+            if self.left < 0:
+                raise StoreError(errno.ENOSPC, "full", "there is no room")
+            return claim(claimer, *args, **how)
+
+        monkeypatch.setattr(Claimer, "claim", claimed)
+
+
+@pytest.mark.guarantee("G5a", "G15b")
+@pytest.mark.parametrize("sync", Sync)
+def test_steps_get_the_next_numbers_in_their_order(
+    store: StoreOnDisk, session: SessionOnDisk, sync: Sync
+) -> None:
+    steps = lines(3 * BATCH_STEPS)
+    assert stored(store, steps, sync) == (len(steps), None)
+    assert session.numbers() == list(range(1, len(steps) + 2))
+    assert session.steps()[1:] == [step.data for step in steps]
+
+
+@pytest.mark.guarantee("G19c")
+def test_others_get_their_turn_while_many_steps_are_stored(
+    store: StoreOnDisk, session: SessionOnDisk
+) -> None:
+    turns: list[int] = []
+
+    async def beside() -> None:
+        while True:
+            turns.append(len(session.numbers()))
+            await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        with living(store) as live:
+            opened, writer = live.session("a_b_1"), Writer(live.means, Sync.NEVER)
+            async with live.pool.lease(opened), trio.open_nursery() as nursery:
+                nursery.start_soon(beside)
+                await writer.append(opened, lines(10 * BATCH_STEPS))
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert len(set(turns)) >= 5
+    assert max(b - a for a, b in pairwise(turns)) <= 2 * BATCH_STEPS  # trio runs tasks in any order
+
+
+@pytest.mark.guarantee("G6b", "G19a")
+def test_what_could_not_be_stored_is_told_with_what_was(
+    store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Failing(monkeypatch, 2)
+    count, error = stored(store, lines(5))
+    assert count == 2
+    assert error is not None and error.errno == errno.ENOSPC
+    assert session.steps()[1:] == [step.data for step in lines(2)]
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.guarantee("G16d")
+def test_what_is_stored_is_remembered_and_a_compaction_with_its_archive(store: StoreOnDisk) -> None:
+    async def remembered(_writer: Writer, opened: Session) -> None:
+        two, three = opened.recent.kept(range(10))
+        assert (two.number, three.number) == (2, 3)
+        assert (opened.recent.archive(two), opened.recent.archive(three)) == (None, "archive")
+
+    steps = [*lines(1), classify(compaction("archive"))]
+    assert stored(store, steps, then=remembered) == (2, None)
+
+
+@pytest.mark.guarantee("G20b")
+def test_in_a_session_that_is_gone_nothing_is_stored(
+    store: StoreOnDisk, session: SessionOnDisk
+) -> None:
+    async def main() -> Stored:
+        with living(store) as live:
+            opened, writer = live.session("a_b_1"), Writer(live.means, Sync.NEVER)
+            async with live.pool.lease(opened):
+                for path in session.path.iterdir():
+                    path.unlink()
+                session.path.rmdir()
+                return await writer.append(opened, lines(1))
+
+    count, error = trio.run(main)
+    assert count == 0
+    assert error is not None and error.errno == errno.ENOENT
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Of each sync how many files it is of, and whether of all."""
+    syncs: list[tuple[int, bool]] = []
+
+    def called(session_fd: int, fds: Sequence[int], whole: bool) -> None:
+        syncs.append((len(fds), whole))
+        sync_steps(session_fd, fds, whole)
+
+    monkeypatch.setattr(writing, "sync_steps", called)
+    return syncs
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.guarantee("G17a")
+@pytest.mark.parametrize(("count", "synced"), [(0, []), (3, [(3, False)]), (100, [(0, True)])])
+def test_a_close_syncs_what_was_stored_once(
+    store: StoreOnDisk,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    synced: list[tuple[int, bool]],
+) -> None:
+    syncs = counted(monkeypatch)
+
+    async def close(writer: Writer, opened: Session) -> None:
+        assert syncs == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.sync, opened)
+            nursery.start_soon(writer.sync, opened)
+
+    stored(store, lines(count), Sync.CLOSE, close)
+    assert syncs == synced
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.guarantee("G17a", "G19a")
+def test_a_sync_that_failed_is_told_and_is_one_of_everything_then(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def close(writer: Writer, opened: Session) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(writing, "sync_steps", fails)
+            with pytest.raises(StoreError) as caught:
+                await writer.sync(opened)
+            assert caught.value.errno == errno.EIO
+        syncs = counted(monkeypatch)
+        await writer.sync(opened)
+        assert syncs == [(0, True)]
+
+    stored(store, lines(2), Sync.CLOSE, close)
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.guarantee("G17b")
+def test_with_sync_never_nothing_is_synced(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = counted(monkeypatch)
+    stored(store, lines(3), Sync.NEVER, Writer.sync)
+    assert syncs == []
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.guarantee("G17b")
+def test_a_name_that_could_not_be_synced_is_told_at_the_close(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines are stored, so that write(2) must not say otherwise."""
+
+    def fails(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def close(_writer: Writer, opened: Session) -> None:
+        assert opened.unsynced.whole
+
+    monkeypatch.setattr("fusefs.session.writer.os.fsync", fails)
+    assert stored(store, lines(2), Sync.ALWAYS, close) == (2, None)
