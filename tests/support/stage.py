@@ -130,6 +130,7 @@ class Stage:
         """What is still under way runs to its end, in no order."""
         self._schedule = list(reversed(schedule))
         self._clock = clock
+        self._loop = threading.current_thread()
         self._gates: list[_Gate] = []
         self._threads: list[_Thread] = []
 
@@ -167,7 +168,7 @@ class Stage:
         thread = getattr(self.current, "thread", None)
         if thread is not None:
             thread.pause(label)
-        else:
+        elif threading.current_thread() is self._loop:  # not one that only looks ahead
             self._let_act(label)
         changes = name in ("link", "rename", "unlink") or (
             name == "open" and any(isinstance(arg, int) and arg & os.O_WRONLY for arg in args)
