@@ -44,10 +44,15 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             for patience in itertools.count(PATIENCE, -1):
+                if session.stale and patience > 0:  # events were lost meanwhile
+                    await relist(means, session, exact)
                 # What comes later need not be shown, or a fast writer would never be caught up with. But
                 # who saw that a step went must also see those that had come before that.
                 end = session.end(view)
-                if await _settle(means, session, present(means, session, view), end, patience > 0):
+                settled = await _settle(
+                    means, session, present(means, session, view), end, patience > 0
+                )
+                if settled and not (session.stale and patience > 0):
                     break
             return await _dated(means, session, present(means, session, view))
         except OSError as error:

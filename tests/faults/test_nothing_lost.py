@@ -28,6 +28,7 @@ SETTLED = 30.0
 SLUG = "crab_tg-42_1"
 STARVED_STEPS = 5000
 """So many steps of a daemon overflow an inotify queue."""
+LINES = 10_000
 GROWN_KIB = 64 << 10
 DRILL_STEPS = 12_000
 
@@ -237,6 +238,26 @@ def test_no_step_of_a_large_import_is_forgotten(store: StoreOnDisk, mount: Mount
     with undisturbed(at.path / other.slug / "history.jsonl", "a large import that is displaced"):
         assert import_beside(store, at, 100_000, 200, 10) < GROWN_KIB
     assert at.errors() == []
+
+
+@pytest.mark.guarantee("G16a", "G18a")
+def test_a_mount_that_is_killed_while_it_moves_steps_leaves_each_once(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    session = store.session(SLUG)
+    at = mount()
+    reference = daemons_beginning(store, session)
+    append(at, SLUG, "mine", LINES)
+    goes_on(reference, session, 1, 10)
+    until(
+        lambda: max(session.numbers()) > LINES + 1100
+    )  # those displaced are back, and others moved
+    at.kill()
+    texts = contents(session)
+    assert sorted(of("mine", texts)) == list(range(LINES))
+    assert of("mine", texts) != list(range(LINES))  # it was not done yet
+    assert of("daemon", texts) == list(range(11))
+    untouched(session, reference.written)
 
 
 @pytest.mark.guarantee("G16c", "G16d")

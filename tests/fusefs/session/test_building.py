@@ -260,3 +260,29 @@ def test_gathering_from_the_end_takes_nothing_of_what_was_there_before(store: St
                 assert live.means.cache.bytes == session.epochs[LOG_VIEW].size
 
     trio.run(main)
+
+
+@pytest.mark.guarantee("G12a", "G13d")
+def test_what_came_while_events_were_lost_is_shown_before_what_came_after(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> bytes:
+        with living(store) as live:
+            session = live.session("a_b_1")
+
+            def beside(*args: Any, **named: Any) -> Any:
+                monkeypatch.undo()
+                found = replay.backwards(*args, **named)
+                disk.add(entry("b"))
+                live.events.watcher.drain()
+                live.events.missed()  # the event of it is lost
+                disk.add(entry("c"))
+                return found
+
+            monkeypatch.setattr(building, "backwards", beside)
+            async with live.pool.lease(session):
+                return await live.shown(session, HISTORY_VIEW)
+
+    assert trio.run(main) == b"".join(entry(text) + b"\n" for text in "abc")
