@@ -35,8 +35,6 @@ OTHER_DESCRIPTORS: Final = 128
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
 """Indexed steps of all these sessions together, apart from the one that is used."""
-
-
 REMEMBERING_SESSIONS: Final = 4096
 """So many that are not open remember steps, at less than 10 KiB each."""
 LOOKED_AT_SESSIONS: Final = 16
