@@ -30,7 +30,7 @@ from fusefs.work import Work
 from storage.errors import StoreError, printable
 from storage.formats import jsontext
 from storage.latest import Latest
-from storage.session.meta import read as read_meta
+from storage.session import meta
 from storage.store import Store
 
 Stamp = tuple[int, int, int]
@@ -62,6 +62,7 @@ class Catalogue:
         self._store = store
         self._watches = MetaWatches(store.fd) if work.near else None
         self._work = work
+        self._read = meta.read_near if work.near else meta.read
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         self._slugs: list[str] = []
@@ -222,7 +223,7 @@ class Catalogue:
         if known != seen:
             self._sessions[slug] = seen
             if self._lines is not None:
-                self._lines.put(slug, _line(slug, fd))
+                self._lines.put(slug, _line(slug, fd, self._read))
             if self._latest is not None:
                 self._latest.put(slug)
         if self._watches is not None:
@@ -263,15 +264,15 @@ def _seen(session_fd: int) -> _Session | None:
     return _Session(os.fstat(session_fd).st_ino, _stamp(found))
 
 
-def _stamp(meta: os.stat_result) -> Stamp:
-    return meta.st_ino, meta.st_ctime_ns, meta.st_size
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
-def _line(slug: str, session_fd: int) -> bytes:
+def _line(slug: str, session_fd: int, read: Callable[[int], meta.Seen]) -> bytes:
     """`{"session": slug, …meta}`; of a broken meta only the session is told."""
     start = b'{"session":' + orjson.dumps(slug if slug.isascii() else printable(slug))
     try:
-        data = read_meta(session_fd)[0]
+        data = read(session_fd)[0]
         value = jsontext.parse(data)
     except (jsontext.NotJSON, StoreError, OSError):
         value = None

@@ -110,6 +110,11 @@ def read(session_fd: int, name: str = NAME) -> Seen:
     raise AssertionError("unreachable")
 
 
+def read_near(session_fd: int) -> Seen:
+    """As `read`, on a local file system, for who has just seen that it is a regular file."""
+    return files.read_regular(NAME, session_fd, META_BYTES_MAX)
+
+
 def _read(session_fd: int, name: str) -> Seen:
     """The bytes of the session's meta and its status.
 
