@@ -46,12 +46,14 @@ class Outcome(Generic[R]):
         return self._value
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, Outcome[R]]]:
+def ahead(
+    work: Callable[[T], R], items: Iterable[T], window: int = WINDOW
+) -> Iterator[tuple[T, Outcome[R]]]:
     """Calls `work` for the items, some ahead of who takes them; each with its outcome, in order."""
     under_way: deque[tuple[T, Outcome[R]]] = deque()
     for item in items:
         under_way.append((item, _POOL.start(partial(work, item))))
-        if len(under_way) >= WINDOW:
+        if len(under_way) >= window:
             yield under_way.popleft()
     yield from under_way
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from fusefs.coherence.hints import Hints
+from fusefs.coherence.patrol import Patrol
 from fusefs.coherence.polling import Polling
 from fusefs.inotify import Change, EventsLostError, Watcher
 from fusefs.session.session import Meaning, Session
@@ -37,6 +38,7 @@ class EventQueue:
         self.near = near
         self.hints = hints
         self.polling = Polling()
+        self.patrol = Patrol()
         self.root_changed_at: float | None = None
         self._root_dirty = False
         """The list of sessions changed, and that was not published yet."""
@@ -124,6 +126,10 @@ class EventQueue:
         """Somebody waits for what happens in a session: where no events tell, it is looked for."""
         if session.watch is None:
             self.polling.follow(session)
+
+    def unseen(self, session: Session) -> None:
+        """A session was listed, and not all of its steps were looked at: that is to be done."""
+        self.patrol.owe(session)
 
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are hinted."""

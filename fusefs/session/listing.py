@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from storage.errors import from_os_error, printable
-from storage.session.index import scan, scan_agreeing
+from storage.session.index import Index, scan, scan_agreeing
 
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
@@ -50,17 +52,17 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
     if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
+    doubted = set(session.doubted)
     try:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
         if directory.st_nlink == 0:
             session.gone = True
         run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
-        if session.watch is None:
-            new = await run(session.slug, scan_agreeing, session.fd, session.index.greatest)
-        else:
-            new = await run(session.slug, scan, session.fd)
+        session.doubted.clear()
+        new = await run(session.slug, _listing(means, session, doubted))
     except BaseException as error:
         session.unlisted()
+        session.doubted |= doubted
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
             # Its name may be another session's, though it looks the same: inode numbers come again.
             session.gone = True
@@ -75,6 +77,16 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         session.changed_at = now
     if session.recent.owed:
         means.events.mark(session)
+    if new.stamps is not None and not new.stamps.all_seen:
+        means.events.unseen(session)
+
+
+def _listing(means: Means, session: Session, doubted: set[str]) -> Callable[[], Index]:
+    """How the session is to be listed: in full where that costs little, as on a near store."""
+    if session.watch is not None:
+        return partial(scan, session.fd)
+    stamps = None if means.work.near else session.index.stamps
+    return partial(scan_agreeing, session.fd, session.index.greatest, stamps, doubted)
 
 
 def lag_seconds(session: Session) -> float:

@@ -99,6 +99,8 @@ class Session:
         self.listed_at = 0.0
         self.listing_seconds = 0.0
         """How long the last listing took."""
+        self.doubted: set[str] = set()
+        """Names of steps that the next listing is to look at."""
         self.changed_at = 0.0
         """When a listing last differed from the one before."""
         self.losses = 0
@@ -193,7 +195,7 @@ class Session:
         self.backlog, self.index, self.stale = None, new, stale
         changed: list[int] | None = None
         if old.stamps is not None and new.stamps is not None:
-            names = {name for name, _ in old.stamps.items() ^ new.stamps.items()}
+            names = new.stamps.changed(old.stamps)
             changed = [number for name in names if (number := step_number(name)) is not None]
             for number in changed:
                 self.touch(number)

@@ -11,13 +11,12 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
-from storage.ahead import ahead
 from storage.posix import reopened
+from storage.session.stamps import LOOKED_AT, Stamps, look
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
 _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
@@ -37,7 +36,7 @@ class Index:
     """Every name of a number that has one not written as `step_name` writes it."""
     strange: list[tuple[str, str]] = field(default_factory=list)
     """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
-    stamps: dict[str, int] | None = None
+    stamps: Stamps | None = None
     """What identifies the contents of each step, kept only where no events tell of changes."""
 
     @property
@@ -107,15 +106,49 @@ class Index:
         return self.numbers[start : min(start + most, bisect_right(self.numbers, last))]
 
 
-def scan(session_fd: int, stamped: bool = False) -> Index:
-    """List a session's directory. With `stamped`, look at each step's identity as well.
+def scan(session_fd: int) -> Index:
+    """List a session's directory.
 
     Raises `OSError` as the listing does. Safe in a thread: it touches nothing shared.
     """
-    index = Index(stamps={} if stamped else None)
+    with reopened(session_fd) as fd:
+        return _listed(fd)[0]
+
+
+def scan_stamped(session_fd: int, known: Stamps | None, doubted: Collection[str] = ()) -> Index:
+    """As `scan`, and look at the steps that may have changed since `known`, and at `doubted` ones."""
+    with reopened(session_fd) as fd:
+        index, inodes = _listed(fd)
+        last = [name for number in index.numbers[-LOOKED_AT:] for name in index.names(number)]
+        last += [name for name in doubted if name in inodes]
+        index.stamps = look(fd, inodes, last, known)
+    return index
+
+
+def scan_agreeing(
+    session_fd: int, greatest: int, known: Stamps | None = None, doubted: Collection[str] = ()
+) -> Index:
+    """List a session's directory where nothing tells of changes, as `scan_stamped`.
+
+    A listing is not atomic: it may hold a step and lack one that was there before it. Then a number is
+    missing above `greatest`, the greatest that was listed before, and the directory is listed until two
+    listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
+    """
+    index = scan_stamped(session_fd, known, doubted)
+    for _ in range(LISTINGS_MOST):
+        if not index.lacks_above(greatest):
+            break
+        before, index = index, scan_stamped(session_fd, index.stamps)
+        if before.numbers == index.numbers:
+            break
+    return index
+
+
+def _listed(fd: int) -> tuple[Index, dict[str, int]]:
+    """What the directory of that descriptor holds, and the inode number of each step's name."""
+    index, inodes = Index(), dict[str, int]()
     numbers: list[int] = []
-    named: list[str] = []
-    with reopened(session_fd) as fd, os.scandir(fd) as entries:
+    with os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
             usual = _USUAL.fullmatch(name)
@@ -128,33 +161,12 @@ def scan(session_fd: int, stamped: bool = False) -> Index:
             if not usual and name != step_name(number):
                 index.odd.setdefault(number, []).append(name)
             numbers.append(number)
-            if stamped:
-                named.append(name)
-        if index.stamps is not None:
-            stamps = ahead(partial(_stamp, fd), named)
-            index.stamps.update((name, stamp.get()) for name, stamp in stamps)
+            inodes[name] = entry.inode()
     numbers.sort()
     if index.odd:
         numbers = _settle_odd(numbers, index.odd)
     index.numbers = array("Q", numbers)
-    return index
-
-
-def scan_agreeing(session_fd: int, known: int) -> Index:
-    """List a session's directory where nothing tells of changes, as `scan` with `stamped`.
-
-    A listing is not atomic: it may hold a step and lack one that was there before it. Then a number is
-    missing above `known`, the greatest that was listed before, and the directory is listed until two
-    listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
-    """
-    index = scan(session_fd, stamped=True)
-    for _ in range(LISTINGS_MOST):
-        if not index.lacks_above(known):
-            break
-        before, index = index, scan(session_fd, stamped=True)
-        if before.numbers == index.numbers:
-            break
-    return index
+    return index, inodes
 
 
 def _unusual(name: str, index: Index) -> int | None:
@@ -167,14 +179,6 @@ def _unusual(name: str, index: Index) -> int | None:
         index.strange.append((name, f"its number is over {NUMBER_MAX}"))
         return None
     return number
-
-
-def _stamp(session_fd: int, name: str) -> int:
-    try:
-        found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    return hash((found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size))
 
 
 def _settle_odd(numbers: list[int], odd: dict[int, list[str]]) -> list[int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.session.stamps import LOOKED_AT
 from tests.support.commands import until
 from tests.support.far import NO_BINDFS, bound
 from tests.support.looking import all_shown, inode, line, listed, opened, processor_ticks, whole
@@ -224,3 +225,27 @@ def test_a_far_store_that_nobody_follows_costs_no_time(tmp_path: Path) -> None:
         before = processor_ticks(served.server.pid)
         time.sleep(2)
         assert processor_ticks(served.server.pid) == before
+
+
+@NO_BINDFS
+@pytest.mark.guarantee("G12c", "G13b")
+def test_of_a_long_far_session_an_early_step_is_looked_at_soon_and_all_else_at_once(
+    store: StoreOnDisk, tmp_path: Path
+) -> None:
+    """What a listing does not tell is only that a file was edited, and that takes a look at each."""
+    session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(2 * LOOKED_AT)))
+    with bound(store.path, tmp_path / "bound") as far, mounted(far, tmp_path) as mount:
+        at = mount.path / session.slug
+        all_shown(at, session)
+        replacement = session.path / "step-000003.tmp.1"
+        replacement.write_bytes(entry("in its place"))
+        replacement.rename(session.path / "step-000003")
+        all_shown(at, session)
+        (session.path / f"step-{2 * LOOKED_AT:06}").write_bytes(entry("edited, the last"))
+        all_shown(at, session)
+        with opened(at / HISTORY) as fd:
+            before = whole(fd)
+            (session.path / "step-000003").write_bytes(entry("edited, an early one"))
+            until(lambda: inode(at / HISTORY) != os.fstat(fd).st_ino, 20)
+            assert whole(fd) == before
+        all_shown(at, session)

@@ -23,6 +23,7 @@ pytestmark = [
 SHORT, LONG = "crab_tg-42_1", "crab_tg-42_2"
 LONG_STEPS = 5000
 ROUNDS = 9
+CALL_SECONDS = 0.02
 
 
 @contextmanager
@@ -84,6 +85,21 @@ def test_a_slow_store_costs_what_its_calls_cost_and_reading_far_less() -> None:
         f"figure: cold open of {LONG_STEPS} steps {cold:.1f} s, one after the other {one:.2f} s each"
     )
     assert cold < one * LONG_STEPS / 10
+
+
+@pytest.mark.guarantee("G24a")
+def test_a_history_that_is_known_is_opened_without_a_look_at_each_step() -> None:
+    a, b = both_hosts("known")
+    made(a, LONG, LONG_STEPS)
+    history = a.path / LONG / "history.jsonl"
+    with a.mounted():
+        assert len(history.read_bytes().splitlines()) == LONG_STEPS
+        with slow():
+            warm = statistics.median(seconds(history.read_bytes) for _ in range(ROUNDS))
+            (b.store / LONG / f"step-{LONG_STEPS + 1:06}").write_bytes(entry("of the other host"))
+            assert len(history.read_bytes().splitlines()) == LONG_STEPS + 1
+    print(f"figure: warm open of {LONG_STEPS} steps {warm:.2f} s")
+    assert warm < CALL_SECONDS * LONG_STEPS / 80
 
 
 def stored_barely(session: Path, number: int) -> None:

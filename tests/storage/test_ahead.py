@@ -62,7 +62,7 @@ def test_a_far_session_is_read_ten_times_faster_than_step_by_step(
 
     monkeypatch.setattr(reader, "read_step", slow)
     monkeypatch.setattr(reader, "is_near", lambda _fd: False)
-    index = scan(descriptor, stamped=True)
+    index = scan(descriptor)
     forwards = partial(replay.forwards, compactions=False)
     for direction in (replay.backwards, forwards):
         began = time.monotonic()
