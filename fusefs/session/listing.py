@@ -17,6 +17,7 @@ from fusefs.session.means import Means
 from fusefs.session.session import Session
 from storage.errors import from_os_error, printable
 from storage.session.index import Index, scan, scan_agreeing
+from storage.session.stamps import LOOKED_AT, LOOKED_AT_OFTEN
 
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
@@ -59,7 +60,7 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
             session.gone = True
         run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
         session.doubted.clear()
-        new = await run(session.slug, _listing(means, session, doubted))
+        new = await run(session.slug, _listing(means, session, doubted, exact))
     except BaseException as error:
         session.unlisted()
         session.doubted |= doubted
@@ -81,12 +82,13 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         means.events.unseen(session)
 
 
-def _listing(means: Means, session: Session, doubted: set[str]) -> Callable[[], Index]:
-    """How the session is to be listed: in full where that costs little, as on a near store."""
+def _listing(means: Means, session: Session, doubted: set[str], exact: bool) -> Callable[[], Index]:
+    """How the session is to be listed; each step is looked at where that costs little, if near."""
     if session.watch is not None:
         return partial(scan, session.fd)
     stamps = None if means.work.near else session.index.stamps
-    return partial(scan_agreeing, session.fd, session.index.greatest, stamps, doubted)
+    last, greatest = LOOKED_AT if exact else LOOKED_AT_OFTEN, session.index.greatest
+    return partial(scan_agreeing, session.fd, greatest, stamps, doubted, last)
 
 
 def lag_seconds(session: Session) -> float:

@@ -11,7 +11,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -69,7 +69,7 @@ class Writer:
             if session.gone:
                 return 0, session.deleted()
             try:
-                ownership = await self.ownership(session)
+                ownership = session.claimer.took or await self.ownership(session)
             except OSError as gone:
                 if gone.errno in (errno.ENOENT, errno.ESTALE):
                     return 0, session.deleted()
@@ -111,7 +111,7 @@ class Writer:
             batch, session.unsynced = session.unsynced, Unsynced()
             # On a far store the contents are on disk already, and only names have to follow.
             whole = batch.whole and self.means.work.near
-            work = partial(sync_steps, session.fd, batch.fds, whole)
+            work = partial(_sync, session.claimer, session.fd, batch.fds, whole)
             try:
                 await self.means.work.long(session.slug, work)
             except OSError as error:
@@ -149,7 +149,10 @@ class Writer:
         first, claimer, work = session.index.greatest + 1, session.claimer, self.means.work
         if not work.near:
             # Contents are on disk before their names: syncfs(2) reaches no server.
-            far = partial(_claim_far, claimer, session.fd, steps, first, ownership, self._sync)
+            confirm = partial(_ownership, session.fd, session.identity)
+            far = partial(
+                _claim_far, claimer, session.fd, steps, first, ownership, confirm, self._sync
+            )
             return await work.long(session.slug, far)
         if self._sync is Sync.ALWAYS:
             durably = partial(_claim_durably, claimer, session.fd, steps, first, ownership)
@@ -163,6 +166,11 @@ class Writer:
         claims, error = await (work.long if long else work.small)(session.slug, claim)
         self._slow = (time.monotonic() - began) / max(1, len(claims)) > SLOW_SECONDS
         return claims, error
+
+
+def _sync(claimer: Claimer, session_fd: int, claims: Sequence[int], whole: bool) -> None:
+    claimer.settle()
+    sync_steps(session_fd, claims, whole)
 
 
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
@@ -181,13 +189,18 @@ def _claim_far(
     steps: Sequence[Step],
     first: int,
     ownership: Ownership,
+    confirm: Callable[[], Ownership],
     sync: Sync,
 ) -> Claims:
     batch = [step.data for step in _batch(steps)[:FAR_BATCH_STEPS]]
     synced, until = sync is not Sync.NEVER, FAR_BATCH_SECONDS
-    numbers, error = claimer.claim_batch(first, batch, ownership, sync=synced, until=until)
+    numbers, error = claimer.claim_batch(
+        first, batch, ownership, sync=synced, until=until, confirm=confirm
+    )
     if sync is Sync.ALWAYS:
         error = _synced(session_fd, error)
+    if sync is not Sync.CLOSE:  # else the close waits for it
+        claimer.settle()
     return [Claim(number, None, UNKNOWN) for number in numbers], error
 
 

@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -66,14 +66,17 @@ def step_identity(found: os.stat_result) -> int:
 class Claimer:
     """Claims step numbers in one session's directory.
 
-    It holds no state but the descriptor and what the file system can do, and may be used from any
-    thread, by one at a time.
+    It holds no state but the descriptor, what the file system can do and what is being cleared, and may
+    be used from any thread, by one at a time.
     """
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
         """`unnamed` says that the store's `Capabilities.unnamed_files` hold, and that it is near."""
         self.fd = session_fd
         self._unnamed = unnamed
+        self._clearing: Outcome[None] | None = None
+        self.took: Ownership | None = None
+        """What the steps of the last batch took, where that was confirmed."""
 
     def claim(
         self,
@@ -100,6 +103,7 @@ class Claimer:
         except OSError as error:
             raise from_os_error(error, "store a step") from error
         numbers, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
+        self.settle()
         if failed is not None:
             raise failed
         return Claim(numbers[0], None, UNKNOWN)
@@ -112,12 +116,15 @@ class Claimer:
         *,
         sync: bool = False,
         until: float = math.inf,
+        confirm: Callable[[], Ownership] | None = None,
     ) -> tuple[list[int], StoreError | None]:
         """Store all of `batch` in its order without unnamed files, as `claim` does: a far store's way.
 
         The files are made at the same time, and get their names one after the other, for `until`
-        seconds or longer; whether the session was deleted meanwhile is looked at once. The numbers of
-        those that were stored, and why the next was not.
+        seconds or longer; whether the session was deleted meanwhile is looked at once. With `confirm`
+        the `ownership` is what it was before, and asked for while the first files are made; what that
+        raises is told. The numbers of those that were stored, and why the next was not; temporaries are
+        gone once `settle` has returned.
         """
         numbers: list[int] = []
         error: StoreError | None = None
@@ -126,12 +133,18 @@ class Claimer:
         files: deque[Outcome[str]] = deque()
         linked: list[Outcome[str]] = []
         left = iter(batch)
+        asked = None if confirm is None else start(confirm)
         try:
             while not numbers or time.monotonic() < end:
                 ahead_of_links = itertools.islice(left, FILES_AHEAD - len(files))
                 files.extend(start(partial(make, data)) for data in ahead_of_links)
                 if not files:
                     break
+                if asked is not None:
+                    self.took, asked = asked.get(), None
+                    if self.took != ownership:
+                        self._clear_beside(files)
+                        return self.claim_batch(first, batch, self.took, sync=sync, until=until)
                 linked.append(files.popleft())
                 link = partial(self.link_named, linked[-1].get())
                 numbers.append(self.first_free(first, link))
@@ -140,16 +153,20 @@ class Claimer:
             error = from_os_error(failed, "store a step")
         except StoreError as failed:
             error = failed
-        cleared = [start(partial(self._clear, temporary)) for temporary in (*linked, *files)]
+        self._clear_beside((*linked, *files))
         if self._was_deleted():
             for number in numbers:
                 with contextlib.suppress(OSError):
                     os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
-        for clear in cleared:
-            clear.get()
         return numbers, error
+
+    def settle(self) -> None:
+        """Wait until no temporary is left of what was claimed."""
+        if self._clearing is not None:
+            self._clearing.get()
+            self._clearing = None
 
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
         number = None
@@ -193,9 +210,10 @@ class Claimer:
             raise
         return name
 
-    def _clear(self, temporary: Outcome[str]) -> None:
-        with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
-            os.unlink(temporary.get(), dir_fd=self.fd)
+    def _clear_beside(self, temporaries: Iterable[Outcome[str]]) -> None:
+        """Begin to remove them, one after the other, for which no writer has to wait."""
+        self.settle()  # so that what is left to be done is of one batch at most
+        self._clearing = start(partial(_clear, self.fd, tuple(temporaries)))
 
     def _was_deleted(self) -> bool:
         """Whether that is certain: what has its name is stored until then."""
@@ -232,7 +250,7 @@ class Claimer:
         return True
 
     def link_named(self, temporary: str, name: str) -> bool:
-        """As `_link_unnamed`, of a file that has a name.
+        """Whether the file of the name `temporary` has that name too now; False if another has.
 
         The reply to a link over a network can be lost or unclear, so after any error the name is looked
         at; where it is free the link is tried again (G25).
@@ -270,6 +288,12 @@ def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
         os.fchown(fd, *ownership.owner)
     if sync:
         os.fdatasync(fd)
+
+
+def _clear(directory: int, temporaries: Sequence[Outcome[str]]) -> None:
+    for temporary in temporaries:
+        with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
+            os.unlink(temporary.get(), dir_fd=directory)
 
 
 def _is_gone(directory_fd: int) -> bool:

@@ -115,18 +115,27 @@ def scan(session_fd: int) -> Index:
         return _listed(fd)[0]
 
 
-def scan_stamped(session_fd: int, known: Stamps | None, doubted: Collection[str] = ()) -> Index:
-    """As `scan`, and look at the steps that may have changed since `known`, and at `doubted` ones."""
+def scan_stamped(
+    session_fd: int,
+    known: Stamps | None,
+    doubted: Collection[str] = (),
+    looked_at: int = LOOKED_AT,
+) -> Index:
+    """As `scan`, and look at what may have changed since `known`, at `doubted` and at the last steps."""
     with reopened(session_fd) as fd:
         index, inodes = _listed(fd)
-        last = [name for number in index.numbers[-LOOKED_AT:] for name in index.names(number)]
+        last = [name for number in index.numbers[-looked_at:] for name in index.names(number)]
         last += [name for name in doubted if name in inodes]
         index.stamps = look(fd, inodes, last, known)
     return index
 
 
 def scan_agreeing(
-    session_fd: int, greatest: int, known: Stamps | None = None, doubted: Collection[str] = ()
+    session_fd: int,
+    greatest: int,
+    known: Stamps | None = None,
+    doubted: Collection[str] = (),
+    looked_at: int = LOOKED_AT,
 ) -> Index:
     """List a session's directory where nothing tells of changes, as `scan_stamped`.
 
@@ -134,11 +143,11 @@ def scan_agreeing(
     missing above `greatest`, the greatest that was listed before, and the directory is listed until two
     listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
     """
-    index = scan_stamped(session_fd, known, doubted)
+    index = scan_stamped(session_fd, known, doubted, looked_at)
     for _ in range(LISTINGS_MOST):
         if not index.lacks_above(greatest):
             break
-        before, index = index, scan_stamped(session_fd, index.stamps)
+        before, index = index, scan_stamped(session_fd, index.stamps, (), looked_at)
         if before.numbers == index.numbers:
             break
     return index

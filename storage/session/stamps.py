@@ -17,7 +17,9 @@ from typing import Final
 from storage.ahead import WINDOW, ahead
 
 LOOKED_AT: Final = WINDOW
-"""So many of the last steps are looked at with each listing: all in one go."""
+"""So many of the last steps are looked at with each listing that has to be exact: all in one go."""
+LOOKED_AT_OFTEN: Final = 16
+"""So many with each of the others, which come often."""
 BESIDE: Final = 16
 """So many looks at once leave room for the calls of those who wait."""
 

@@ -89,6 +89,7 @@ def test_a_batch_gets_numbers_in_its_order_around_those_that_are_taken(
     (session / "step-000003").write_bytes(b"other")
     batch = [b"%d" % n for n in range(20)]
     numbers, error = named.claim_batch(1, batch, Ownership(0o640, None))
+    named.settle()
     assert error is None
     assert numbers == [1, 2, *range(4, 22)]
     assert [(session / step_name(n)).read_bytes() for n in numbers] == batch
@@ -99,6 +100,7 @@ def test_of_a_batch_that_takes_long_the_first_are_stored_and_nothing_is_left_of_
     session: Path, named: Claimer
 ) -> None:
     numbers, error = named.claim_batch(1, [b"{}"] * 20, Ownership(0o640, None), until=0)
+    named.settle()
     assert (numbers, error) == ([1], None)
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
 
@@ -109,6 +111,7 @@ def test_a_batch_that_fails_in_the_middle_says_what_was_stored(
 ) -> None:
     answering(monkeypatch, (0, True), (0, True), (errno.ENOSPC, False))
     numbers, error = named.claim_batch(1, [b"{}"] * 9, Ownership(0o640, None))
+    named.settle()
     assert numbers == [1, 2]
     assert error is not None
     assert error.errno == errno.ENOSPC
@@ -121,6 +124,7 @@ def test_of_a_batch_into_a_session_deleted_meanwhile_nothing_is_acknowledged(
 ) -> None:
     (session / TOMBSTONE).touch()
     numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None))
+    named.settle()
     assert numbers == []
     assert error is not None
     assert error.errno == errno.ENOENT
@@ -198,3 +202,30 @@ def test_nothing_is_acknowledged_into_a_session_deleted_elsewhere(
         claim(named, 1)
     assert caught.value.errno == errno.ENOENT
     assert not (session / "step-000001").exists()
+
+
+@pytest.mark.guarantee("G21b")
+def test_steps_take_what_is_confirmed_while_they_are_made_and_not_what_was_so_before(
+    session: Path, named: Claimer
+) -> None:
+    before, now = Ownership(0o644, None), Ownership(0o600, None)
+    numbers, error = named.claim_batch(1, [b"{}"] * 5, before, confirm=lambda: now)
+    named.settle()
+    assert (numbers, error, named.took) == ([1, 2, 3, 4, 5], None, now)
+    assert {(session / step_name(n)).stat().st_mode & 0o777 for n in numbers} == {0o600}
+    assert len(os.listdir(session)) == 6
+
+
+@pytest.mark.guarantee("G25c")
+def test_nothing_is_stored_and_nothing_left_where_what_was_so_before_is_not_confirmed(
+    session: Path, named: Claimer
+) -> None:
+    def gone() -> Ownership:
+        raise FileNotFoundError(errno.ENOENT, "the session was deleted")
+
+    numbers, error = named.claim_batch(1, [b"{}"] * 5, Ownership(0o644, None), confirm=gone)
+    named.settle()
+    assert numbers == []
+    assert error is not None
+    assert error.errno == errno.ENOENT
+    assert os.listdir(session) == ["meta"]
