@@ -246,6 +246,6 @@ def test_of_a_long_far_session_an_early_step_is_looked_at_soon_and_all_else_at_o
         with opened(at / HISTORY) as fd:
             before = whole(fd)
             (session.path / "step-000003").write_bytes(entry("edited, an early one"))
-            until(lambda: inode(at / HISTORY) != os.fstat(fd).st_ino, 20)
+            until(lambda: inode(at / HISTORY) != os.fstat(fd).st_ino, 60)
             assert whole(fd) == before
         all_shown(at, session)

@@ -15,9 +15,10 @@ import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WANTED = os.environ.get("SHARED_STORES", "").split()
+EVERYWHERE = ["test_two_hosts.py", "test_drills.py", "test_whole_life.py"]
 STORIES = {
     "seaweedfs": ["test_refused.py"],
-    "slowfs": ["test_two_hosts.py", "test_silent.py", "test_slow.py"],
+    "slowfs": [*EVERYWHERE, "test_silent.py", "test_slow.py"],
 }
 CANNOT = 77
 SECONDS = 1800
@@ -28,7 +29,7 @@ SECONDS = 1800
 def test_two_hosts_on(name: str) -> None:
     if name not in WANTED:
         pytest.skip(f"make test-shared SHARED_STORES={name}")
-    stories = [Path(__file__).with_name(s) for s in STORIES.get(name, ["test_two_hosts.py"])]
+    stories = [Path(__file__).with_name(s) for s in STORIES.get(name, EVERYWHERE)]
     done = subprocess.run(
         [
             *(FIXTURES / f"{name}.sh", sys.executable, "-B", "-m", "pytest", "-q", "-rP"),

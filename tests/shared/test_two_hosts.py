@@ -1,7 +1,4 @@
-"""Stories of two hosts, run inside a fixture: `tests/shared/fixtures/gluster.sh python -m pytest …`.
-
-`SHARED_PART` says how much of each is done, in percent: 100 by default.
-"""
+"""Stories of two hosts, run inside a fixture: `tests/shared/fixtures/gluster.sh python -m pytest …`."""
 
 from __future__ import annotations
 
@@ -10,18 +7,14 @@ import json
 import os
 import select
 import shutil
-import signal
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.shared.two_hosts import Host, at_once, both_hosts, until, user
+from tests.shared.two_hosts import Host, at_once, both_hosts, part, until, user
 from tests.support.redis import Redis
 from tests.support.stores import META, entry
 
@@ -30,20 +23,6 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 SLUG = "crab_tg-42_1"
-
-
-def part(whole: int) -> int:
-    return max(2, whole * int(os.environ.get("SHARED_PART", "100")) // 100)
-
-
-@pytest.fixture
-def hosts(request: pytest.FixtureRequest) -> Iterator[tuple[Host, Host]]:
-    """The store is mounted on both hosts."""
-    pair = both_hosts(f"store{abs(hash(request.node.name)):x}")
-    with ExitStack() as stack:
-        for host in pair:
-            stack.enter_context(host.mounted())
-        yield pair
 
 
 def figure(seconds: list[float], percent: int) -> float:
@@ -288,81 +267,6 @@ def test_an_append_costs_the_same_in_a_long_session(hosts: tuple[Host, Host]) ->
     print({steps: f"{seconds * 1000:.1f} ms" for steps, seconds in cost.items()})
     short, long = cost.values()
     assert long < 2 * short + 0.005
-
-
-def keep_writing(host: Host, seconds: float, out: Path) -> None:
-    """Append a line after another, and write down which were acknowledged and which failed."""
-    end, number = time.monotonic() + seconds, 0
-    acknowledged, failed = [], []
-    while time.monotonic() < end:
-        try:
-            host.write(SLUG, [user(f"{host.on} {number}")])
-            acknowledged.append(number)
-        except OSError:
-            failed.append(number)
-        number += 1
-        time.sleep(0.02)
-    out.write_text(json.dumps([acknowledged, failed]))
-
-
-def assert_kept(hosts: tuple[Host, Host], outs: list[Path]) -> None:
-    """Each acknowledged line is there once, and in order; a failed one at most once."""
-    found = hosts[0].contents(SLUG)
-    assert hosts[1].contents(SLUG) == found
-    for host, out in zip(hosts, outs, strict=True):
-        acknowledged, failed = json.loads(out.read_text())
-        said = [int(text.split()[1]) for text in found if text.split()[0] == host.on]
-        assert said == sorted(set(said))
-        assert set(acknowledged) <= set(said) <= {*acknowledged, *failed}
-        print(f"{host.on}: {len(acknowledged)} lines acknowledged, {len(failed)} failed")
-        assert len(acknowledged) > 10, "too few to prove anything"
-
-
-def disturbed(hosts: tuple[Host, Host], seconds: float, disturb: Callable[[], None]) -> None:
-    a, b = hosts
-    (a.path / SLUG).mkdir()
-    until((b.path / SLUG).is_dir)
-    outs = [host.path.parent / f"{host.on}.json" for host in hosts]
-    at_once(
-        disturb, *(partial(keep_writing, h, seconds, o) for h, o in zip(hosts, outs, strict=True))
-    )
-    assert_kept(hosts, outs)
-
-
-@pytest.mark.guarantee("G25a", "G15c")
-def test_a_host_that_is_cut_off_for_20_seconds_loses_nothing(hosts: tuple[Host, Host]) -> None:
-    def cut() -> None:
-        time.sleep(2)
-        subprocess.run(["link-b", "down"], check=True, timeout=10)
-        time.sleep(part(20))
-        subprocess.run(["link-b", "up"], check=True, timeout=10)
-
-    disturbed(hosts, part(20) + 15, cut)
-
-
-@pytest.mark.guarantee("G25a", "G15c")
-def test_a_part_of_the_server_that_is_killed_loses_nothing(hosts: tuple[Host, Host]) -> None:
-    """The second of Gluster's two bricks, which each hold all; the first decides where one is left."""
-    bricks = sorted(pid for pid in map(str, Path("/proc").glob("[0-9]*")) if is_brick(Path(pid), 2))
-    if not bricks:
-        pytest.skip("no server here has a part that it can do without")
-
-    def kill() -> None:
-        time.sleep(2)
-        for brick in bricks:
-            os.kill(int(Path(brick).name), signal.SIGKILL)
-
-    disturbed(hosts, 12, kill)
-
-
-def is_brick(process: Path, number: int) -> bool:
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return words[0].endswith(b"glusterfsd") and any(
-        f"bricks/{number}/".encode() in w for w in words
-    )
 
 
 def test_status_says_what_the_file_system_can_do(hosts: tuple[Host, Host]) -> None:

@@ -1,4 +1,7 @@
-"""Two mounts of one store on two hosts, inside one of the fixtures beside this file."""
+"""Two mounts of one store on two hosts, inside one of the fixtures beside this file.
+
+`SHARED_PART` says how much of each story is done, in percent: 100 by default.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +74,10 @@ class Host:
 
     def errors(self) -> list[str]:
         return (self.path / ".stepfs/errors.jsonl").read_text().splitlines()
+
+
+def part(whole: int) -> int:
+    return max(2, whole * int(os.environ.get("SHARED_PART", "100")) // 100)
 
 
 def user(text: str) -> str:
