@@ -55,7 +55,7 @@ async def look(work: Work, session: Session) -> bool:
     doubted: set[str] = set()
     for piece in _pieces({} if stamps is None else stamps.seen):
         doubted |= await work.long(session.slug, partial(differing, session.fd, piece))
-    session.doubted |= doubted
+    session.index.doubted |= doubted
     return bool(doubted)
 
 

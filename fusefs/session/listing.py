@@ -53,17 +53,14 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
     if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
-    doubted = set(session.doubted)
     try:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
         if directory.st_nlink == 0:
             session.gone = True
         run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
-        session.doubted.clear()
-        new = await run(session.slug, _listing(means, session, doubted, exact))
+        new = await run(session.slug, _listing(means, session, exact))
     except BaseException as error:
         session.unlisted()
-        session.doubted |= doubted
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
             # Its name may be another session's, though it looks the same: inode numbers come again.
             session.gone = True
@@ -82,13 +79,13 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         means.events.unseen(session)
 
 
-def _listing(means: Means, session: Session, doubted: set[str], exact: bool) -> Callable[[], Index]:
+def _listing(means: Means, session: Session, exact: bool) -> Callable[[], Index]:
     """How the session is to be listed; each step is looked at where that costs little, if near."""
     if session.watch is not None:
         return partial(scan, session.fd)
-    stamps = None if means.work.near else session.index.stamps
-    last, greatest = LOOKED_AT if exact else LOOKED_AT_OFTEN, session.index.greatest
-    return partial(scan_agreeing, session.fd, greatest, stamps, doubted, last)
+    known, last = session.index, LOOKED_AT if exact else LOOKED_AT_OFTEN
+    stamps = None if means.work.near else known.stamps
+    return partial(scan_agreeing, session.fd, known.greatest, stamps, set(known.doubted), last)
 
 
 def lag_seconds(session: Session) -> float:

@@ -99,8 +99,6 @@ class Session:
         self.listed_at = 0.0
         self.listing_seconds = 0.0
         """How long the last listing took."""
-        self.doubted: set[str] = set()
-        """Names of steps that the next listing is to look at."""
         self.changed_at = 0.0
         """When a listing last differed from the one before."""
         self.losses = 0

@@ -38,6 +38,8 @@ class Index:
     """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
     stamps: Stamps | None = None
     """What identifies the contents of each step, kept only where no events tell of changes."""
+    doubted: set[str] = field(default_factory=set)
+    """Names of steps that the next listing is to look at."""
 
     @property
     def greatest(self) -> int:

@@ -38,7 +38,7 @@ def keep_writing(host: Host, seconds: float, out: Path) -> None:
     A client that was cut off may try again late, so it goes on until there are enough.
     """
     end, number = time.monotonic() + seconds, 0
-    acknowledged, failed = [], []
+    acknowledged, failed = list[int](), list[int]()
     while (now := time.monotonic()) < end or (len(acknowledged) <= ENOUGH and now < end + 60):
         try:
             host.write(SLUG, [user(f"{host.on} {number}")])
