@@ -16,7 +16,7 @@ from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import HISTORY, LOG, View
 from fusefs.views.text_cache import TextCache
 from storage.formats.kinds import classify
-from storage.session.index import scan
+from storage.session.index import scan, scan_stamped
 from storage.session.replay import START, Boundary, Text
 from storage.session.steps import step_name
 from tests.support.stores import entry
@@ -132,13 +132,15 @@ def test_where_nothing_tells_a_listing_says_which_steps_are_different(
     session: Session, tmp_path: Path
 ) -> None:
     session.watch = None
-    session.relisted(scan(session.fd, stamped=True), stale=False)
+    session.relisted(scan_stamped(session.fd, session.index.stamps), stale=False)
     session.touched.clear()
     (tmp_path / step_name(2)).write_bytes(entry("edited, and longer"))
     (tmp_path / step_name(3)).unlink()
     came_last = tmp_path / step_name(9)
     came_last.write_bytes(entry("new"))
-    assert sorted(session.relisted(scan(session.fd, stamped=True), stale=False) or []) == [2, 3, 9]
+    assert sorted(
+        session.relisted(scan_stamped(session.fd, session.index.stamps), stale=False) or []
+    ) == [2, 3, 9]
     assert session.touched == {2, 3, 9}
 
 
