@@ -75,7 +75,7 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         session.changed_at = now
     if session.recent.owed:
         means.events.mark(session)
-    if new.stamps is not None and not new.stamps.all_seen:
+    if session.epochs and new.stamps is not None and not new.stamps.all_seen:  # else none is shown
         means.events.unseen(session)
 
 
