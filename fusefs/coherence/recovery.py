@@ -151,11 +151,11 @@ class Recovery:
         recent = session.recent
         if session.gone:
             recent.clear()
-        if done.error is not None and recent.owed:
+        elif done.error is not None and recent.owed:
             self._tell(session, done.error)
             return RETRY_SECONDS
         self._failed.pop(session, None)
-        if recent.doubtful:
+        if session.gone or recent.doubtful:
             return 0
         unwatched = session.watch is None and not recent.displaced
         return QUIET_UNWATCHED_SECONDS if unwatched else QUIET_SECONDS / 4
