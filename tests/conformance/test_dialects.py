@@ -18,10 +18,12 @@ from storage.session.snapshot import load
 from storage.store import Store
 from tests.conformance.reference import entry_as_kept, message_as_kept, rows, same_json
 from tests.support.drivers import Driver, driving
+from tests.support.far import NO_BINDFS
 from tests.support.memories import database
-from tests.support.stores import StoreOnDisk
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
 CASES = rows("dialects")
+BLOCKS = b'{"message":{"role":"user","content":[{"type":"text","text":"goes on"}]}}'
 NAMED = [pytest.param(case, id=case["name"]) for case in CASES]
 
 
@@ -45,6 +47,21 @@ def driver(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Drive
         yield driver
 
 
+@pytest.fixture(scope="module", params=["tree", "mount", pytest.param("far", marks=NO_BINDFS)])
+def later(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Driver]:
+    """The same sessions later: each was compacted, and goes on in the form of another version."""
+    place = store.path.parent / f"later-{request.param}"
+    shutil.copytree(store.path, place / "store")
+    shutil.copy(store.path.parent / "memory.db", place)
+    for case in CASES:
+        session = SessionOnDisk(place / "store" / case["session"])
+        blocks = any(b'"type":"text"' in data for _, data in steps(case))
+        session.add(compaction("later"))
+        session.add(entry("goes on") if blocks else BLOCKS)
+    with driving(request.param, place / "store", place) as driver:
+        yield driver
+
+
 def steps(case: dict[str, Any]) -> list[tuple[str, bytes]]:
     """The names and bytes of the steps of the session that a case asks about, in order."""
     files = sorted((Path(path), base64.b64decode(data)) for path, data in case["files"].items())
@@ -55,8 +72,8 @@ def steps(case: dict[str, Any]) -> list[tuple[str, bytes]]:
     ]
 
 
-def shown(driver: Driver, case: dict[str, Any], view: str) -> list[Any]:
-    lines = driver.text(f"{case['session']}/{view}").splitlines()
+def shown(driver: Driver, case: dict[str, Any], view: str, past: str = "") -> list[Any]:
+    lines = driver.text(f"{case['session']}/{past}{view}").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -138,6 +155,27 @@ def test_a_served_session_is_what_its_own_daemon_would_resume(
 def test_messages_are_what_its_own_daemon_would_send(case: dict[str, Any], driver: Driver) -> None:
     messages = [message_as_kept(line) for line in shown(driver, case, "messages.jsonl")]
     assert same_json(messages, case["expect"]["messages"])
+
+
+@pytest.mark.guarantee("G29c", "G30a", "S3")
+@pytest.mark.parametrize("case", NAMED)
+def test_what_a_compaction_hid_is_what_its_own_daemon_had_and_would_have_sent(
+    case: dict[str, Any], later: Driver
+) -> None:
+    for name in case["expect"]["skipped"]:
+        later.allow(name)
+    numbers = SessionOnDisk(later.store.path / case["session"]).numbers()
+    epochs = sorted(map(int, later.listdir(f"{case['session']}/.epochs")))
+    kinds = case["expect"]["log_kinds"]
+    assert len(epochs) == 2 + sum(kind.endswith("compaction") for kind in kinds)
+    for past in (f".epochs/{epochs[-2]}/", f".at/{numbers[-2] - 1}/"):
+        history = [entry_as_kept(line) for line in shown(later, case, "history.jsonl", past)]
+        assert same_json(history, case["expect"]["history"])
+        messages = [message_as_kept(line) for line in shown(later, case, "messages.jsonl", past)]
+        assert same_json(messages, case["expect"]["messages"])
+        text = later.text(f"{case['session']}/{past}history.md")
+        assert bool(text) == bool(history or messages)
+    assert len(shown(later, case, "messages.jsonl")) == 2
 
 
 @pytest.mark.guarantee("G11f")
