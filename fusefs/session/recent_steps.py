@@ -26,7 +26,6 @@ Invariants:
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -215,7 +214,7 @@ class RecentSteps:
 
     def moved_over(self, number: int, moved_from: str) -> None:
         """The name of step `number` was moved over from another name: by a daemon, or in an edit."""
-        if re.fullmatch(rf"{step_name(number)}\.tmp\..*", moved_from, re.DOTALL):
+        if moved_from.startswith(f"{step_name(number)}.tmp."):
             self._renamed_over(number)
         elif self._moves.get(step_number(moved_from) or 0) in (0, number):
             self.created(number)  # this mount moved a step to a free name
