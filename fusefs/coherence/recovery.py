@@ -149,8 +149,8 @@ class Recovery:
         if done.lost:
             self._lost(session, done.lost, "there was no room to keep their texts")
         recent = session.recent
-        if session.gone or (done.error is not None and done.error.errno == errno.ESTALE):
-            recent.clear()  # what it held went with its directory (G20)
+        if session.gone:
+            recent.clear()
         elif done.error is not None and recent.owed:
             self._tell(session, done.error)
             return RETRY_SECONDS
