@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,16 +22,8 @@ ULID = "01M08R03HTKZZ83REJ2F4CGXK6"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    (tmp_path / "store").mkdir()
-    opened = Store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def root(store: Store) -> Path:
-    return Path(store.path)
+def store(opened_store: Store) -> Store:
+    return opened_store
 
 
 def test_a_new_session_has_the_meta_that_the_daemon_writes(store: Store, root: Path) -> None:

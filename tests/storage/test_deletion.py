@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,8 @@ from tests.support.sessions import put_session, refused
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    (tmp_path / "store").mkdir()
-    opened = Store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def root(store: Store) -> Path:
-    return Path(store.path)
+def store(opened_store: Store) -> Store:
+    return opened_store
 
 
 def test_delete_removes_all_below_and_follows_no_symlink(store: Store, root: Path) -> None:

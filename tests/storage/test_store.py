@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,16 +18,8 @@ from tests.support.sessions import put_session, refused
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    (tmp_path / "store").mkdir()
-    opened = Store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def root(store: Store) -> Path:
-    return Path(store.path)
+def store(opened_store: Store) -> Store:
+    return opened_store
 
 
 def descriptors() -> int:

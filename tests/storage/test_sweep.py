@@ -6,7 +6,6 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,8 @@ from tests.support.sessions import put_session
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    (tmp_path / "store").mkdir()
-    opened = Store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def root(store: Store) -> Path:
-    return Path(store.path)
+def store(opened_store: Store) -> Store:
+    return opened_store
 
 
 def test_sweep_clears_what_crashes_left(store: Store, root: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from storage.session import meta
+
 FULL = {
     "agent": "Crab",
     "created_by": "tg:42",
@@ -35,6 +37,11 @@ objects = st.dictionaries(_keys, _values, max_size=4)
 def compact(value: object) -> bytes:
     """JSON as the daemon writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def patching(patch: dict[str, Any]) -> meta.Change:
+    """The change of a meta that a patch asks for."""
+    return lambda value: meta.merged(value, patch)
 
 
 def rfc7396(target: Any, patch: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,6 @@ Link = Callable[..., None]
 def session(tmp_path: Path) -> Path:
     (tmp_path / "meta").write_bytes(b"{}")
     return tmp_path
-
-
-@pytest.fixture
-def session_fd(session: Path) -> Iterator[int]:
-    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
-    yield descriptor
-    os.close(descriptor)
 
 
 @pytest.fixture(params=["unnamed", "named"])

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from storage.errors import StoreError
 from storage.session import meta, meta_lock
 from storage.session.meta_lock import LOCK, locked
 from storage.session.meta_update import update
-from tests.support.metas import FULL, compact
+from tests.support.metas import FULL, compact, patching
 
 
 @pytest.fixture
@@ -25,17 +24,6 @@ def session(tmp_path: Path) -> Path:
     (tmp_path / "a_b_1").mkdir()
     (tmp_path / "a_b_1" / "meta").write_bytes(compact(FULL))
     return tmp_path / "a_b_1"
-
-
-@pytest.fixture
-def session_fd(session: Path) -> Iterator[int]:
-    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
-    yield descriptor
-    os.close(descriptor)
-
-
-def patching(patch: dict[str, Any]) -> meta.Change:
-    return lambda value: meta.merged(value, patch)
 
 
 def held(session: Path) -> int:

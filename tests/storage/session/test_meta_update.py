@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from hypothesis import given
 from storage import posix as files
 from storage.session import meta
 from storage.session.meta_update import TEMPORARIES, update
-from tests.support.metas import FULL, REQUIRED, compact, objects, rfc7396
+from tests.support.metas import FULL, REQUIRED, compact, objects, patching, rfc7396
 from tests.support.sessions import refused
 
 
@@ -28,17 +27,6 @@ def session(tmp_path: Path) -> Path:
     (tmp_path / "a_b_1").mkdir()
     (tmp_path / "a_b_1" / "meta").write_bytes(compact(FULL))
     return tmp_path / "a_b_1"
-
-
-@pytest.fixture
-def session_fd(session: Path) -> Iterator[int]:
-    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
-    yield descriptor
-    os.close(descriptor)
-
-
-def patching(patch: dict[str, Any]) -> meta.Change:
-    return lambda value: meta.merged(value, patch)
 
 
 def replace(session: Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from storage.session.tombstone import TOMBSTONE, bury, is_deleted
 def session(tmp_path: Path) -> Path:
     (tmp_path / "meta").write_bytes(b"{}")
     return tmp_path
-
-
-@pytest.fixture
-def session_fd(session: Path) -> Iterator[int]:
-    descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
-    yield descriptor
-    os.close(descriptor)
 
 
 def test_a_session_is_not_deleted_while_it_has_a_meta_and_no_tombstone(session_fd: int) -> None:
