@@ -39,8 +39,6 @@ _CREATE, _DELETE = int(flags.CREATE), int(flags.DELETE)
 _MOVED_FROM, _MOVED_TO = int(flags.MOVED_FROM), int(flags.MOVED_TO)
 _Q_OVERFLOW = int(flags.Q_OVERFLOW)
 _MOVES: Final = 64
-_OWN: Final = ".stepfs-"
-"""The temporaries of this program begin with this. They come, go and are moved aside untold."""
 _ATTRIB: Final = int(flags.ATTRIB)
 _CONTENTS: Final = int(flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB)
 _GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT

@@ -30,8 +30,6 @@ WORKERS: Final = 4
 """So many sessions are published at a time: a long comparison of one must not hold up the others."""
 PACE_SECONDS: Final = 0.003
 """Between two rounds for one session: being told must not slow a fast writer down."""
-ASKED_SESSIONS: Final = 16
-"""So many sessions that are not open, and of which no events tell, are looked at in a second."""
 
 log: Final = logging.getLogger(__name__)
 

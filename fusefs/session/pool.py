@@ -10,7 +10,6 @@ still displace, and the watch that tells of it, which needs no descriptor (G16).
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import random
 import resource
@@ -155,7 +154,7 @@ class Pool:
         """Have it told of changes; where watches are short, those that rest give theirs."""
         self._means.events.watch(session)
         if session.watch is None and self._resting:
-            for other in itertools.islice(list(self._resting), TRIMMED_SESSIONS):
+            for other in islice(list(self._resting), TRIMMED_SESSIONS):
                 self.close(other)
             self._means.events.watch(session)
 
