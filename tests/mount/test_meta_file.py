@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Answer, run, until
+from tests.support.commands import run, shell, until
 from tests.support.mounted import Mount
 from tests.support.stores import META, SessionOnDisk, StoreOnDisk, entry
 
@@ -31,10 +31,6 @@ def session(store: StoreOnDisk) -> SessionOnDisk:
         b'"x-own":{"big":12345678901234567890,"text":"\\u00fc","keep":1.50}}'
     )
     return made
-
-
-def shell(at: Path, script: str, program: str = "bash") -> Answer:
-    return run([program, "-c", f"cd {at} && {script}"])
 
 
 WAYS = {

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from fusefs import mounts as mountinfo
 
 PROJECT = Path(__file__).parents[2]
@@ -124,3 +126,16 @@ def serving(below: Path) -> list[int]:
                 ):
                     found.append(int(entry.name))
     return found
+
+
+def shell(at: Path, script: str, program: str = "bash") -> Answer:
+    """Run a script of a shell in a directory."""
+    return run([program, "-c", f"cd '{at}' && {script}"])
+
+
+@contextmanager
+def failing(number: int) -> Iterator[None]:
+    """What is done within fails with that errno."""
+    with pytest.raises(OSError) as refused:
+        yield
+    assert refused.value.errno == number
