@@ -138,7 +138,7 @@ class TextCache:
     def unpinned(self, holder: Holder) -> None:
         """Nobody has the holder's file open any more: its spool may go when room is needed."""
         for segment in holder.segments:
-            if self._owed.pop(segment, None) is not None:
+            if segment in self._owed:
                 self._let_go(segment)
                 self.lost += 1
         if holder.spool is None:

@@ -97,6 +97,20 @@ def test_where_nothing_can_be_spooled_pinned_text_stays_in_memory(
     trio.run(main)
 
 
+@pytest.mark.guarantee("G23a")
+def test_text_that_was_owed_to_a_spool_counts_no_more_once_its_file_is_closed() -> None:
+    cache, owner = TextCache(LIMIT), Owner()
+    owner.pinned = True
+    first, second = (owner.add(cache, bytes([number]) * 60) for number in (1, 2))
+    assert cache.bytes == 120
+    owner.pinned = False
+    cache.unpinned(owner)
+    assert [segment for segment in (first, second) if segment.held] == [second]
+    assert cache.bytes == 60
+    cache.drop(owner)
+    assert cache.bytes == 0
+
+
 def test_spools_of_files_that_nobody_has_open_are_kept_up_to_a_limit() -> None:
     async def main() -> None:
         cache = TextCache(LIMIT)
