@@ -15,6 +15,7 @@ import math
 import os
 import random
 import secrets
+import warnings
 from collections.abc import AsyncIterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -128,6 +129,8 @@ class Hints:
         from coredis.retry import NoRetryPolicy
 
         logging.getLogger("coredis").disabled = True  # what it says, `_lost` says
+        # Of a connection that was not made it leaves the queues, mere memory, to the collector.
+        warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
         client = coredis.Redis.from_url(
             self._url,
             decode_responses=False,
