@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
+import trio
 
 from storage.errors import StoreError, printable
 
 NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
+LOGGED: Final = 10
+"""So many failures of one session with one errno are logged each within `LOG_SECONDS`; of more, the count."""
+LOG_SECONDS: Final = 10.0
+LOG_SUBJECTS: Final = 1000
+"""So many pairs of a session and an errno are told apart within that time."""
 IN_A_ROW: Final = "no-new-files"
 """Failures of this code that one process meets in one session in a row share a line: `cp -r` into
 the mount fails at each file."""
@@ -55,6 +61,29 @@ KERNEL: Final = Caller(0, 0, 0)
 """Nobody in particular: work of the mount itself, or of the kernel."""
 
 
+class _LogLimit:
+    """Counts what was to be logged by its session and errno, and lets only the first of each pass."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        """Set when the first one is counted."""
+        self._counts: Counter[tuple[str | None, str]] = Counter()
+
+    def passes(self, session: str | None, errno_name: str) -> bool:
+        """Count one in; whether it is to be logged."""
+        self.begun.set()
+        subject = (session, errno_name)
+        if subject not in self._counts and len(self._counts) >= LOG_SUBJECTS:
+            subject = (None, errno_name)
+        self._counts[subject] += 1
+        return self._counts[subject] <= LOGGED
+
+    def held_back(self) -> list[tuple[str | None, str, int]]:
+        """What did not pass, counted; the counts begin anew."""
+        counts, self._counts, self.begun = self._counts, Counter(), trio.Event()
+        return [(*subject, count - LOGGED) for subject, count in counts.items() if count > LOGGED]
+
+
 class Failures:
     """The last failures, newest last, bounded. Loop-owned."""
 
@@ -64,6 +93,20 @@ class Failures:
         """Fewer than failures, where those in a row share one."""
         self._lines: deque[bytes] = deque(maxlen=KEPT_FAILURES)
         self._last: dict[str, Any] = {}
+        self._log_limit = _LogLimit()
+
+    async def run(self) -> None:
+        """Sum up what was not logged one by one, a while after it began; until cancelled."""
+        while True:
+            await self._log_limit.begun.wait()
+            await trio.sleep(LOG_SECONDS)
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Log how many failures were not logged."""
+        for session, name, count in self._log_limit.held_back():
+            of = "" if session is None else f" of {printable(session)}"
+            log.warning("%d more failures%s (%s) are not logged one by one", count, of, name)
 
     def record(
         self,
@@ -95,6 +138,8 @@ class Failures:
             self.lines_made += 1
         self._lines.append(orjson.dumps(self._last) + b"\n")
         if not error.errno:
+            return
+        if not self._log_limit.passes(session, error.errno_name):
             return
         where = "/".join(printable(part) for part in (session, file) if part)
         level = NOTICE if error.errno in _REFUSALS else logging.WARNING

@@ -155,6 +155,7 @@ class Superblock:
                 self._counter.run,
                 self._removals.run,
                 self._catalogue.arm,
+                self.failures.run,
             ):
                 nursery.start_soon(_unending, work)
 
@@ -191,6 +192,7 @@ class Superblock:
                 await self._writer.sync(session)
             except StoreError as error:
                 self.failures.record(session.slug, "append", "sync", error, KERNEL)
+        self.failures.sum_up()
 
     def close(self) -> None:
         """Close all that is open; nothing waits."""

@@ -77,6 +77,27 @@ def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
     assert (at.path / SLUG / "history.jsonl").read_bytes() == LONG + b"\n"
 
 
+@pytest.mark.guarantee("G19g")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_who_is_interrupted_while_they_wait_for_a_long_document_ends_in_time(
+    store: StoreOnDisk, mount: Mounting, number: signal.Signals
+) -> None:
+    store.session(SLUG, LONG)
+    store.session(OTHER, entry("x"))
+    at = mount()
+    at.expected += ["(ETIMEDOUT)", "(ENOMEM)"]
+    with subprocess.Popen(
+        ["cat", at.path / SLUG / "messages.jsonl"], stdout=subprocess.DEVNULL
+    ) as reader:
+        until(lambda: bool(_workers(at)))
+        time.sleep(0.3)
+        assert reader.poll() is None
+        reader.send_signal(number)
+        _is_used(at)
+        assert reader.wait(ANSWERED_SECONDS) == -number
+    assert (at.path / SLUG / "history.jsonl").read_bytes() == LONG + b"\n"
+
+
 @pytest.mark.guarantee("G19b", "G15b")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGINT])
 def test_a_writer_that_is_killed_or_stopped_in_a_write_holds_nobody_up(
