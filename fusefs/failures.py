@@ -19,7 +19,7 @@ NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
 LOGGED: Final = 10
-"""So many failures of one session with one errno are logged each within `LOG_SECONDS`; of more, the count."""
+"""So many failures of one session with one errno are logged within `LOG_SECONDS`; more are counted."""
 LOG_SECONDS: Final = 10.0
 LOG_SUBJECTS: Final = 1000
 """So many pairs of a session and an errno are told apart within that time."""

@@ -72,4 +72,6 @@ def test_failures_are_summed_up_a_while_after_they_began_and_then_logged_again(
 
     trio.run(scenario, clock=MockClock(autojump_threshold=0))
     assert len(logged.lines) == 3 * (LOGGED + 1)
-    assert logged.lines[LOGGED] == "1 more failures of crab_tg-1_1 (EINVAL) are not logged one by one"
+    assert (
+        logged.lines[LOGGED] == "1 more failures of crab_tg-1_1 (EINVAL) are not logged one by one"
+    )
