@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.mounted import SECONDS, Mount, mounted, time_limit
+from tests.support.mounted import Mount, mounted, seconds_for, time_limit
 from tests.support.stores import StoreOnDisk
 
-SOAK_SECONDS = 4 * 3600.0
 CONNECTIONS = "/sys/fs/fuse/connections"
 
 
@@ -48,8 +47,7 @@ def mount(
     store: StoreOnDisk, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Mount]]:
     """Mounts the store when called, with -o options; each mount must end well."""
-    seconds = SOAK_SECONDS if request.node.get_closest_marker("soak") else SECONDS
-    with time_limit(tmp_path, seconds), ExitStack() as stack:
+    with time_limit(tmp_path, seconds_for(request)), ExitStack() as stack:
 
         def start(
             *options: str,

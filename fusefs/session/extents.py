@@ -20,6 +20,9 @@ class Extents:
         """The compactions, as far as the session was surveyed."""
         self._boundaries: dict[Cut | None, Boundary] = {}
         """Where the history begins, per cut (None: all steps), as far as known."""
+        self.edits = 0
+        """Grows when a step that a history begins after is another: an entry before it tells the form
+        of the archive's message."""
 
     def end(self, cut: Cut | None, index: Index) -> int:
         """The number of the last step that is left, 0 if none is. Raises `StoreError` as `boundary`."""
@@ -57,6 +60,8 @@ class Extents:
         for cut, boundary in list(self._boundaries.items()):
             if boundary.number == number:
                 del self._boundaries[cut]
+            elif boundary.number > number:
+                self.edits += 1
 
     def forget(self, cut: Cut | None) -> None:
         """Nobody asks for that cut any more."""
@@ -64,6 +69,7 @@ class Extents:
 
     def forget_all(self) -> None:
         """Any step may have changed."""
+        self.edits += 1
         self.compactions.forget()
         self._boundaries.clear()
 

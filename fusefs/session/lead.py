@@ -15,7 +15,7 @@ from fusefs.views.formats import View
 from storage.formats.slug import is_ulid
 from storage.session.index import Index
 from storage.session.reader import Reader
-from storage.session.replay import PASS_STEPS, Boundary, with_form
+from storage.session.replay import PASS_STEPS, Boundary, in_blocks
 from storage.session.steps import LongStep
 
 
@@ -44,7 +44,7 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
     if view.format.lead is None or boundary.archive is None:
         return headed
     archived = await means.work.small(session.slug, means.archives.version, boundary.archive)
-    return headed, archived
+    return headed, archived, session.extents.edits
 
 
 def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
@@ -99,7 +99,7 @@ def _any_stored(reader: Reader, index: Index, boundary: Boundary) -> bool:
 
 def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
     """Whether the message of the archive is of content blocks (G2)."""
-    blocks = with_form(reader, index, boundary).blocks
+    blocks = in_blocks(reader, index, boundary)
     return is_ulid(slug) if blocks is None else blocks
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storage.formats.dialects import has_blocks
@@ -31,8 +31,6 @@ class Boundary:
 
     number: int
     archive: str | None
-    blocks: bool | None = None
-    """Whether the message of the archive is of content blocks; None where no entry tells."""
 
 
 START: Final = Boundary(0, None)
@@ -197,17 +195,15 @@ def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Bou
     return START
 
 
-def with_form(reader: Reader, index: Index, boundary: Boundary) -> Boundary:
-    """The boundary with the form of the archive's message (G2).
+def in_blocks(reader: Reader, index: Index, boundary: Boundary) -> bool | None:
+    """Whether the message of an archive is of content blocks (G2); None where no entry tells.
 
-    It is that of the last entry before the compaction, without one that of the first after it.
+    It is if the last entry before the compaction is, without one if the first after it is.
     """
-    if boundary.archive is None:
-        return boundary
     message = _last_message(reader, index, boundary.number)
     if message is None:
         message = _first_message(reader, index, boundary.number)
-    return boundary if message is None else replace(boundary, blocks=has_blocks(message))
+    return None if message is None else has_blocks(message)
 
 
 def _last_message(reader: Reader, index: Index, end: int) -> Any:

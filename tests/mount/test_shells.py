@@ -13,6 +13,7 @@ import pytest
 from storage.formats.kinds import Kind, classify
 from storage.session.snapshot import load
 from tests.support.drivers import MountDriver, driving, within_time
+from tests.support.mounted import SECONDS
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry, event
 
 A, B = entry("first"), event("second")
@@ -33,7 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountDriver]:
 
 @pytest.fixture
 def driver(served: MountDriver) -> Iterator[MountDriver]:
-    with within_time(served), served.checked():
+    with within_time(served, SECONDS), served.checked():
         yield served
 
 

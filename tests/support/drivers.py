@@ -344,10 +344,10 @@ def driving(kind: str, store: Path, directory: Path, *words: str) -> Iterator[Dr
 
 
 @contextmanager
-def within_time(driver: Driver) -> Iterator[None]:
+def within_time(driver: Driver, seconds: float) -> Iterator[None]:
     """No test of a mount lasts longer than its limit."""
     if isinstance(driver, MountDriver):
-        with time_limit(driver.mount.path.parent):
+        with time_limit(driver.mount.path.parent, seconds):
             yield
     else:
         yield

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 from tests.support.commands import STEPFS, clear, environment, is_mounted, until
 
-SECONDS = 60.0
+SECONDS, SOAK_SECONDS = 60.0, 4 * 3600.0
 ALLOWED = (
     "holds no session yet",
     "is skipped:",
@@ -99,6 +101,11 @@ class Mount:
 
 class TooLongError(AssertionError):
     """The test did not end within its time."""
+
+
+def seconds_for(request: pytest.FixtureRequest) -> float:
+    """How long the test that asks may take."""
+    return SOAK_SECONDS if request.node.get_closest_marker("soak") else SECONDS
 
 
 @contextmanager

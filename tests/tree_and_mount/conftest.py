@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.drivers import Driver, driving, within_time
 from tests.support.far import NO_BINDFS
+from tests.support.mounted import seconds_for
 from tests.support.stores import StoreOnDisk
 
 
@@ -28,20 +29,22 @@ def served(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driv
 
 
 @pytest.fixture
-def driver(served: Driver) -> Iterator[Driver]:
+def driver(served: Driver, request: pytest.FixtureRequest) -> Iterator[Driver]:
     """The served store; the test must log what it expects, and nothing else."""
-    with within_time(served), served.checked():
+    with within_time(served, seconds_for(request)), served.checked():
         yield served
 
 
 @pytest.fixture
-def serve(kind: str, store: StoreOnDisk, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+def serve(
+    kind: str, store: StoreOnDisk, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Driver]]:
     """Serves the test's own store when called, with -o options."""
     with ExitStack() as stack:
 
         def start(*words: str) -> Driver:
             driver = stack.enter_context(driving(kind, store.path, tmp_path, *words))
-            stack.enter_context(within_time(driver))
+            stack.enter_context(within_time(driver, seconds_for(request)))
             stack.enter_context(driver.checked())
             return driver
 

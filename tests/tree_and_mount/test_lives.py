@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -52,8 +53,26 @@ def assert_messages(shown: bytes, steps: Steps) -> None:
         lead = messages.pop(0)
         assert lead["role"] == "user"
         assert lead["content"] in leads(found.archive, steps)
-    said = [json.loads(document)["message"]["role"] for document in found.entries]
-    assert [message["role"] for message in messages] == said
+    assert messages == [said(json.loads(document)) for document in found.entries]
+
+
+def said(entry: dict[str, Any]) -> object:
+    """The message of an entry; what a guest said is in tags with its name."""
+    message, agent = entry["message"], entry.get("agent")
+    if message["role"] != "assistant" or not agent:
+        return message
+
+    def tagged(text: str) -> str:
+        return f'<from agent="{agent}">\n{text}\n</from>'
+
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": tagged(content)}
+    blocks = [
+        {**block, "text": tagged(block["text"])} if block["type"] == "text" else block
+        for block in content
+    ]
+    return {**message, "content": blocks}
 
 
 def forked(driver: Driver, origin: str, at: int) -> str:

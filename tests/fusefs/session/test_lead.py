@@ -80,6 +80,37 @@ def test_an_epoch_begins_right_until_the_text_of_its_archive_changes(store: Stor
     trio.run(main)
 
 
+BLOCKS = b'{"message":{"role":"user","content":[{"type":"text","text":"a"}]}}'
+
+
+@pytest.mark.guarantee("G2c", "G13b")
+def test_the_message_of_an_archive_takes_the_form_of_the_entry_that_is_before_it_now(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("name"), BLOCKS)
+
+    async def form(live: Live, session: Session) -> type:
+        live.events.drain()
+        await refresh(live.means, session, View(MESSAGES))
+        shown = session.epochs[View(MESSAGES)]
+        assert await begins_right(live.means, session, shown)
+        lead, _ = await find_lead(live.means, session, View(MESSAGES))
+        assert shown.leads_with(lead)
+        return type(json.loads(lead)["content"])
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                assert await form(live, session) is str
+                (disk.path / "step-000001").unlink()
+                assert await form(live, session) is list
+                disk.put(1, entry("back"))
+                assert await form(live, session) is str
+
+    trio.run(main)
+
+
 @pytest.mark.guarantee("G2d")
 def test_a_page_has_a_head_once_there_is_anything_to_show(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1")
