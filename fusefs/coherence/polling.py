@@ -94,4 +94,4 @@ def interval_seconds(session: Session, since: float, now: float) -> float | None
 
 def is_waited_for(session: Session) -> bool:
     """Whether somebody waits in poll(2) for one of its views."""
-    return any(follower.waits for epoch in session.epochs.values() for follower in epoch.followers)
+    return any(epoch.waited_for for epoch in session.epochs.values())

@@ -22,6 +22,8 @@ from fusefs.inodes.inode import Directory, Inode
 from fusefs.inodes.services import Services
 from storage.errors import StoreError
 
+FOLLOWED_BYTES: Final = 4 << 20
+"""So much of `errors.jsonl` is kept for who reads on."""
 STATUS_BYTES: Final = 8192
 """`status.json` is padded to this size, so that an archiver sees no file change while it reads."""
 
@@ -180,10 +182,18 @@ class OpenErrors(OpenFile):
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
         self._text = failures.text()
+        self._begins = 0
+        """The offset of the text that is kept."""
         self._made = failures.lines_made
 
     async def read(self, offset: int, size: int) -> bytes:
-        if offset + size > len(self._text):
+        if offset + size > self._begins + len(self._text):
             self._text += self._failures.since(self._made)
             self._made = self._failures.lines_made
-        return self._text[offset : offset + size]
+            over = max(0, len(self._text) - FOLLOWED_BYTES)
+            self._text, self._begins = self._text[over:], self._begins + over
+        if offset < self._begins:
+            sentence = "so many failures came that these lines were let go: open the file again"
+            raise StoreError(errno.EIO, "let-go", sentence)
+        start = offset - self._begins
+        return self._text[start : start + size]

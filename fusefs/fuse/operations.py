@@ -266,12 +266,6 @@ class _Waiter:
             self._handle.notify()
 
 
-def _entry(attributes: Attributes) -> EntryAttributes:
-    if attributes.translated is None:
-        attributes.translated = _translated(attributes)
-    return cast(EntryAttributes, attributes.translated)
-
-
 def _type_alone(inode: Inode) -> EntryAttributes:
     """What a listing says of an inode of which nothing else was asked; good until the next one."""
     entry = _TYPES[inode.kind]
@@ -279,7 +273,7 @@ def _type_alone(inode: Inode) -> EntryAttributes:
     return entry
 
 
-def _translated(attributes: Attributes) -> EntryAttributes:
+def _entry(attributes: Attributes) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = attributes.ino
     entry.entry_timeout = attributes.entry_timeout
@@ -296,7 +290,7 @@ def _translated(attributes: Attributes) -> EntryAttributes:
 
 
 _TYPES: Final = {
-    kind: _translated(Attributes(0, kind | bits, 0, 0, attr_timeout=0))
+    kind: _entry(Attributes(0, kind | bits, 0, 0, attr_timeout=0))
     for kind, bits in ((stat.S_IFREG, 0o400), (stat.S_IFDIR, 0o500))
 }
 

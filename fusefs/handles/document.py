@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from fusefs.failures import Caller
-from fusefs.handles.base import OpenFile
+from fusefs.handles.base import OpenFile, OpenText
 from fusefs.handles.control import Stores
+from fusefs.handles.pending import PendingBudget
 from fusefs.session.session import Session
 from fusefs.turn import Turn
 from storage.errors import StoreError, from_os_error
@@ -80,6 +81,20 @@ class Document(OpenFile):
         return StoreError(errno.EINVAL, "incomplete-object", sentence)
 
 
+class CountedText(OpenText):
+    """The text of an open meta, which the budget counts: it may be long, and open often."""
+
+    def __init__(self, budget: PendingBudget, caller: Caller, text: bytes) -> None:
+        """Raises `StoreError` ENOBUFS."""
+        super().__init__(text)
+        budget.resize(caller.uid, 0, len(text))
+        self._budget = budget
+        self._user = caller.uid
+
+    async def release(self) -> None:
+        self._budget.resize(self._user, len(self._text), 0)
+
+
 class OpenMeta(Document):
     """`meta.json`: reads as the meta at its open; what is written is merged into the meta."""
 
@@ -87,9 +102,9 @@ class OpenMeta(Document):
 
     def __init__(self, stores: Stores, session: Session, caller: Caller, text: bytes) -> None:
         super().__init__(stores, caller)
+        self._shown = CountedText(stores.pending, caller, text)
         self.session = session.slug
         self._session = session
-        self._text = text
         self._durable = stores.durable
         self._pool = stores.pool
         self._events = stores.events
@@ -97,6 +112,7 @@ class OpenMeta(Document):
 
     async def release(self) -> None:
         await super().release()
+        await self._shown.release()
         self._pool.release(self._session)
 
     async def apply(self, value: dict[str, Any]) -> None:
@@ -113,4 +129,4 @@ class OpenMeta(Document):
         self._events.stored(self._session.slug)
 
     async def read(self, offset: int, size: int) -> bytes:
-        return self._text[offset : offset + size]
+        return await self._shown.read(offset, size)

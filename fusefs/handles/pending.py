@@ -1,4 +1,4 @@
-"""The budget of what was written and is not complete yet, of all open files together (G23)."""
+"""The budget of what open files hold of their own, all of them together (G23)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from storage.errors import StoreError
 
 
 class PendingBudget:
-    """Counts unfinished lines and objects by user. Loop-owned.
+    """Counts unfinished lines and objects, and the text of open metas, by user. Loop-owned.
 
     No user gets more than half of what the others leave, so that there is always room for one more.
     """
@@ -21,7 +21,7 @@ class PendingBudget:
         self._by_user: Counter[int] = Counter()
 
     def resize(self, user: int, before: int, after: int) -> None:
-        """What an open file of `user` has pending was `before` bytes and becomes `after`.
+        """What an open file of `user` holds was `before` bytes and becomes `after`.
 
         Raises `StoreError` ENOBUFS, with nothing changed, where that is too much.
         """
@@ -31,8 +31,8 @@ class PendingBudget:
             raise StoreError(
                 errno.ENOBUFS,
                 "pending-full",
-                f"unfinished lines may hold {self.limit} bytes together, one user's half of what"
-                " others leave: end lines with a newline, or raise the pending option",
+                f"unfinished lines and open metas may hold {self.limit} bytes together, one user's"
+                " half of what others leave: end lines with a newline, or raise the pending option",
             )
         self.bytes += more
         self._by_user[user] += more

@@ -47,10 +47,10 @@ class OpenView(OpenFile):
         """The open succeeds: from here on, growth is told."""
         self._told = self._epoch.size
         if self._pollable:
-            self._epoch.followers.add(self)
+            self._epoch.follow(self)
 
     async def release(self) -> None:
-        self._epoch.followers.discard(self)
+        self._epoch.unfollow(self)
         unpin(self._means, self._session, self._epoch)
         self._pool.release(self._session)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import stat_result
 from typing import Final
 
@@ -29,8 +30,6 @@ class Attributes:
     """Of a directory 1 as well: it says that its subdirectories are not counted."""
     entry_timeout: float = TIMEOUT_SECONDS
     attr_timeout: float = TIMEOUT_SECONDS
-    translated: object = field(default=None, compare=False, repr=False)
-    """The same in the words of the kernel, once it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +103,12 @@ class Rules:
 
     def _shown(self, uid: int, gid: int, bits: int) -> Rights:
         options = self._options
-        return Rights(
+        return _rights(
             uid if options.uid is None else options.uid,
             gid if options.gid is None else options.gid,
             bits & ~options.umask,
         )
+
+
+_rights: Final = functools.lru_cache(maxsize=1024)(Rights)
+"""Those of most files of all sessions are the same."""

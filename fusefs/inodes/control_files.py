@@ -10,7 +10,7 @@ from fusefs.failures import Caller
 from fusefs.handles.base import OpenFile, OpenText
 from fusefs.handles.compact import OpenCompact
 from fusefs.handles.control import OpenAppend
-from fusefs.handles.document import SMALL_BYTES, OpenMeta
+from fusefs.handles.document import SMALL_BYTES, CountedText, OpenMeta
 from fusefs.inodes.attributes import TIMEOUT_SECONDS, Attributes, Rights
 from fusefs.inodes.inode import Inode
 from fusefs.session.refresh import archive
@@ -69,7 +69,7 @@ class ControlFile(Inode):
         async with self.directory.services.pool.lease(self.directory.session) as session:
             text = await self.text(session)
             if flags & os.O_ACCMODE == os.O_RDONLY:
-                return OpenText(text)
+                return self.readable(caller, text)
             return self.writable(session, caller, text)
 
     async def _verify(self) -> None:
@@ -91,6 +91,10 @@ class ControlFile(Inode):
     @abstractmethod
     async def text(self, session: Session) -> bytes:
         """What it reads as now. Raises `StoreError`."""
+
+    def readable(self, caller: Caller, text: bytes) -> OpenFile:
+        """An open file that reads as `text`. Raises `StoreError`."""
+        return OpenText(text)
 
     @abstractmethod
     def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
@@ -152,6 +156,9 @@ class MetaFile(ControlFile):
             if len(data) <= SMALL_BYTES
             else await work.long(session.slug, _shown, data)
         )
+
+    def readable(self, caller: Caller, text: bytes) -> OpenFile:
+        return CountedText(self.directory.services.stores.pending, caller, text)
 
     def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
         return OpenMeta(self.directory.services.stores, session, caller, text)

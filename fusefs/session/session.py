@@ -52,6 +52,13 @@ class Meaning(Enum):
 class Session:
     """One session of the store."""
 
+    __slots__ = (
+        "backlog", "changed_at", "changes", "claimer", "epochs", "extents", "fd", "gone",
+        "identity", "index", "judged", "listed_at", "listing_seconds", "lock", "losses", "opening",
+        "reader", "recent", "rests", "skipped", "slug", "stale", "surveying", "syncing", "touched",
+        "unsynced", "users", "verified", "watch", "weighed", "writing",
+    )  # fmt: skip
+
     def __init__(
         self,
         slug: str,

@@ -33,6 +33,8 @@ class Place(NamedTuple):
 
 
 Row = TypeVar("Row", Remembered, Place)
+_NO_ROWS: Final = array("Q")
+"""Every column of a table that never got a row, as those of most sessions: it takes no memory."""
 
 
 class StepTable(Generic[Row]):
@@ -43,12 +45,14 @@ class StepTable(Generic[Row]):
     compacted now and then is spread.
     """
 
+    __slots__ = ("_columns", "_fields", "_first", "_key", "_make", "_out")
+
     def __init__(self, row: type[Row], key: str) -> None:
         """`key` is the field by which rows ascend."""
         self._make: Callable[[Iterable[int]], Row] = row._make
         self._fields: tuple[str, ...] = row._fields
         self._key = self._fields.index(key)
-        self._columns: tuple[array[int], ...] = tuple(array("Q") for _ in self._fields)
+        self._columns = (_NO_ROWS,) * len(self._fields)
         self._first = 0
         """No row before this one is left."""
         self._out = 0
@@ -85,6 +89,8 @@ class StepTable(Generic[Row]):
             for column, value in zip(self._columns, row, strict=True):
                 column[place] = value
         else:
+            if not self._columns[0]:
+                self._columns = tuple(array("Q") for _ in self._columns)
             for column, value in zip(self._columns, row, strict=True):
                 column.insert(place, value)
         self._first = min(self._first, place)

@@ -59,12 +59,34 @@ class Follower(Protocol):
         """It did."""
 
 
+_NOBODY: Final[frozenset[Follower]] = frozenset()
+
+
 class Epoch:
     """The bytes of one inode of one view, as segments.
 
     Loop-owned. It knows what it shows and up to which step; `fusefs.session.refresh` makes it follow
     the store.
     """
+
+    __slots__ = (
+        "_cache",
+        "_followers",
+        "_offsets",
+        "boundary",
+        "dated",
+        "held_as_of",
+        "last",
+        "lead_digest",
+        "lead_version",
+        "mtime_ns",
+        "opens",
+        "segments",
+        "size",
+        "spool",
+        "state",
+        "view",
+    )
 
     def __init__(self, view: View, cache: TextCache) -> None:
         self.view = view
@@ -84,7 +106,7 @@ class Epoch:
         """The step whose modification time `mtime_ns` is."""
         self.opens = 0
         """Open files that show it."""
-        self.followers: set[Follower] = set()
+        self._followers = _NOBODY
         self.held_as_of = -1
         """What `TextCache.lost` was when the text of all segments was last known to be held."""
         self._cache = cache
@@ -143,8 +165,21 @@ class Epoch:
 
     def tell(self) -> None:
         """Tell those who follow it that it grew or was superseded."""
-        for follower in list(self.followers):
+        for follower in self._followers:
             follower.grown()
+
+    def follow(self, follower: Follower) -> None:
+        """Have `follower` told."""
+        self._followers |= {follower}
+
+    def unfollow(self, follower: Follower) -> None:
+        """Have `follower` told no more."""
+        self._followers = self._followers - {follower} or _NOBODY
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody waits to be told."""
+        return any(follower.waits for follower in self._followers)
 
     def extend(self, texts: Iterable[Text]) -> None:
         """Append lines."""
@@ -152,7 +187,7 @@ class Epoch:
             tail = self.segments[-1] if self.segments else None
             if tail is not None and tail.text is not None and self._fits(tail, text):
                 whole = tail.text + text.text
-                tail.note(text)
+                tail.note(text, whole)
                 self._cache.keep(self, tail, whole)
             else:
                 segment = Segment(self.size, text)
@@ -248,7 +283,7 @@ class PrefixCheck:
 
     def __init__(self, epoch: Epoch) -> None:
         self.holds = True
-        self._expected = [(segment.length, segment.digest.digest()) for segment in epoch.segments]
+        self._expected = [(segment.length, segment.fingerprint()) for segment in epoch.segments]
         self._expected.reverse()
         self._buffer = b""
 

@@ -12,6 +12,9 @@ from storage.posix import punch
 SMALL_BYTES: Final = 1 << 20
 """The blocks of a larger file take so long to be freed that a thread closes it."""
 
+WRITTEN_BYTES: Final = 256 << 10
+"""Of a longer text so much at a time: a call that writes more keeps a processor for too long."""
+
 
 class Spool:
     """Text kept in a file that nobody else can reach.
@@ -38,7 +41,7 @@ class Spool:
         """Keep `text` at `at`, which nothing else is kept at. Raises `OSError`, such as ENOSPC."""
         view, end = memoryview(text), at
         while view:
-            written = os.pwrite(self._fd, view, end)
+            written = os.pwrite(self._fd, view[:WRITTEN_BYTES], end)
             view, end = view[written:], end + written
             self.size = max(self.size, end)
 

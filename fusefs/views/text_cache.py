@@ -18,10 +18,12 @@ from typing import Final, Protocol
 from fusefs.turn import Turn
 from fusefs.views.spool import Spool
 from fusefs.work import Work
-from storage.session.replay import Text
+from storage.session.replay import DIGEST_BYTES, Text
 
 SPOOL_FACTOR: Final = 16
 """Spools of files that nobody has open are kept up to so many times the memory limit."""
+SHORT_BYTES: Final = 4096
+"""The digest of a text that grows up to here is told anew each time."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ log: Final = logging.getLogger(__name__)
 class Segment:
     """A stretch of an epoch's bytes: where it is, which steps it shows, and its text if it is held."""
 
-    __slots__ = ("digest", "first", "last", "length", "offset", "shown", "spooled_at", "text")
+    __slots__ = ("_digest", "first", "last", "length", "offset", "shown", "spooled_at", "text")
 
     def __init__(self, offset: int, text: Text) -> None:
         self.offset = offset
@@ -37,7 +39,8 @@ class Segment:
         self.first = text.first
         self.last = text.last
         self.shown: array[int] = text.shown
-        self.digest = text.digest.copy()
+        self._digest: hashlib.blake2b | bytes = text.digest.digest()
+        """Of all the text; where it grew long, what goes on with more of it, in ten times the memory."""
         self.text: bytes | None = None
         self.spooled_at: int | None = None
 
@@ -48,11 +51,16 @@ class Segment:
 
     def fingerprint(self) -> bytes:
         """What tells its text from any other."""
-        return self.digest.digest()
+        return self._digest if isinstance(self._digest, bytes) else self._digest.digest()
 
-    def note(self, text: Text) -> None:
-        """Count in the lines that follow; `TextCache.keep` takes the text itself."""
-        self.digest.update(text.text)
+    def note(self, text: Text, whole: bytes) -> None:
+        """Count in the lines that make its text the `whole`, which `TextCache.keep` takes."""
+        if len(whole) <= SHORT_BYTES:
+            self._digest = fingerprint(whole)
+        elif isinstance(self._digest, bytes):
+            self._digest = hashlib.blake2b(whole, digest_size=DIGEST_BYTES)
+        else:
+            self._digest.update(text.text)
         self.length += len(text.text)
         self.last = text.last
         self.shown.extend(text.shown)
@@ -61,7 +69,7 @@ class Segment:
 
 def fingerprint(text: bytes) -> bytes:
     """As `Segment.fingerprint`, of any text."""
-    return hashlib.blake2b(text, digest_size=16).digest()
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
 class Holder(Protocol):

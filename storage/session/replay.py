@@ -23,6 +23,7 @@ from storage.session.steps import LongStep, step_name
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
 TEXT_BYTES: Final = 128 << 10
+DIGEST_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Text:
     text: bytes
 
     def __post_init__(self) -> None:
-        self.digest = hashlib.blake2b(self.text, digest_size=16)
+        self.digest = hashlib.blake2b(self.text, digest_size=DIGEST_BYTES)
         """Told here, where it is rendered: of a long text it takes its time."""
 
 

@@ -42,7 +42,7 @@ def session_at(directory: Path, *, waited_for: bool = True, slug: str = "crab_tg
     if waited_for:
         view = View(HISTORY)
         epoch = session.epochs[view] = Epoch(view, TextCache(1 << 20))
-        epoch.followers.add(Waiter())
+        epoch.follow(Waiter())
     return session
 
 
