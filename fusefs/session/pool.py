@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Final
 
 from fusefs.session.means import Means
-from fusefs.session.session import Session, identity_of
+from fusefs.session.session import Session
 from storage.errors import StoreError
 from storage.store import Store
 
@@ -251,4 +251,5 @@ class Lease:
 
 def _opened(store: Store, slug: str) -> tuple[int, tuple[int, int]]:
     fd = store.open_session(slug)
-    return fd, identity_of(fd)
+    found = os.fstat(fd)
+    return fd, (found.st_dev, found.st_ino)

@@ -12,10 +12,7 @@ it rest without a descriptor when many are open, and closes it when very many ar
 from __future__ import annotations
 
 import errno
-import logging
-import os
 from enum import Enum
-from typing import Final
 
 from fusefs.inotify import Change
 from fusefs.session.extents import Extents
@@ -36,8 +33,6 @@ from storage.session.index import Index
 from storage.session.meta import NAME as META
 from storage.session.reader import Reader
 from storage.session.steps import step_name, step_number
-
-log: Final = logging.getLogger(__name__)
 
 
 class Meaning(Enum):
@@ -319,9 +314,3 @@ class Session:
         self.judged.clear()
         for epoch in self.epochs.values():
             epoch.doubt()
-
-
-def identity_of(fd: int) -> tuple[int, int]:
-    """What tells the session of an open directory from any other."""
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino
