@@ -17,7 +17,7 @@ import pytest
 
 from storage import posix
 from storage.session import meta_lock
-from tests.support.commands import STEPFS, environment
+from tests.support.commands import STEPFS, environment, until
 from tests.support.mounted import Mount
 from tests.support.probe import undisturbed
 from tests.support.stores import StoreOnDisk, entry
@@ -216,6 +216,35 @@ def test_unfinished_objects_of_hundreds_of_files_take_no_more_than_the_budget(
     assert set(answers) == {errno.ENOBUFS}
     assert len(answers) >= 92
     (at.path / HOSTILE / "meta.json").write_bytes(piece[: MIB // 2] + b'"}')
+
+
+@pytest.mark.guarantee("G23e")
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+def test_long_metas_that_are_open_take_no_more_than_the_budget(
+    store: StoreOnDisk, mount: Mounting, flags: int
+) -> None:
+    _other(store)
+    meta = store.path / HOSTILE / "meta"
+    meta.write_bytes(meta.read_bytes()[:-1] + b',"k":"' + b"x" * (MIB - 1000) + b'"}')
+    at = mount("pending=16M")
+    at.expected.append("(ENOBUFS)")
+    opened: list[int] = []
+    with pytest.raises(OSError) as refused:
+        opened.extend(os.open(at.path / HOSTILE / "meta.json", flags) for _ in range(20))
+    assert refused.value.errno == errno.ENOBUFS
+    assert 7 <= len(opened) <= 8
+    assert (at.path / OTHER / "meta.json").read_bytes()
+    for fd in opened:
+        assert os.pread(fd, 10, 0).startswith(b"{")
+        os.close(fd)
+    until(lambda: _opens(at.path / HOSTILE / "meta.json"))
+
+
+def _opens(path: Path) -> bool:
+    """A closed file is let go of a moment later."""
+    with suppress(OSError):
+        return bool(path.read_bytes())
+    return False
 
 
 @pytest.mark.guarantee("G10a", "G19c")
