@@ -32,6 +32,18 @@ while True:
     os.write(fd, line)
 """
 
+MAPPER = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+size = os.fstat(fd).st_size
+mapped = mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+os.write(1, mapped[size - 1 : size])
+sys.stdin.readline()
+os.write(1, mapped[:1])
+os.write(1, mapped[size - 1 : size])
+"""
+"""Reads the end of a mapping, and when it is told to its beginning and its end again."""
+
 
 def _workers(mount: Mount) -> list[int]:
     assert mount.server is not None
@@ -168,3 +180,30 @@ def test_a_store_full_of_what_is_no_session_and_no_step_is_served(
     assert (found.returncode, found.stderr) == (1, "")
     assert (at.path / SLUG / "history.jsonl").read_bytes() == entry("x") + b"\n"
     assert (at.path / SLUG / "log.jsonl").read_bytes() == entry("x") + b"\n"
+
+
+@pytest.mark.guarantee("G13d", "G19b")
+@pytest.mark.parametrize("name", ["meta.json", "sessions.jsonl"])
+def test_who_maps_a_file_that_becomes_shorter_gets_sigbus_and_nobody_else_does(
+    store: StoreOnDisk, mount: Mounting, name: str
+) -> None:
+    session = store.session(SLUG, entry("x"))
+    store.session(OTHER, entry("x"))
+    others = [store.session(f"more_tg-1_{n}") for n in range(60)]
+    at = mount()
+    mapped = at.path / ".stepfs" / name if name == "sessions.jsonl" else at.path / SLUG / name
+    (at.path / SLUG / "meta.json").write_bytes(b'{"title":"' + b"t" * 12_000 + b'"}')
+    before = len(mapped.read_bytes())
+    with subprocess.Popen(
+        [sys.executable, "-c", MAPPER, str(mapped)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as mapper:
+        assert mapper.stdout
+        assert mapper.stdout.read(1) == b"\n"
+        (at.path / SLUG / "meta.json").write_bytes(b'{"title":"short"}')
+        for other in others:
+            (at.path / other.slug).rmdir()
+        until(lambda: mapped.stat().st_size < before - 8192)
+        answer, _ = mapper.communicate(b"\n", ANSWERED_SECONDS)
+    assert (mapper.returncode, answer) == (-signal.SIGBUS, b"{")
+    _is_used(at)
+    assert session.meta()["title"] == "short"
