@@ -134,11 +134,12 @@ def test_an_open_view_keeps_its_session_and_its_text_until_it_is_released(
             session = live.session("a_b_1")
             async with live.pool.lease(session):
                 view = await opened(live, session)
+                await view.poll(Waiter())
                 epoch = session.epochs[View(LOG)]
             live.pool.close(session)
-            assert (session.is_open, epoch.pinned) == (True, True)
+            assert (session.is_open, epoch.pinned, epoch.waited_for) == (True, True, True)
             await view.release()
-            assert (epoch.pinned, epoch.followers) == (False, set())
+            assert (epoch.pinned, epoch.waited_for) == (False, False)
             live.pool.close(session)
             assert not session.is_open
 
