@@ -88,7 +88,6 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "fusefs.session.events": "tests/fusefs/coherence/test_events.py",
     "fusefs.session.means": "tests/fusefs/session/test_refresh.py",
     "fusefs.session.reach": "tests/fusefs/session/test_recent_steps.py",
-    "fusefs.session.restorer": "tests/faults/test_beside_the_daemon.py",
     "fusefs.session.step_order": "tests/fusefs/session/test_step_table.py",
     "fusefs.session.writer": "tests/faults/test_many_writers.py",
     "fusefs.version": "tests/packaging/test_installation.py",

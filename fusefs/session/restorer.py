@@ -125,8 +125,10 @@ class Restorer:
                 same: list[Remembered] = []
                 for batch in _batches(others):
                     texts = await self._texts(batch)
-                    compare = partial(_same, session.fd, batch, texts)
-                    same += await work.replay(session.slug, compare)
+                    compare = partial(_compare, session.fd, batch, texts)
+                    removed, alike = await work.replay(session.slug, compare)
+                    gone += removed
+                    same += alike
             except BaseException:
                 recent.doubt(step.number for step in steps)
                 raise
@@ -243,19 +245,24 @@ def _look(
     return gone, others
 
 
-def _same(
+def _compare(
     session_fd: int, steps: Sequence[Remembered], texts: Sequence[bytes | None]
-) -> list[Remembered]:
-    """Those whose names have the same contents in another file, with the identity of that."""
-    same = []
+) -> tuple[list[Remembered], list[Remembered]]:
+    """Those whose names are gone by now, and those whose names have the same contents in another file,
+    with the identity of that."""
+    gone, same = [], []
     for step, text in zip(steps, texts, strict=True):
-        identity = _identity(session_fd, step)
+        name, identity = step_name(step.number), _identity(session_fd, step)
         try:
-            if identity and text and read_step(step_name(step.number), session_fd) == text:
+            if identity is None:
+                gone.append(step)
+            elif text and read_step(name, session_fd) == text:
                 same.append(step._replace(identity=identity))
+        except FileNotFoundError:
+            gone.append(step)
         except OSError:
             continue  # whatever it is, it is not the step
-    return same
+    return gone, same
 
 
 def _store_again(

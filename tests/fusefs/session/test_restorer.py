@@ -1,0 +1,97 @@
+"""What becomes of a step whose name is another's, where no events tell by whom it was replaced (G16)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from fusefs.config import Sync
+from fusefs.session import restorer as restoring
+from fusefs.session.restorer import Restorer
+from fusefs.session.session import Session
+from fusefs.session.step_texts import StepTexts
+from fusefs.session.writer import Writer
+from storage.formats.kinds import classify
+from tests.support.live import living
+from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
+
+MINE, OTHERS = entry("mine"), entry("another's")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Displaced steps do not wait until daemons are quiet."""
+    monkeypatch.setattr(restoring, "QUIET_SECONDS", 0)
+
+
+def after(store: StoreOnDisk, disk: SessionOnDisk, befalls: Callable[[Path], None]) -> list[bytes]:
+    """The steps once one was appended, something befell its file, and the session was looked at."""
+
+    async def main() -> None:
+        with living(store, watched=False) as live:
+            session, writer = (
+                Session(disk.slug, texts=live.means.texts),
+                Writer(live.means, Sync.NEVER),
+            )
+            async with live.pool.lease(session):
+                await writer.append(session, [classify(MINE)])
+                befalls(disk.path / "step-000001")
+                session.recent.doubt()
+                while session.recent.owed:
+                    done = await Restorer(live.means, writer, durable=False).restore(session)
+                    assert (done.error, done.lost) == (None, [])
+
+    trio.run(main)
+    return disk.steps()
+
+
+def replaced(path: Path, by: bytes) -> None:
+    """Another file has the name."""
+    other = path.with_name("step-000001.tmp.1")
+    other.write_bytes(by)
+    os.replace(other, path)
+
+
+@pytest.mark.guarantee("G16d")
+@pytest.mark.usefixtures("at_once")
+def test_a_step_that_another_file_replaced_is_stored_again(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1")
+    assert after(store, disk, lambda path: replaced(path, OTHERS)) == [OTHERS, MINE]
+
+
+@pytest.mark.guarantee("G16d")
+@pytest.mark.usefixtures("at_once")
+def test_a_step_whose_file_is_another_of_the_same_contents_is_there(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1")
+    assert after(store, disk, lambda path: replaced(path, MINE)) == [MINE]
+
+
+@pytest.mark.guarantee("G16c")
+@pytest.mark.usefixtures("at_once")
+def test_a_step_that_was_removed_stays_removed(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1")
+    assert after(store, disk, Path.unlink) == []
+
+
+@pytest.mark.guarantee("G16c")
+@pytest.mark.usefixtures("at_once")
+def test_a_step_that_is_removed_while_it_is_looked_at_stays_removed(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1")
+    read = StepTexts.read
+
+    async def removed_meanwhile(
+        texts: StepTexts, places: Sequence[tuple[int, int]]
+    ) -> list[bytes | None]:
+        found = await read(texts, places)
+        (disk.path / "step-000001").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(StepTexts, "read", removed_meanwhile)
+    # As on a store that dates a file once it is closed: the same step, by another identity.
+    assert after(store, disk, lambda path: os.utime(path, (5, 5))) == []
