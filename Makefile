@@ -71,11 +71,13 @@ lint: packages-test $(READY)
 check: lint
 	$(PYTEST) -n 2 --dist loadfile tests/storage tests/fusefs tests/conformance
 
+# What changes limits of the whole machine, or measures how long others wait, runs first and alone.
+ALONE := tests/mount/test_unseen_changes.py tests/faults/test_bounded_work.py tests/faults/test_nobody_waits.py
+
 .PHONY: test
 test: lint
-	@# What changes limits of the whole machine, or measures how long others wait, runs first and alone.
-	$(PYTEST) tests/mount/test_unseen_changes.py tests/faults/test_bounded_work.py
-	$(PYTEST) -n 2 --dist loadfile --ignore tests/mount/test_unseen_changes.py --ignore tests/faults/test_bounded_work.py
+	$(PYTEST) $(ALONE)
+	$(PYTEST) -n 2 --dist loadfile $(ALONE:%=--ignore %)
 
 .PHONY: test-systemd
 test-systemd: packages-test $(READY)

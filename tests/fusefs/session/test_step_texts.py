@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 import trio
@@ -84,3 +85,34 @@ def test_no_more_is_spooled_than_may_be() -> None:
 
     trio.run(keep)
     assert step_texts.SPOOL_BYTES > MEMORY_BYTES
+
+
+@pytest.mark.guarantee("G19c")
+@pytest.mark.parametrize("call", ["put", "read"])
+def test_the_loop_goes_on_while_the_spool_waits_for_the_disk(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    gate, really = threading.Event(), getattr(Spool, call)
+
+    def slow(spool: Spool, *arguments: object) -> object:
+        assert gate.wait(10), "the loop waited for the disk"
+        return really(spool, *arguments)
+
+    monkeypatch.setattr(Spool, call, slow)
+
+    async def main() -> None:
+        texts = StepTexts()
+        places = [(texts.keep(TEXT), len(TEXT)) for _ in range(5)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_settled_and_read, texts, places)
+            await trio.sleep(0.05)
+            gate.set()
+        texts.close()
+
+    trio.run(main)
+
+
+async def _settled_and_read(texts: StepTexts, places: list[tuple[int, int]]) -> None:
+    await texts.settle()
+    assert texts._memory_bytes == 0
+    assert await texts.read(places) == [TEXT] * len(places)
