@@ -62,13 +62,11 @@ ONLY_IN: Final = {
 TESTED_IN: Final[Mapping[str, str]] = {
     "fusefs.catalogue.meta_watches": "tests/fusefs/catalogue/test_catalogue.py",
     "fusefs.cli": "tests/mount/test_cli.py",
-    "fusefs.coherence.patrol": "tests/shared/test_two_hosts.py",
     "fusefs.coherence.recovery": "tests/faults/test_nothing_lost.py",
     "fusefs.coherence.store_directory": "tests/mount/test_store_directory.py",
     "fusefs.daemon": "tests/mount/test_lifecycle.py",
     "fusefs.dotdir": "tests/tree_and_mount/test_summaries.py",
     "fusefs.exits": "tests/mount/test_lifecycle.py",
-    "fusefs.failures": "tests/mount/test_whole_tree.py",
     "fusefs.filesystem": "tests/tree_and_mount",
     "fusefs.fuse": "tests/mount",
     "fusefs.handles.base": "tests/fusefs/handles/test_view.py",
@@ -89,7 +87,6 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "fusefs.session.means": "tests/fusefs/session/test_refresh.py",
     "fusefs.session.reach": "tests/fusefs/session/test_recent_steps.py",
     "fusefs.session.step_order": "tests/fusefs/session/test_step_table.py",
-    "fusefs.session.writer": "tests/faults/test_many_writers.py",
     "fusefs.version": "tests/packaging/test_installation.py",
     "fusefs.views.cuts": "tests/fusefs/session/test_extents.py",
     "fusefs.views.formats": "tests/fusefs/session/test_lead.py",
@@ -256,17 +253,29 @@ def path_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+def has_tests_of_its_name(module: str) -> bool:
+    """Whether `tests/` has a file that is named and placed as the module is."""
+    package, _, name = module.rpartition(".")
+    return TOP.joinpath("tests", *package.split("."), f"test_{name}.py").exists()
+
+
+def homeless() -> dict[str, str]:
+    """Modules without a test file of their name, with the entry of `TESTED_IN` that covers each."""
+    return {
+        module: next((part for part in TESTED_IN if is_within(module, part)), "")
+        for module in modules()
+        if path_of(module).name != "__init__.py" and not has_tests_of_its_name(module)
+    }
+
+
 def test_every_module_has_its_tests_in_the_file_of_its_name_or_is_known_to_have_them_elsewhere() -> (
     None
 ):
-    homeless = []
-    for module in modules():
-        package, _, name = module.rpartition(".")
-        room = TOP.joinpath("tests", *package.split("."), f"test_{name}.py")
-        known = any(is_within(module, part) for part in TESTED_IN)
-        if path_of(module).name != "__init__.py" and not room.exists() and not known:
-            homeless.append(module)
-    assert homeless == []
+    assert [module for module, part in homeless().items() if not part] == []
+
+
+def test_no_place_is_named_for_a_module_that_is_gone_or_has_a_test_file_by_now() -> None:
+    assert sorted(TESTED_IN.keys() - homeless().values()) == []
 
 
 @pytest.mark.parametrize("module", TESTED_IN)
@@ -327,6 +336,84 @@ def test_a_callback_that_is_assigned_from_outside_is_found(value: str) -> None:
         f"def on_end(): ...\nclass A:\n  def _done(self): ...\n  def b(self, c): c.hook = {value}\n"
     )
     assert hooks(ast.parse(text)) == [f"4: c.hook = {value}"]
+
+
+def callbacks(tree: ast.Module) -> set[str]:
+    """The attributes of a module's classes that hold a function, by their types."""
+    found, types = set(), function_types(tree)
+    for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        typed = {
+            node.arg
+            for node in ast.walk(owner)
+            if isinstance(node, ast.arg) and is_named(node.annotation, types)
+        }
+        for node in ast.walk(owner):
+            if isinstance(node, ast.AnnAssign) and is_named(node.annotation, types):
+                found.add(ast.unparse(node.target).removeprefix("self."))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.value) in typed:
+                targets = map(ast.unparse, node.targets)
+                found.update(name[5:] for name in targets if name.startswith("self."))
+    return found
+
+
+def is_named(annotation: ast.expr | None, types: set[str]) -> bool:
+    """Whether an annotation has one of these names in it."""
+    return annotation is not None and any(
+        isinstance(inner, ast.Name) and inner.id in types for inner in ast.walk(annotation)
+    )
+
+
+def function_types(tree: ast.Module) -> set[str]:
+    """`Callable`, and the names of types of functions that a module defines or imports."""
+    found = {"Callable", *defined_function_types(tree)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module in modules():
+            there = defined_function_types(modules()[node.module])
+            found.update(alias.name for alias in node.names if alias.name in there)
+    return found
+
+
+def defined_function_types(tree: ast.Module) -> set[str]:
+    return {
+        name
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "Callable[" in ast.unparse(node.value)
+        for name in defined(node)
+    }
+
+
+def late(tree: ast.Module, held: set[str]) -> list[str]:
+    """Assignments to attributes of these names anywhere but where an object is made."""
+    made = {
+        id(inner)
+        for node in ast.walk(tree)
+        if is_function(node) and node.name == "__init__"
+        for inner in ast.walk(node)
+    }
+    return [
+        f"{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and id(node) not in made
+        for target in node.targets
+        if isinstance(target, ast.Attribute) and target.attr in held
+    ]
+
+
+def test_what_holds_a_callback_is_given_it_when_it_is_made_and_no_other_later() -> None:
+    held = set[str]().union(*map(callbacks, modules().values()))
+    assert {"_on_live", "_meta_of"} <= held
+    found = {name: given for name, tree in modules().items() if (given := late(tree, held))}
+    assert found == {}
+
+
+@pytest.mark.parametrize("line", ["self.hook = other", "another.hook = other", "a.b.hook = None"])
+def test_a_callback_that_is_given_later_is_found(line: str) -> None:
+    tree = ast.parse(
+        "class A:\n"
+        "  def __init__(self, hook: Callable[[], None]): self.hook = hook\n"
+        f"  def begin(self, other): {line}\n"
+    )
+    assert late(tree, callbacks(tree)) == [f"3: {line}"]
 
 
 def names_of(tree: ast.Module) -> set[str]:

@@ -59,7 +59,7 @@ class Life:
         sys.setswitchinterval(SWITCH_SECONDS)
         self._server = _opened(self._places, self._options)
         collect_in_parts()
-        _mount(self._server)
+        _mount(self._server, self._live)
         try:
             trio.run(self._serve)
         except Exception as error:
@@ -81,7 +81,7 @@ class Life:
             try:
                 if not self._stops:
                     with self._hurry:
-                        await self._server.serve(self._live)
+                        await self._server.serve()
             finally:
                 self._signals.detach()
                 nursery.cancel_scope.cancel()
@@ -146,10 +146,10 @@ def _opened(places: Places, options: MountOptions) -> Server:
         raise CommandError(Exit.STORE, error.sentence) from None
 
 
-def _mount(server: Server) -> None:
+def _mount(server: Server, on_live: Callable[[], None]) -> None:
     with _complaints() as complaints:
         try:
-            server.mount()
+            server.mount(on_live)
         except StoreError as error:
             sentence = ": ".join([error.sentence, *complaints()[-1:]])
             denied = error.errno in DENIED or sentence.endswith(tuple(map(os.strerror, DENIED)))

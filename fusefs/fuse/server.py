@@ -46,16 +46,18 @@ class Server:
         self._mountpoint = mountpoint
         self._options = options
         self._kernel = KernelCaches()
-        self._on_live: Callable[[], None] = lambda: None
         self._superblock = Superblock(Store(store_path), options, self._kernel)
         self._mounted = False
         self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
 
-    def mount(self) -> None:
-        """Mount; requests wait until `serve`. Raises `StoreError`."""
+    def mount(self, on_live: Callable[[], None]) -> None:
+        """Mount; requests wait until `serve`, which calls `on_live` when the mount answers.
+
+        Raises `StoreError`.
+        """
         os.umask(0)
-        adapter = Adapter(FileSystem(self._superblock), lambda: self._on_live())
+        adapter = Adapter(FileSystem(self._superblock), on_live)
         try:
             pyfuse3.init(adapter, self._mountpoint, self._fuse_options())
         except RuntimeError as error:
@@ -65,9 +67,8 @@ class Server:
         self._mounted = True
         self._guard = Guard(os.path.abspath(self._mountpoint))
 
-    async def serve(self, on_live: Callable[[], None]) -> None:
-        """Serve until unmounted or stopped; `on_live` is called when the mount answers."""
-        self._on_live = on_live
+    async def serve(self) -> None:
+        """Serve until unmounted or stopped."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self._kernel.start()
         async with trio.open_nursery() as nursery:

@@ -136,9 +136,7 @@ class Pool:
             fd, identity = await work.small(slug, _opened, self._store, slug)
         if session.identity not in (None, identity):
             os.close(fd)
-            raise StoreError(
-                errno.ESTALE, "session-replaced", "another session has this name by now"
-            )
+            raise session.replaced()
         session.identity = identity
         begin = session.reopened if session.is_known else session.opened
         begin(fd, near=work.near, documents=self._means.documents)

@@ -257,8 +257,9 @@ class Session:
         return StoreError(errno.ENOENT, "session-deleted", sentence)
 
     def replaced(self) -> StoreError:
-        """What an operation by name is told then: the kernel looks the name up again."""
-        return StoreError(errno.ESTALE, "session-replaced", "the session is another by now")
+        """What an operation is told when the name is another session's: the kernel looks it up again."""
+        sentence = f"another session has the name {printable(self.slug)} by now"
+        return StoreError(errno.ESTALE, "session-replaced", sentence)
 
     def _take(self, change: Change) -> Meaning:
         number = step_number(change.name)

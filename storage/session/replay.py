@@ -84,7 +84,6 @@ class _Gathering:
         self._show = show
         self._odd = odd
         self._backwards = backwards
-        self._read: Read = reader.read
         self._lines: list[bytes] = []
         self._shown: array[int] = array("Q")
         self._edge: int | None = None
@@ -93,9 +92,9 @@ class _Gathering:
 
     def run(self, numbers: Sequence[int]) -> Pass:
         """Examine the steps in this order, until the pass is full."""
-        self._read = self._reader.ahead(name for number in numbers for name in self._names(number))
+        read = self._reader.ahead(name for number in numbers for name in self._names(number))
         for number in numbers:
-            if not self._examine(number):
+            if not self._examine(number, read):
                 break
         self._close_text()
         if self._backwards:
@@ -108,9 +107,9 @@ class _Gathering:
             return (step_name(number),)
         return names[::-1] if self._backwards else names
 
-    def _examine(self, number: int) -> bool:
+    def _examine(self, number: int, read: Read) -> bool:
         """Look at every name of `number`; whether the pass goes on."""
-        read, show, skipped = self._read, self._show, self.found.skipped
+        show, skipped = self._show, self.found.skipped
         try:
             if number in self._odd:
                 met = [self._meet(read, name, show, skipped) for name in self._names(number)]
