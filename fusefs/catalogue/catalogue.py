@@ -179,9 +179,10 @@ class Catalogue:
         found = self._store.directories()
         for slug in self._sessions.keys() - found.keys():
             self._look(slug)
-        for slug in sorted(found):
-            if not self._is_same(slug, found[slug]):
-                self._look(slug)
+        known = self._sessions
+        for slug, directory in sorted(found.items()):
+            if slug not in known or not self._is_same(slug, directory):
+                self._look(slug, directory)
 
     def _is_same(self, slug: str, directory: int | None = None) -> bool:
         """Whether a session is as it was, as far as one system call tells."""
@@ -194,8 +195,11 @@ class Catalogue:
             return False
         return _stamp(found) == known.stamp
 
-    def _look(self, slug: str) -> None:
-        """Look at a name: a session, a directory that may become one, or neither."""
+    def _look(self, slug: str, directory: int | None = None) -> None:
+        """Look at a name: a session, a directory that may become one, or neither.
+
+        `directory` is the inode number that a listing gave it.
+        """
         if slug.startswith("."):
             return
         self._unsure.discard(slug)
@@ -205,13 +209,13 @@ class Catalogue:
             self._drop(slug)
             return
         try:
-            self._look_into(slug, fd)
+            self._look_into(slug, fd, directory or os.fstat(fd).st_ino)
         finally:
             os.close(fd)
 
-    def _look_into(self, slug: str, fd: int) -> None:
+    def _look_into(self, slug: str, fd: int, directory: int) -> None:
         self._unsure.add(slug)
-        seen = _seen(fd)
+        seen = _seen(fd, directory)
         known = self._sessions.get(slug)
         if seen is None:
             self._drop(slug)
@@ -253,7 +257,7 @@ class Catalogue:
         return bool(self._to_arm)
 
 
-def _seen(session_fd: int) -> _Session | None:
+def _seen(session_fd: int, directory: int) -> _Session | None:
     """The session in that directory as it is now; None where it is none."""
     try:
         found = os.stat("meta", dir_fd=session_fd, follow_symlinks=False)
@@ -261,7 +265,7 @@ def _seen(session_fd: int) -> _Session | None:
         return None
     if not S_ISREG(found.st_mode):
         return None
-    return _Session(os.fstat(session_fd).st_ino, _stamp(found))
+    return _Session(directory, _stamp(found))
 
 
 def _stamp(found: os.stat_result) -> Stamp:

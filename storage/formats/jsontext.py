@@ -179,7 +179,7 @@ def _brackets(data: bytes) -> int:
 
 
 def _refuse_what_parses(data: bytes) -> None:
-    if _brackets(data) > DEPTH_MAX:
+    if len(data) > 2 * DEPTH_MAX and _brackets(data) > DEPTH_MAX:
         too_deep = _offset_too_deep(data, len(data))
         if too_deep is not None:
             raise _nested_too_deep(too_deep)
