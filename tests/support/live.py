@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from fusefs.coherence.events import EventQueue
@@ -67,3 +67,14 @@ def living(
         events.close()
         texts.close()
         store.close()
+
+
+@asynccontextmanager
+async def leased(
+    on_disk: StoreOnDisk, cache: int = CACHE_BYTES, *, watched: bool = True
+) -> AsyncIterator[tuple[Live, Session]]:
+    """As `living`, with the session `a_b_1` open meanwhile."""
+    with living(on_disk, cache, watched=watched) as live:
+        session = live.session("a_b_1")
+        async with live.pool.lease(session):
+            yield live, session

@@ -15,7 +15,7 @@ from fusefs.session.held_text import pin
 from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
 from fusefs.views.formats import LOG, MESSAGES, Format, View
-from tests.support.live import Live, living
+from tests.support.live import Live, leased, living
 from tests.support.stores import StoreOnDisk, compaction, entry
 
 GREW = REGULAR | select.EPOLLPRI
@@ -48,12 +48,10 @@ def test_any_part_is_read_as_it_stands_in_the_whole(
     whole = b"".join(step + b"\n" for step in disk.steps())
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                view = await opened(live, session)
-                assert bytes(await view.read(offset, size)) == whole[offset : offset + size]
-                await view.release()
+        async with leased(store) as (live, session):
+            view = await opened(live, session)
+            assert bytes(await view.read(offset, size)) == whole[offset : offset + size]
+            await view.release()
 
     trio.run(main)
 
@@ -63,20 +61,18 @@ def test_each_growth_is_told_once_and_who_waits_is_woken(store: StoreOnDisk) -> 
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                view, waiter = await opened(live, session), Waiter()
-                assert await view.poll(waiter) == REGULAR
-                assert view.waits
-                disk.add(entry("b"))
-                live.events.drain()
-                await refresh(live.means, session, View(LOG))
-                session.epochs[View(LOG)].tell()
-                assert (waiter.woken, view.waits) == (1, False)
-                assert await view.poll(None) == GREW
-                assert await view.poll(None) == REGULAR
-                await view.release()
+        async with leased(store) as (live, session):
+            view, waiter = await opened(live, session), Waiter()
+            assert await view.poll(waiter) == REGULAR
+            assert view.waits
+            disk.add(entry("b"))
+            live.events.drain()
+            await refresh(live.means, session, View(LOG))
+            session.epochs[View(LOG)].tell()
+            assert (waiter.woken, view.waits) == (1, False)
+            assert await view.poll(None) == GREW
+            assert await view.poll(None) == REGULAR
+            await view.release()
 
     trio.run(main)
 
@@ -87,22 +83,20 @@ def test_what_grows_no_more_says_so_each_time(store: StoreOnDisk, why: str) -> N
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                view, waiter = await opened(live, session), Waiter()
-                await view.poll(waiter)
-                if why == "superseded":
-                    disk.put(1, entry("other"))
-                    live.events.drain()
-                    await refresh(live.means, session, View(LOG))
-                else:
-                    session.gone = True
-                view.grown()
-                assert waiter.woken == 1
-                for _ in range(2):
-                    assert await view.poll(None) == GREW
-                await view.release()
+        async with leased(store) as (live, session):
+            view, waiter = await opened(live, session), Waiter()
+            await view.poll(waiter)
+            if why == "superseded":
+                disk.put(1, entry("other"))
+                live.events.drain()
+                await refresh(live.means, session, View(LOG))
+            else:
+                session.gone = True
+            view.grown()
+            assert waiter.woken == 1
+            for _ in range(2):
+                assert await view.poll(None) == GREW
+            await view.release()
 
     trio.run(main)
 
@@ -111,14 +105,12 @@ def test_views_that_nobody_follows_line_by_line_are_regular_files(store: StoreOn
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                view = await opened(live, session, MESSAGES)
-                disk.add(compaction("name"))
-                assert await view.poll(Waiter()) == REGULAR
-                assert not view.waits
-                await view.release()
+        async with leased(store) as (live, session):
+            view = await opened(live, session, MESSAGES)
+            disk.add(compaction("name"))
+            assert await view.poll(Waiter()) == REGULAR
+            assert not view.waits
+            await view.release()
 
     trio.run(main)
 

@@ -19,7 +19,7 @@ from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from storage.errors import StoreError
 from storage.session import replay
 from storage.store import Store
-from tests.support.live import living
+from tests.support.live import leased, living
 from tests.support.model_kernel import Caches, ModelKernel
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
@@ -56,16 +56,14 @@ def test_a_compaction_beside_the_building_of_a_view_leaves_no_lead_without_its_l
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await refresh(live.means, session, HISTORY_VIEW)  # the beginning is known now
-                epoch = present(live.means, session, MESSAGES_VIEW)
-                Meanwhile(monkeypatch, lambda: compacts(disk))
-                assert await refresh(live.means, session, MESSAGES_VIEW) is epoch
-                assert epoch.state is State.CURRENT
-                shown = await live.text(session, epoch)
-                assert (b"the second" in shown, b"one" in shown) == (True, False)
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, HISTORY_VIEW)  # the beginning is known now
+            epoch = present(live.means, session, MESSAGES_VIEW)
+            Meanwhile(monkeypatch, lambda: compacts(disk))
+            assert await refresh(live.means, session, MESSAGES_VIEW) is epoch
+            assert epoch.state is State.CURRENT
+            shown = await live.text(session, epoch)
+            assert (b"the second" in shown, b"one" in shown) == (True, False)
 
     trio.run(main)
 
@@ -106,17 +104,15 @@ def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read
     monkeypatch.setattr(building, "PASS_STEPS", 20)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                edits = [lambda: disk.put(edited, entry("edited"))] * 9 * PATIENCE
-                meanwhile = Meanwhile(monkeypatch, *edits)
-                epoch = await refresh(live.means, session, LOG_VIEW)
-                assert len(epoch.ranges()) == 1
-                assert epoch.ranges()[0] == (1, 40)
-                assert meanwhile.left, "it went on until nobody edited any more"
-                meanwhile.left.clear()
-                assert b"edited" in await live.shown(session, LOG_VIEW)
+        async with leased(store) as (live, session):
+            edits = [lambda: disk.put(edited, entry("edited"))] * 9 * PATIENCE
+            meanwhile = Meanwhile(monkeypatch, *edits)
+            epoch = await refresh(live.means, session, LOG_VIEW)
+            assert len(epoch.ranges()) == 1
+            assert epoch.ranges()[0] == (1, 40)
+            assert meanwhile.left, "it went on until nobody edited any more"
+            meanwhile.left.clear()
+            assert b"edited" in await live.shown(session, LOG_VIEW)
 
     trio.run(main)
 
@@ -131,16 +127,14 @@ def test_a_pass_that_fails_leaves_an_epoch_that_nobody_is_told_of_and_that_is_bu
         raise OSError(5, "the disk does not answer")
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                Meanwhile(monkeypatch, lambda: None, fails)
-                epoch = present(live.means, session, LOG_VIEW)
-                with pytest.raises(StoreError):
-                    await refresh(live.means, session, LOG_VIEW)
-                assert (epoch.state, epoch.built) == (State.BUILDING, False)
-                assert await refresh(live.means, session, LOG_VIEW) is epoch
-                assert (await live.shown(session, LOG_VIEW)).count(b"\n") == 40
+        async with leased(store) as (live, session):
+            Meanwhile(monkeypatch, lambda: None, fails)
+            epoch = present(live.means, session, LOG_VIEW)
+            with pytest.raises(StoreError):
+                await refresh(live.means, session, LOG_VIEW)
+            assert (epoch.state, epoch.built) == (State.BUILDING, False)
+            assert await refresh(live.means, session, LOG_VIEW) is epoch
+            assert (await live.shown(session, LOG_VIEW)).count(b"\n") == 40
 
     trio.run(main)
 
@@ -159,12 +153,10 @@ def test_a_history_that_is_touched_while_it_is_gathered_from_its_end_is_gathered
         return found
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, HISTORY_VIEW)
-                assert (await live.text(session, epoch)).startswith(entry("edited") + b"\n")
-                assert epoch.ranges() == [(1, 40)]
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, HISTORY_VIEW)
+            assert (await live.text(session, epoch)).startswith(entry("edited") + b"\n")
+            assert epoch.ranges() == [(1, 40)]
 
     monkeypatch.setattr(building, "backwards", backwards)
     trio.run(main)
@@ -184,17 +176,15 @@ def test_what_is_left_of_a_history_that_could_not_be_gathered_is_in_nobodys_way(
         return read(*args, **named)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = present(live.means, session, HISTORY_VIEW)
-                with pytest.raises(StoreError):
-                    await refresh(live.means, session, HISTORY_VIEW)
-                assert epoch.segments
-                await refresh(live.means, session, MESSAGES_VIEW)
-                shown = await live.shown(session, HISTORY_VIEW)
-                assert shown == b"".join(entry(f"{n}") + b"\n" for n in range(40))
-                assert session.epochs[HISTORY_VIEW] is epoch
+        async with leased(store) as (live, session):
+            epoch = present(live.means, session, HISTORY_VIEW)
+            with pytest.raises(StoreError):
+                await refresh(live.means, session, HISTORY_VIEW)
+            assert epoch.segments
+            await refresh(live.means, session, MESSAGES_VIEW)
+            shown = await live.shown(session, HISTORY_VIEW)
+            assert shown == b"".join(entry(f"{n}") + b"\n" for n in range(40))
+            assert session.epochs[HISTORY_VIEW] is epoch
 
     monkeypatch.setattr(building, "backwards", backwards)
     trio.run(main)
@@ -208,18 +198,16 @@ def test_what_is_made_again_is_adopted_if_it_begins_with_what_was_shown(
     disk = store.session("a_b_1", entry("a"), entry("b"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, LOG_VIEW)
-                before = await live.text(session, epoch)
-                disk.put(2, entry("b" if kept else "other"))
-                live.events.drain()
-                assert epoch.state is State.SUSPECT
-                assert await compare(live.means, session, epoch, 2, True)
-                assert epoch.superseded is not kept
-                assert (session.epochs[LOG_VIEW] is epoch) is kept
-                assert await live.text(session, epoch) == before
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, LOG_VIEW)
+            before = await live.text(session, epoch)
+            disk.put(2, entry("b" if kept else "other"))
+            live.events.drain()
+            assert epoch.state is State.SUSPECT
+            assert await compare(live.means, session, epoch, 2, True)
+            assert epoch.superseded is not kept
+            assert (session.epochs[LOG_VIEW] is epoch) is kept
+            assert await live.text(session, epoch) == before
 
     trio.run(main)
 
@@ -228,17 +216,15 @@ def test_the_beginning_is_found_again_when_the_compaction_goes(store: StoreOnDis
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, HISTORY_VIEW)
-                assert epoch.boundary.number == 2
-                (disk.path / "step-000002").unlink()
-                live.events.drain()
-                assert session.extents.boundary(None) is None
-                later = await refresh(live.means, session, HISTORY_VIEW)
-                assert (epoch.superseded, later.boundary.number) == (True, 0)
-                assert later.ranges() == [(1, 1), (3, 3)]
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, HISTORY_VIEW)
+            assert epoch.boundary.number == 2
+            (disk.path / "step-000002").unlink()
+            live.events.drain()
+            assert session.extents.boundary(None) is None
+            later = await refresh(live.means, session, HISTORY_VIEW)
+            assert (epoch.superseded, later.boundary.number) == (True, 0)
+            assert later.ranges() == [(1, 1), (3, 3)]
 
     trio.run(main)
 
@@ -247,17 +233,15 @@ def test_gathering_from_the_end_takes_nothing_of_what_was_there_before(store: St
     store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await refresh(live.means, session, LOG_VIEW)
-                epoch = present(live.means, session, HISTORY_VIEW)
-                for _ in range(2):
-                    await build_backwards(live.means, session, epoch)
-                    assert await live.text(session, epoch) == entry("a") + b"\n"
-                    epoch.state = State.EMPTY
-                epoch.reset()
-                assert live.means.cache.bytes == session.epochs[LOG_VIEW].size
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, LOG_VIEW)
+            epoch = present(live.means, session, HISTORY_VIEW)
+            for _ in range(2):
+                await build_backwards(live.means, session, epoch)
+                assert await live.text(session, epoch) == entry("a") + b"\n"
+                epoch.state = State.EMPTY
+            epoch.reset()
+            assert live.means.cache.bytes == session.epochs[LOG_VIEW].size
 
     trio.run(main)
 

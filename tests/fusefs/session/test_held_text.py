@@ -12,7 +12,7 @@ from fusefs.session.refresh import refresh
 from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from storage.errors import StoreError
-from tests.support.live import Live, living
+from tests.support.live import Live, leased
 from tests.support.stores import StoreOnDisk, compaction, entry
 
 
@@ -29,14 +29,12 @@ def test_what_was_let_go_is_rendered_again_as_it_was(store: StoreOnDisk, view: V
     store.session("a_b_1", entry("a"), compaction("name"), entry("b"), entry("c"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                before = await live.shown(session, view)
-                epoch = session.epochs[view]
-                let_go(live, epoch)
-                assert await live.text(session, epoch) == before
-                assert all(segment.held for segment in epoch.segments)
+        async with leased(store) as (live, session):
+            before = await live.shown(session, view)
+            epoch = session.epochs[view]
+            let_go(live, epoch)
+            assert await live.text(session, epoch) == before
+            assert all(segment.held for segment in epoch.segments)
 
     trio.run(main)
 
@@ -46,17 +44,15 @@ def test_what_cannot_be_rendered_as_it_was_is_an_error_and_no_mixture(store: Sto
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, View(LOG))
-                let_go(live, epoch)
-                disk.put(1, entry("b"))  # of the same length
-                session.judged.clear()
-                with pytest.raises(StoreError) as refused:
-                    await text(live.means, session, epoch, epoch.segments[0])
-                assert refused.value.errno == errno.EIO
-                assert epoch.state is State.SUSPECT
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, View(LOG))
+            let_go(live, epoch)
+            disk.put(1, entry("b"))  # of the same length
+            session.judged.clear()
+            with pytest.raises(StoreError) as refused:
+                await text(live.means, session, epoch, epoch.segments[0])
+            assert refused.value.errno == errno.EIO
+            assert epoch.state is State.SUSPECT
 
     trio.run(main)
 
@@ -66,19 +62,17 @@ def test_a_pinned_epoch_needs_the_store_no_more(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", *(entry("x" * 3000) for _ in range(200)))
 
     async def main() -> None:
-        with living(store, cache=100_000) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, View(LOG))
-                epoch.opens += 1
-                await pin(live.means, session, epoch)
-                for number in disk.numbers():
-                    (disk.path / f"step-{number:06}").unlink()
-                assert len(await live.text(session, epoch)) == epoch.size
-                await live.means.cache.settle()
-                assert live.means.cache.bytes <= 100_000
-                unpin(live.means, session, epoch)
-                assert not epoch.pinned
+        async with leased(store, cache=100000) as (live, session):
+            epoch = await refresh(live.means, session, View(LOG))
+            epoch.opens += 1
+            await pin(live.means, session, epoch)
+            for number in disk.numbers():
+                (disk.path / f"step-{number:06}").unlink()
+            assert len(await live.text(session, epoch)) == epoch.size
+            await live.means.cache.settle()
+            assert live.means.cache.bytes <= 100_000
+            unpin(live.means, session, epoch)
+            assert not epoch.pinned
 
     trio.run(main)
 
@@ -90,18 +84,16 @@ def test_text_that_nobody_can_ask_for_any_more_goes_at_the_last_close(
     store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, View(LOG))
-                epoch.opens += 2
-                if why == "superseded":
-                    epoch.supersede()
-                else:
-                    session.gone = True
-                unpin(live.means, session, epoch)
-                assert live.means.cache.bytes == epoch.size
-                unpin(live.means, session, epoch)
-                assert live.means.cache.bytes == 0
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, View(LOG))
+            epoch.opens += 2
+            if why == "superseded":
+                epoch.supersede()
+            else:
+                session.gone = True
+            unpin(live.means, session, epoch)
+            assert live.means.cache.bytes == epoch.size
+            unpin(live.means, session, epoch)
+            assert live.means.cache.bytes == 0
 
     trio.run(main)

@@ -16,7 +16,7 @@ from fusefs.session.session import Session
 from fusefs.views.cuts import AtStep, AtTime
 from fusefs.views.formats import HISTORY, LOG, MARKDOWN, MESSAGES, View
 from storage.archives import Memory
-from tests.support.live import Live, living
+from tests.support.live import Live, leased, living
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 
 
@@ -47,16 +47,14 @@ def test_only_views_of_messages_begin_with_the_text_of_an_archive(store: StoreOn
     store.session("a_b_1", entry("a"), compaction("name"), entry("b"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                assert await lead(live, session, View(HISTORY)) == b""
-                assert await lead(live, session, View(LOG)) == b""
-                message = json.loads(await lead(live, session, View(MESSAGES)))
-                assert message["role"] == "user"
-                with remembering(live, "what was said"):
-                    assert b"what was said" in await lead(live, session, View(MESSAGES))
-                    assert b"what was said" in await lead(live, session, View(MARKDOWN))
+        async with leased(store) as (live, session):
+            assert await lead(live, session, View(HISTORY)) == b""
+            assert await lead(live, session, View(LOG)) == b""
+            message = json.loads(await lead(live, session, View(MESSAGES)))
+            assert message["role"] == "user"
+            with remembering(live, "what was said"):
+                assert b"what was said" in await lead(live, session, View(MESSAGES))
+                assert b"what was said" in await lead(live, session, View(MARKDOWN))
 
     trio.run(main)
 
@@ -99,14 +97,12 @@ def test_the_message_of_an_archive_takes_the_form_of_the_entry_that_is_before_it
         return type(json.loads(lead)["content"])
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                assert await form(live, session) is str
-                (disk.path / "step-000001").unlink()
-                assert await form(live, session) is list
-                disk.put(1, entry("back"))
-                assert await form(live, session) is str
+        async with leased(store) as (live, session):
+            assert await form(live, session) is str
+            (disk.path / "step-000001").unlink()
+            assert await form(live, session) is list
+            disk.put(1, entry("back"))
+            assert await form(live, session) is str
 
     trio.run(main)
 
@@ -116,13 +112,11 @@ def test_a_page_has_a_head_once_there_is_anything_to_show(store: StoreOnDisk) ->
     disk = store.session("a_b_1")
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                assert await lead(live, session, View(MARKDOWN)) == b""
-                disk.add(entry("a"))
-                live.events.drain()
-                assert b"a_b_1" in await lead(live, session, View(MARKDOWN))
+        async with leased(store) as (live, session):
+            assert await lead(live, session, View(MARKDOWN)) == b""
+            disk.add(entry("a"))
+            live.events.drain()
+            assert b"a_b_1" in await lead(live, session, View(MARKDOWN))
 
     trio.run(main)
 
@@ -136,11 +130,9 @@ def test_a_page_of_a_time_has_a_head_if_a_step_was_stored_by_then(
     dated(disk)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                found = await lead(live, session, View(MARKDOWN, AtTime("then", time_ns)))
-                assert bool(found) is headed
+        async with leased(store) as (live, session):
+            found = await lead(live, session, View(MARKDOWN, AtTime("then", time_ns)))
+            assert bool(found) is headed
 
     trio.run(main)
 
@@ -155,12 +147,10 @@ def test_a_cut_takes_away_what_comes_after_it(store: StoreOnDisk) -> None:
     store.session("a_b_1", entry("a"), event(), entry("c"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await refresh(live.means, session, View(LOG))
-                left = within_cut(session, View(HISTORY, AtStep(2)))
-                assert list(left.numbers) == [1, 2]
-                assert list(session.index.numbers) == [1, 2, 3]
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(LOG))
+            left = within_cut(session, View(HISTORY, AtStep(2)))
+            assert list(left.numbers) == [1, 2]
+            assert list(session.index.numbers) == [1, 2, 3]
 
     trio.run(main)

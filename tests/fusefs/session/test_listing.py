@@ -21,7 +21,7 @@ from fusefs.session.listing import (
 )
 from fusefs.session.session import Session
 from storage.errors import StoreError
-from tests.support.live import living
+from tests.support.live import leased
 from tests.support.stores import StoreOnDisk, entry
 
 
@@ -49,17 +49,15 @@ def test_where_events_tell_a_session_is_listed_once(
     listings = Listings(monkeypatch)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                for _ in range(3):
-                    await ready(live.means, session)
-                    disk.add(entry("more"))
-                    live.events.drain()
-                assert (listings.count, session.index.greatest) == (1, 4)
-                session.missed()
+        async with leased(store) as (live, session):
+            for _ in range(3):
                 await ready(live.means, session)
-                assert listings.count == 2
+                disk.add(entry("more"))
+                live.events.drain()
+            assert (listings.count, session.index.greatest) == (1, 4)
+            session.missed()
+            await ready(live.means, session)
+            assert listings.count == 2
 
     trio.run(main)
 
@@ -72,19 +70,17 @@ def test_where_nothing_tells_only_those_who_must_be_exact_list_it_each_time(
     listings = Listings(monkeypatch)
 
     async def main() -> None:
-        with living(store, watched=False) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await ready(live.means, session)
-                disk.add(entry("b"))
-                session.listing_seconds = 0.01
-                await ready(live.means, session, exact=False)
-                assert (listings.count, session.index.greatest) == (1, 1)
-                await ready(live.means, session, exact=True)
-                assert (listings.count, session.index.greatest) == (2, 2)
-                session.listed_at -= MOST_LAG_SECONDS
-                await ready(live.means, session, exact=False)
-                assert listings.count == 3
+        async with leased(store, watched=False) as (live, session):
+            await ready(live.means, session)
+            disk.add(entry("b"))
+            session.listing_seconds = 0.01
+            await ready(live.means, session, exact=False)
+            assert (listings.count, session.index.greatest) == (1, 1)
+            await ready(live.means, session, exact=True)
+            assert (listings.count, session.index.greatest) == (2, 2)
+            session.listed_at -= MOST_LAG_SECONDS
+            await ready(live.means, session, exact=False)
+            assert listings.count == 3
 
     trio.run(main)
 
@@ -112,14 +108,12 @@ def test_a_directory_that_went_is_a_session_that_is_gone(store: StoreOnDisk) -> 
     disk = store.session("a_b_1")
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                (disk.path / "meta").unlink()
-                disk.path.rmdir()
-                session.gone = False
-                await relist(live.means, session, True)
-                assert session.gone
+        async with leased(store) as (live, session):
+            (disk.path / "meta").unlink()
+            disk.path.rmdir()
+            session.gone = False
+            await relist(live.means, session, True)
+            assert session.gone
 
     trio.run(main)
 
@@ -134,17 +128,15 @@ def test_a_listing_that_fails_says_so_and_loses_nothing(
         raise OSError(number, os.strerror(number))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                with monkeypatch.context() as patched:
-                    patched.setattr(listing, "scan", failing)
-                    with pytest.raises(StoreError) as refused:
-                        await ready(live.means, session)
-                is_gone = number != errno.EIO
-                assert refused.value.errno == (errno.ESTALE if is_gone else errno.EIO)
-                assert (session.gone, session.stale, session.backlog) == (is_gone, True, None)
-                await ready(live.means, session)
-                assert session.index.greatest == 1
+        async with leased(store) as (live, session):
+            with monkeypatch.context() as patched:
+                patched.setattr(listing, "scan", failing)
+                with pytest.raises(StoreError) as refused:
+                    await ready(live.means, session)
+            is_gone = number != errno.EIO
+            assert refused.value.errno == (errno.ESTALE if is_gone else errno.EIO)
+            assert (session.gone, session.stale, session.backlog) == (is_gone, True, None)
+            await ready(live.means, session)
+            assert session.index.greatest == 1
 
     trio.run(main)

@@ -16,7 +16,7 @@ from fusefs.views.epoch import State
 from fusefs.views.formats import FORMATS, HISTORY, LOG, View
 from storage.session import replay
 from storage.session.replay import Pass
-from tests.support.live import living
+from tests.support.live import leased, living
 from tests.support.model import VIEWS, shown
 from tests.support.stores import StoreOnDisk, compaction, entry, event
 
@@ -32,29 +32,27 @@ def test_every_view_shows_what_is_in_the_store_whatever_happened(
     disk = store.session("a_b_1", entry("first"))
 
     async def main() -> None:
-        with living(store, watched=watched) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                for number, (act, which) in enumerate([*acts, ("look", 0)]):
-                    numbers = disk.numbers()
-                    match act:
-                        case "entry":
-                            disk.add(entry(f"said {number}"))
-                        case "event":
-                            disk.add(event(f"done {number}"))
-                        case "compaction":
-                            disk.add(compaction(f"name {number}"))
-                        case "edit" if numbers:
-                            disk.put(numbers[which % len(numbers)], entry(f"edited {number}"))
-                        case "remove" if numbers:
-                            step = f"step-{numbers[which % len(numbers)]:06}"
-                            (disk.path / step).unlink()
-                        case "look":
-                            live.events.drain()
-                            for format_ in FORMATS:
-                                if format_.name in VIEWS:
-                                    found = await live.shown(session, View(format_))
-                                    assert found == shown(disk.steps(), format_.name)
+        async with leased(store, watched=watched) as (live, session):
+            for number, (act, which) in enumerate([*acts, ("look", 0)]):
+                numbers = disk.numbers()
+                match act:
+                    case "entry":
+                        disk.add(entry(f"said {number}"))
+                    case "event":
+                        disk.add(event(f"done {number}"))
+                    case "compaction":
+                        disk.add(compaction(f"name {number}"))
+                    case "edit" if numbers:
+                        disk.put(numbers[which % len(numbers)], entry(f"edited {number}"))
+                    case "remove" if numbers:
+                        step = f"step-{numbers[which % len(numbers)]:06}"
+                        (disk.path / step).unlink()
+                    case "look":
+                        live.events.drain()
+                        for format_ in FORMATS:
+                            if format_.name in VIEWS:
+                                found = await live.shown(session, View(format_))
+                                assert found == shown(disk.steps(), format_.name)
 
     trio.run(main)
 
@@ -78,20 +76,18 @@ def test_what_was_shown_is_not_read_again(
     monkeypatch.setattr(building, "backwards", counted(replay.backwards))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await refresh(live.means, session, View(HISTORY))
-                assert read == list(range(1, 31))
-                for _ in range(3):
-                    read.clear()
-                    added = disk.add(entry("more"))
-                    live.events.drain()
-                    await refresh(live.means, session, View(HISTORY))
-                    assert read == [added]
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            assert read == list(range(1, 31))
+            for _ in range(3):
                 read.clear()
+                added = disk.add(entry("more"))
+                live.events.drain()
                 await refresh(live.means, session, View(HISTORY))
-                assert read == []
+                assert read == [added]
+            read.clear()
+            await refresh(live.means, session, View(HISTORY))
+            assert read == []
 
     trio.run(main)
 
@@ -100,13 +96,11 @@ def test_the_time_of_a_view_is_that_of_its_last_step(store: StoreOnDisk) -> None
     disk = store.session("a_b_1", entry("a"), event())
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                for view, number in ((View(HISTORY), 1), (View(LOG), 2)):
-                    epoch = await refresh(live.means, session, view)
-                    step = disk.path / f"step-{number:06}"
-                    assert epoch.mtime_ns == step.stat().st_mtime_ns
+        async with leased(store) as (live, session):
+            for view, number in ((View(HISTORY), 1), (View(LOG), 2)):
+                epoch = await refresh(live.means, session, view)
+                step = disk.path / f"step-{number:06}"
+                assert epoch.mtime_ns == step.stat().st_mtime_ns
 
     trio.run(main)
 
@@ -115,12 +109,10 @@ def test_an_empty_session_has_the_time_of_its_meta(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1")
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                epoch = await refresh(live.means, session, View(HISTORY))
-                assert epoch.mtime_ns == (disk.path / "meta").stat().st_mtime_ns
-                assert (epoch.state, epoch.size) == (State.CURRENT, 0)
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, View(HISTORY))
+            assert epoch.mtime_ns == (disk.path / "meta").stat().st_mtime_ns
+            assert (epoch.state, epoch.size) == (State.CURRENT, 0)
 
     trio.run(main)
 
@@ -129,15 +121,13 @@ def test_the_archive_and_the_number_of_epochs_follow_the_compactions(store: Stor
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                for count, name in enumerate([None, "one", "two"], 1):
-                    if name is not None:
-                        disk.add(compaction(name))
-                        live.events.drain()
-                    assert await archive(live.means, session) == name
-                    assert await count_epochs(live.means, session) == count
+        async with leased(store) as (live, session):
+            for count, name in enumerate([None, "one", "two"], 1):
+                if name is not None:
+                    disk.add(compaction(name))
+                    live.events.drain()
+                assert await archive(live.means, session) == name
+                assert await count_epochs(live.means, session) == count
 
     trio.run(main)
 

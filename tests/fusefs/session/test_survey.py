@@ -12,7 +12,7 @@ from fusefs.session.listing import ready
 from fusefs.session.survey import survey
 from storage.errors import StoreError
 from storage.session import epochs
-from tests.support.live import living
+from tests.support.live import leased
 from tests.support.stores import StoreOnDisk, compaction, entry
 
 
@@ -31,18 +31,16 @@ def test_only_what_came_or_changed_is_looked_at_again(
     monkeypatch.setattr(surveys, "compactions", counted)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await ready(live.means, session)
-                await survey(live.means, session)
-                assert (looked, len(session.extents.compactions)) == ([1, 2, 3], 2)
-                disk.add(compaction("two"))
-                disk.put(1, compaction("zero"))
-                live.events.drain()
-                looked.clear()
-                await survey(live.means, session)
-                assert (sorted(looked), len(session.extents.compactions)) == ([1, 4], 4)
+        async with leased(store) as (live, session):
+            await ready(live.means, session)
+            await survey(live.means, session)
+            assert (looked, len(session.extents.compactions)) == ([1, 2, 3], 2)
+            disk.add(compaction("two"))
+            disk.put(1, compaction("zero"))
+            live.events.drain()
+            looked.clear()
+            await survey(live.means, session)
+            assert (sorted(looked), len(session.extents.compactions)) == ([1, 4], 4)
 
     trio.run(main)
 
@@ -57,16 +55,14 @@ def test_a_survey_that_fails_is_done_again_by_whoever_asks_next(
         raise OSError(errno.EIO, "the disk does not answer")
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await ready(live.means, session)
-                with monkeypatch.context() as patched:
-                    patched.setattr(surveys, "compactions", failing)
-                    with pytest.raises(StoreError):
-                        await survey(live.means, session)
-                await survey(live.means, session)
-                assert len(session.extents.compactions) == 2
+        async with leased(store) as (live, session):
+            await ready(live.means, session)
+            with monkeypatch.context() as patched:
+                patched.setattr(surveys, "compactions", failing)
+                with pytest.raises(StoreError):
+                    await survey(live.means, session)
+            await survey(live.means, session)
+            assert len(session.extents.compactions) == 2
 
     trio.run(main)
 
@@ -86,11 +82,9 @@ def test_what_changes_while_it_is_looked_at_is_looked_at_again(
     monkeypatch.setattr(surveys, "compactions", meanwhile)
 
     async def main() -> None:
-        with living(store) as live:
-            session = live.session("a_b_1")
-            async with live.pool.lease(session):
-                await ready(live.means, session)
-                await survey(live.means, session)
-                assert session.extents.compactions.last_step(1) == 0
+        async with leased(store) as (live, session):
+            await ready(live.means, session)
+            await survey(live.means, session)
+            assert session.extents.compactions.last_step(1) == 0
 
     trio.run(main)
