@@ -120,10 +120,6 @@ class Store:
             names = [name for name in names if name.startswith(prefix)]
         return latest.session_of(agent, created_by, self._sessions(names), self.meta_of)
 
-    def latest_links(self) -> dict[str, str]:
-        """Per `<agent>_<sender>` the latest session (`.stepfs/latest/`)."""
-        return latest.links(self.names(), self.meta_of)
-
     def directories(self) -> dict[str, int]:
         """The real directories there are now that may be sessions, each with its inode number."""
         with (

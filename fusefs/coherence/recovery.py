@@ -148,14 +148,20 @@ class Recovery:
             self._lost_compaction(session, archive)
         if done.lost:
             self._lost(session, done.lost, "there was no room to keep their texts")
-        recent = session.recent
         if session.gone:
-            recent.clear()
-        elif done.error is not None and recent.owed:
-            self._tell(session, done.error)
+            self._failed.pop(session, None)
+            session.recent.clear()
+            return 0
+        return self._pause(session, done.error)
+
+    def _pause(self, session: Session, error: StoreError | None) -> float:
+        """After how long what a session still owes is tried again; an `error` of it is told."""
+        recent = session.recent
+        if error is not None and recent.owed:
+            self._tell(session, error)
             return RETRY_SECONDS
         self._failed.pop(session, None)
-        if session.gone or recent.doubtful:
+        if recent.doubtful:
             return 0
         unwatched = session.watch is None and not recent.displaced
         return QUIET_UNWATCHED_SECONDS if unwatched else QUIET_SECONDS / 4

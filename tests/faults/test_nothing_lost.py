@@ -110,6 +110,16 @@ def daemons_beginning(store: StoreOnDisk, session: SessionOnDisk) -> Daemon:
     return reference
 
 
+def beside_a_daemon(
+    store: StoreOnDisk, at: Mount, lines: int, pad: int = 0
+) -> tuple[SessionOnDisk, Daemon]:
+    """A session with one step of a daemon, and after it lines that the mount stored."""
+    session = store.session(SLUG)
+    reference = daemons_beginning(store, session)
+    append(at, SLUG, "mine", lines, pad=pad)
+    return session, reference
+
+
 def goes_on(reference: Daemon, session: SessionOnDisk, first: int, count: int) -> None:
     for number in range(first, first + count):
         reference.store_step(session.slug, entry(f"daemon {number}"))
@@ -119,10 +129,8 @@ def goes_on(reference: Daemon, session: SessionOnDisk, first: int, count: int) -
 def test_lost_events_lead_to_a_look_with_nobody_reading(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    session = store.session(SLUG)
     at = mount()
-    reference = daemons_beginning(store, session)
-    append(at, SLUG, "mine", 50)
+    session, reference = beside_a_daemon(store, at, 50)
     with starved(at):
         goes_on(reference, session, 1, STARVED_STEPS)
     all_there(session, mine=50, daemon=STARVED_STEPS + 1)
@@ -135,10 +143,8 @@ def test_lost_events_lead_to_a_look_with_nobody_reading(
 def test_a_mount_that_is_ended_right_after_it_was_starved_restores_first(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    session = store.session(SLUG)
     at = mount()
-    reference = daemons_beginning(store, session)
-    append(at, SLUG, "mine", 50)
+    session, reference = beside_a_daemon(store, at, 50)
     assert at.server is not None
     with starved(at):
         goes_on(reference, session, 1, STARVED_STEPS)
@@ -244,10 +250,8 @@ def test_no_step_of_a_large_import_is_forgotten(store: StoreOnDisk, mount: Mount
 def test_a_mount_that_is_killed_while_it_moves_steps_leaves_each_once(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    session = store.session(SLUG)
     at = mount()
-    reference = daemons_beginning(store, session)
-    append(at, SLUG, "mine", LINES)
+    session, reference = beside_a_daemon(store, at, LINES)
     goes_on(reference, session, 1, 10)
     until(
         lambda: max(session.numbers()) > LINES + 1100
@@ -315,11 +319,9 @@ def told(mount: Mount, code: str) -> list[dict[str, str]]:
 def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
     small_store: StoreOnDisk, mount: Mounting
 ) -> None:
-    session = small_store.session(SLUG)
     at = mount()
     at.expected.append("No space left")
-    reference = daemons_beginning(small_store, session)
-    append(at, SLUG, "mine", 3, pad=5000)
+    session, reference = beside_a_daemon(small_store, at, 3, pad=5000)
     with starved(at):
         goes_on(reference, session, 1, 3)
         filling = fill(session.path)
@@ -339,11 +341,9 @@ def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
 def test_a_mount_that_is_ended_on_a_full_disk_waits_a_moment_for_room(
     small_store: StoreOnDisk, mount: Mounting, comes: bool
 ) -> None:
-    session = small_store.session(SLUG)
     at = mount()
     at.expected += ["No space left", "3 steps (2 to 4) that another program renamed over"]
-    reference = daemons_beginning(small_store, session)
-    append(at, SLUG, "mine", 3, pad=5000)
+    session, reference = beside_a_daemon(small_store, at, 3, pad=5000)
     assert at.server is not None
     with starved(at):
         goes_on(reference, session, 1, 3)

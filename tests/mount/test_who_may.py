@@ -227,6 +227,27 @@ def test_without_allow_other_the_mount_is_the_mounting_users_alone(
         assert not may(person, "ls", at)
 
 
+@pytest.mark.guarantee("G31b", "G21a")
+def test_a_summary_is_stored_only_by_who_may_make_files_in_the_memory(
+    store: StoreOnDisk, mount: Mounts, tmp_path: Path
+) -> None:
+    own(store.path, ANA, 0o755)
+    session = session_of(store, ANA, 0o777, 0o644)
+    archives = tmp_path / "memory" / "archives"
+    archives.mkdir(parents=True)
+    for path in (archives.parent, archives):
+        own(path, ANA, 0o755)
+    mounted = mount("allow_other")
+    mounted.expected.append("you may not store summaries in")
+    line = """echo '{"archive_name":"plan","summary":"Plan B."}' > compact"""
+    assert not may(EVE, line, mounted.path / session.slug)
+    assert (len(session.numbers()), os.listdir(archives)) == (3, [])
+    assert may(EVE, "echo by-name > compact", mounted.path / session.slug)
+    assert may(ANA, line, mounted.path / session.slug)
+    stored = (archives / "plan.md").stat()
+    assert (stored.st_uid, stored.st_mode & 0o777) == (archives.stat().st_uid, 0o644)
+
+
 # --- a user's own mount ------------------------------------------------------------------------------
 
 
@@ -355,69 +376,3 @@ def test_a_session_replaced_by_a_symlink_is_gone(
     assert not at.exists()
     assert (secret.path / "meta").read_bytes() == before
     assert len(secret.numbers()) == 1
-
-
-# --- read-only ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.guarantee("G22a")
-def test_a_read_only_mount_reads_everything_and_changes_nothing(
-    store: StoreOnDisk, mount: Mounts
-) -> None:
-    session = store.session("crab_tg-42_1", entry("one"))
-    (store.path / ".new.0123456789abcdef").mkdir()
-    mounted = mount("ro")
-    at = mounted.path / session.slug
-    before = {path: status(path) for path in store.path.rglob("*")}
-    assert (at / "history.jsonl").read_bytes() == entry("one") + b"\n"
-    assert json.loads((at / "meta.json").read_text()) == session.meta()
-    session.add(entry("two"))
-    assert (at / "history.jsonl").read_bytes().endswith(entry("two") + b"\n")
-    changes: dict[str, Callable[[], object]] = {
-        "append": lambda: (at / "append").open("ab"),
-        "compact": lambda: (at / "compact").open("wb"),
-        "meta.json": lambda: (at / "meta.json").open("r+b"),
-        "create": lambda: (mounted.path / ".stepfs/create").open("r+b"),
-        "view": lambda: (at / "history.jsonl").open("ab"),
-        "mkdir": lambda: (mounted.path / "crab_tg-42_2").mkdir(),
-        "rmdir": lambda: at.rmdir(),
-        "unlink": lambda: (at / "append").unlink(),
-        "rename": lambda: at.rename(mounted.path / "crab_tg-42_3"),
-        "touch": lambda: (at / "x").touch(),
-        "utime": lambda: os.utime(at / "append"),
-        "chmod": lambda: (at / "append").chmod(0o600),
-        "truncate": lambda: os.truncate(at / "append", 0),
-    }
-    for name, change in changes.items():
-        with pytest.raises(OSError) as refused:
-            change()
-        assert refused.value.errno == errno.EROFS, name
-    before.pop(session.path)  # where a step was added
-    assert {path: status(path) for path in before} == before
-
-
-def status(path: Path) -> tuple[int, ...]:
-    """All that stat tells of a file, but for the access time, which the test's own listing changes."""
-    found = path.lstat()
-    return (found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-@pytest.mark.guarantee("G31b", "G21a")
-def test_a_summary_is_stored_only_by_who_may_make_files_in_the_memory(
-    store: StoreOnDisk, mount: Mounts, tmp_path: Path
-) -> None:
-    own(store.path, ANA, 0o755)
-    session = session_of(store, ANA, 0o777, 0o644)
-    archives = tmp_path / "memory" / "archives"
-    archives.mkdir(parents=True)
-    for path in (archives.parent, archives):
-        own(path, ANA, 0o755)
-    mounted = mount("allow_other")
-    mounted.expected.append("you may not store summaries in")
-    line = """echo '{"archive_name":"plan","summary":"Plan B."}' > compact"""
-    assert not may(EVE, line, mounted.path / session.slug)
-    assert (len(session.numbers()), os.listdir(archives)) == (3, [])
-    assert may(EVE, "echo by-name > compact", mounted.path / session.slug)
-    assert may(ANA, line, mounted.path / session.slug)
-    stored = (archives / "plan.md").stat()
-    assert (stored.st_uid, stored.st_mode & 0o777) == (archives.stat().st_uid, 0o644)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -126,6 +127,19 @@ def serving(below: Path) -> list[int]:
                 ):
                     found.append(int(entry.name))
     return found
+
+
+def mounted(store: Path, mountpoint: Path, *arguments: str) -> None:
+    """Mount in the background, with no word about it."""
+    answer = stepfs("mount", *arguments, store, mountpoint)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def server_pid(mountpoint: Path) -> int:
+    """The process that serves a mount, as it says itself."""
+    pid = json.loads(stepfs("status", "--json", mountpoint).stdout)["pid"]
+    assert isinstance(pid, int)
+    return pid
 
 
 def shell(at: Path, script: str, program: str = "bash") -> Answer:

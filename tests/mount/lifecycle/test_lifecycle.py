@@ -1,4 +1,4 @@
-"""A mount from its start to its end: signals, dead mounts, a service manager, mount(8) (G18)."""
+"""A mount from its start to its end: signals, dead mounts, a service manager (G18)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +15,6 @@ import pytest
 from fusefs import mounts as mountinfo
 from fusefs.exits import Exit
 from tests.support.commands import (
-    HELPER,
-    PROJECT,
     SECONDS,
     STEPFS,
     clear,
@@ -26,9 +22,9 @@ from tests.support.commands import (
     environment,
     foreground,
     is_mounted,
-    mount_stepfs,
+    mounted,
     run,
-    serving,
+    server_pid,
     stepfs,
     until,
 )
@@ -38,36 +34,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    assert stepfs("demo", tmp_path / "store").returncode == 0
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "mnt"
-    place.mkdir()
-    yield place
-    clear(tmp_path)
-    until(lambda: not serving(tmp_path))
-
-
-def server_pid(mountpoint: Path) -> int:
-    pid = json.loads(stepfs("status", "--json", mountpoint).stdout)["pid"]
-    assert isinstance(pid, int)
-    return pid
-
-
 def live(server: subprocess.Popen[str], mountpoint: Path) -> None:
     until(lambda: is_mounted(mountpoint) or server.poll() is not None)
     assert server.poll() is None
     assert os.listdir(mountpoint)
-
-
-def mounted(store: Path, mountpoint: Path, *arguments: str) -> None:
-    answer = stepfs("mount", *arguments, store, mountpoint)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 
 
 def test_the_command_returns_when_the_mount_is_live(store: Path, mountpoint: Path) -> None:
@@ -337,57 +307,6 @@ def test_the_log_goes_to_the_file_and_as_json(
     ]
 
 
-def test_the_mount_helper_leaves_when_the_mount_is_live(store: Path, mountpoint: Path) -> None:
-    """As libmount runs it: no HOME, the default PATH."""
-    bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(
-        [
-            *HELPER,
-            store,
-            mountpoint,
-            "-n",
-            "-v",
-            "-o",
-            "rw,nofail,user,x-systemd.automount,_netdev",
-        ],
-        env=bare,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert os.listdir(mountpoint)
-    again = mount_stepfs(store, mountpoint, "-o", "rw")
-    assert again.returncode == 32
-    assert "already mounted" in again.stderr
-
-
-def test_mount_fuse_is_understood(store: Path, mountpoint: Path) -> None:
-    assert stepfs(store, mountpoint, "-o", "rw,dev,suid").returncode == 0
-    assert os.listdir(mountpoint)
-
-
-@pytest.mark.usefixtures("mountpoint")
-def test_mount_finds_its_helper(tmp_path: Path, store: Path) -> None:
-    """mount(8) looks in /sbin alone: an overlay of it in a mount namespace holds the helper."""
-    (tmp_path / "sbin").mkdir()
-    helper = tmp_path / "sbin" / "mount.fuse.stepfs"
-    helper.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n{HELPER[2]}\n"
-    )
-    helper.chmod(0o755)
-    script = (
-        'set -e; mount -t overlay overlay -o lowerdir="$1/sbin:/sbin" "$(readlink -f /sbin)"; '
-        'mount -t fuse.stepfs "$1/store" "$1/mnt" -o nofail,cache=1M,ro; ls "$1/mnt"; '
-        'findmnt -n -o FSTYPE,SOURCE "$1/mnt"; umount "$1/mnt"; ! findmnt "$1/mnt"'
-    )
-    done = run(["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path)])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"fuse.stepfs {store}" in done.stdout
-
-
 def test_what_lies_over_another_mount_is_taken_away_alone(store: Path, mountpoint: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mountpoint], check=True, timeout=SECONDS)
     try:
@@ -407,29 +326,6 @@ def test_a_path_inside_a_mount_is_told_where_the_mount_is(store: Path, mountpoin
     answer = stepfs("umount", inside)
     assert answer.returncode == Exit.NOT_STEPFS
     assert f"the mount is {mountpoint}" in answer.stderr
-
-
-def test_the_status_is_told_for_people(store: Path, mountpoint: Path) -> None:
-    mounted(store, mountpoint)
-    answer = stepfs("status", mountpoint)
-    assert answer.returncode == 0
-    assert f" {server_pid(mountpoint)}\n" in answer.stdout
-    assert "{" not in answer.stdout
-
-
-def test_without_a_mountpoint_the_status_lists_all_mounts_and_what_to_do_about_dead_ones(
-    store: Path, mountpoint: Path, tmp_path: Path
-) -> None:
-    odd = store.rename(tmp_path / "100%25, ümlaut")
-    mounted(odd, mountpoint)
-    wanted = {"mountpoint": str(mountpoint), "store": str(odd), "state": "alive"}
-    assert wanted in [json.loads(line) for line in stepfs("status", "--json").stdout.splitlines()]
-    os.kill(server_pid(mountpoint), signal.SIGKILL)
-    until(lambda: mountinfo.health(str(mountpoint)) is mountinfo.Health.DEAD)
-    answer = stepfs("status")
-    assert answer.returncode == 0
-    assert f"{mountpoint}\t{odd}\tdead" in answer.stdout.splitlines()
-    assert f"clear the mount: stepfs umount {mountpoint}" in answer.stderr
 
 
 def test_a_kernel_without_an_inotify_queue_left_is_said_in_one_sentence(
