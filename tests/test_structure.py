@@ -36,6 +36,7 @@ ROOMS: Final = (
         "fusefs.failures",
         "fusefs.kernel",
         "fusefs.operations",
+        "fusefs.owed",
         "fusefs.turn",
         "fusefs.version",
     ),

@@ -14,9 +14,9 @@ from typing import Any, Final
 import trio
 
 from fusefs.coherence.hints import Hints
-from fusefs.coherence.patrol import Patrol
 from fusefs.coherence.polling import Polling
 from fusefs.inotify import Change, EventsLostError, Watcher
+from fusefs.owed import Owed
 from fusefs.session.session import Meaning, Session
 from storage.store import Store
 
@@ -38,7 +38,10 @@ class EventQueue:
         self.near = near
         self.hints = hints
         self.polling = Polling()
-        self.patrol = Patrol()
+        self.patrol = Owed[Session]()
+        """Sessions that were listed, and whose early steps are to be looked at beside."""
+        self.displaced = Owed[Session]()
+        """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
         self.root_changed_at: float | None = None
         self._root_dirty = False
         """The list of sessions changed, and that was not published yet."""
@@ -49,9 +52,6 @@ class EventQueue:
         self._dirty: dict[Session, None] = {}
         self._taken: set[Session] = set()
         self._waiting = trio.lowlevel.ParkingLot()
-        self._displaced: dict[Session, None] = {}
-        """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
-        self._displaced_waiting = trio.lowlevel.ParkingLot()
         self._root_watch: int | None = None
         self._watch_root(store)
 
@@ -127,20 +127,19 @@ class EventQueue:
         if session.watch is None:
             self.polling.follow(session)
 
-    def unseen(self, session: Session) -> None:
-        """A session was listed, and not all of its steps were looked at: that is to be done."""
-        self.patrol.owe(session)
-
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are hinted."""
         if self.hints is not None:
             self.hints.stored(slug)
 
+    def unseen(self, session: Session) -> None:
+        """A session was listed, and not all of its steps were looked at: that is to be done."""
+        self.patrol.add(session)
+
     def mark(self, session: Session) -> None:
         """A session is dirty."""
         if session.recent.owed:
-            self._displaced[session] = None
-            self._displaced_waiting.unpark()
+            self.displaced.add(session)
         self._dirty[session] = None
         if session not in self._taken:
             self._waiting.unpark()
@@ -164,12 +163,6 @@ class EventQueue:
         self._taken.discard(session)
         if session in self._dirty:
             self._waiting.unpark()
-
-    async def take_displaced(self) -> Session:
-        """The next session of which `recent` owes something."""
-        while not self._displaced:
-            await self._displaced_waiting.park()
-        return self._displaced.popitem()[0]
 
     async def take_root(self) -> set[str]:
         """Wait until the list of sessions has changed; the names that went."""

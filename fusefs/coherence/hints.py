@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 import trio
 
+from fusefs.owed import Owed
+
 if TYPE_CHECKING:
     import coredis
 
@@ -70,24 +72,18 @@ class Hints:
         self._state = State.WAITING
         self._error = ""
         self._sent = self._received = self._ignored = 0
-        self._outgoing: dict[str, None] = {}
-        self._incoming: dict[str, None] = {}
-        self._to_send = trio.lowlevel.ParkingLot()
-        self._to_look_at = trio.lowlevel.ParkingLot()
+        self._outgoing = Owed[str]()
+        self._incoming = Owed[str]()
 
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it. Never waits."""
         if self._state is State.CONNECTED and len(self._outgoing) < WAITING_SESSIONS:
-            self._outgoing[slug] = None
-            self._to_send.unpark()
+            self._outgoing.add(slug)
 
     async def take(self) -> list[str]:
         """Wait for hints of others: the names of sessions, each once, in no order that counts."""
         await trio.sleep(PACE_SECONDS)
-        while not self._incoming:
-            await self._to_look_at.park()
-        taken, self._incoming = list(self._incoming), {}
-        return taken
+        return await self._incoming.take_some(WAITING_SESSIONS)
 
     def document(self) -> dict[str, Any]:
         """How it is, as `status.json` shows it, without the password."""
@@ -159,11 +155,7 @@ class Hints:
 
     async def _send(self, client: coredis.Redis[bytes]) -> None:
         while True:
-            while not self._outgoing:
-                await self._to_send.park()
-            slugs = list(self._outgoing)[:MESSAGE_SESSIONS]
-            for slug in slugs:
-                del self._outgoing[slug]
+            slugs = await self._outgoing.take_some(MESSAGE_SESSIONS)
             await client.publish(CHANNEL, encode(self._sender, slugs))
             self._sent += 1
             await trio.sleep(PACE_SECONDS)
@@ -194,8 +186,7 @@ class Hints:
         self._received += 1
         for slug in slugs:
             if len(self._incoming) < WAITING_SESSIONS:
-                self._incoming[slug] = None
-        self._to_look_at.unpark()
+                self._incoming.add(slug)
 
 
 def encode(sender: bytes, slugs: list[str]) -> bytes:

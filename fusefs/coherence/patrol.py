@@ -25,27 +25,6 @@ PAUSE_FACTOR: Final = 10
 LEAST_PAUSE_SECONDS: Final = 1.0
 
 
-class Patrol:
-    """The sessions whose early steps are to be looked at. Loop-owned."""
-
-    def __init__(self) -> None:
-        self._owed: dict[Session, None] = {}
-        self._came = trio.lowlevel.ParkingLot()
-
-    def owe(self, session: Session) -> None:
-        """A session was listed, and not all of its steps were looked at."""
-        self._owed[session] = None
-        self._came.unpark()
-
-    async def take(self) -> Session:
-        """The next session that is due."""
-        while not self._owed:
-            await self._came.park()
-        session = next(iter(self._owed))
-        del self._owed[session]
-        return session
-
-
 async def look(work: Work, session: Session) -> bool:
     """Whether a step of an open session is not as it was seen; the next listing looks at it.
 

@@ -103,7 +103,7 @@ class Recovery:
 
     async def _work(self, nursery: trio.Nursery) -> None:
         while True:
-            session = await self._events.take_displaced()
+            session = await self._events.displaced.take()
             if session in self._busy or self._is_to_wait(session):
                 continue
             self._busy.add(session)

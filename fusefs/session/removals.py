@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-
-import trio
-
+from fusefs.owed import Owed
 from fusefs.work import Work
 from storage.deletion import remove
 from storage.store import Store
@@ -20,18 +17,15 @@ class Removals:
     def __init__(self, store: Store, work: Work) -> None:
         self._store = store
         self._work = work
-        self._hidden: deque[str] = deque()
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._hidden = Owed[str]()
 
     def add(self, hidden: str) -> None:
         """Remove that tree when there is time."""
-        self._hidden.append(hidden)
-        self._waiting.unpark()
+        self._hidden.add(hidden)
 
     async def run(self) -> None:
         """Remove what there is, until cancelled."""
         while True:
-            while not self._hidden:
-                await self._waiting.park()
-            await self._work.long(self, remove, self._store, self._hidden[0])
-            self._hidden.popleft()
+            hidden = await self._hidden.first()
+            await self._work.long(self, remove, self._store, hidden)
+            self._hidden.discard(hidden)

@@ -154,6 +154,6 @@ def test_a_session_that_owes_something_waits_for_nobody_who_publishes(store: Sto
             live.events.mark(session)
             assert await taken(live.events) == [session]
             with trio.fail_after(1):
-                assert await live.events.take_displaced() is session
+                assert await live.events.displaced.take() is session
 
     trio.run(main)

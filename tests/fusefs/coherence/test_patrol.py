@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from fusefs.coherence import patrol
-from fusefs.coherence.patrol import PIECE_STEPS, Patrol
+from fusefs.coherence.patrol import PIECE_STEPS
 from fusefs.session.session import Session
 from fusefs.work import Work
 from storage.session.index import scan_stamped
@@ -49,18 +49,3 @@ def test_a_look_finds_what_was_edited_wherever_it_is_and_the_next_listing_looks_
     found = scan_stamped(session.fd, known, session.index.doubted).stamps
     assert found is not None
     assert found.changed(known) == edited
-
-
-def test_sessions_are_taken_once_each_in_the_order_in_which_they_were_listed() -> None:
-    first, second = Session("crab_tg-42_1"), Session("crab_tg-42_2")
-
-    async def taken() -> list[Session]:
-        owed = Patrol()
-        for session in (first, second, first):
-            owed.owe(session)
-        found = [await owed.take(), await owed.take()]
-        with trio.move_on_after(0.05):
-            found.append(await owed.take())
-        return found
-
-    assert trio.run(taken) == [first, second]
