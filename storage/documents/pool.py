@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -29,8 +30,9 @@ MEMORY_BYTES: Final = 2 << 30
 """Address space of a worker: enough for any line of 16 MiB, be it nothing but brackets."""
 DEADLINE_SECONDS: Final = 6.0
 """For one document, from when a worker begins with it."""
-TURN_SECONDS: Final = 3.0
-"""For its turn to come, so that whoever waits is answered within ten."""
+TURN_SECONDS: Final = 2.0
+"""For its turn to come and a worker to begin with it. Whoever waits is answered once these and the
+deadline are over, whatever became of the worker: well within ten seconds, on a busy machine as well."""
 IDLE_SECONDS: Final = 10.0
 TASKS_MAX: Final = 500
 """After so many documents a worker makes room for a new one."""
@@ -47,9 +49,11 @@ class Documents:
         self._turns = threading.BoundedSemaphore(WORKERS)
         self._lock = threading.Lock()
         self._pool: ProcessPool | None = None
+        self._retiring: list[threading.Thread] = []
         self._users = 0
         self._rest: threading.Timer | None = None
         self._closed = False
+        self._closing = threading.Event()
 
     def judge(self, line: bytes) -> Step:
         """As `stored_form`; the value of the step is cut short.
@@ -84,17 +88,22 @@ class Documents:
             if self._rest is not None:
                 self._rest.cancel()
             pool, self._pool = self._pool, None
-        _end(pool)
+        self._closing.set()
+        if pool is not None:
+            _end(pool)
+        for thread in self._retiring:
+            thread.join()
 
     def _run(self, task: Callable[..., T], *args: Any) -> T:
+        answered_at = time.monotonic() + TURN_SECONDS + self._deadline
         if not self._turns.acquire(timeout=TURN_SECONDS):
             raise _late("other long documents are being read: try again")
         try:
-            return self._answer(task, args)
+            return self._answer(task, args, answered_at)
         finally:
             self._turns.release()
 
-    def _answer(self, task: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _answer(self, task: Callable[..., T], args: tuple[Any, ...], answered_at: float) -> T:
         from concurrent.futures import CancelledError
 
         from pebble import ProcessExpired
@@ -102,9 +111,10 @@ class Documents:
         with self._started() as pool:
             future = pool.schedule(task, args=args, timeout=self._deadline)
             try:
-                answer: T = future.result(timeout=self._deadline + TURN_SECONDS)
+                answer: T = future.result(timeout=answered_at - time.monotonic())
             except TimeoutError:
                 future.cancel()  # type: ignore[no-untyped-call]
+                self._retire(pool)
                 seconds = f"{self._deadline:g} s"
                 raise _late(f"the document is not read within {seconds}: make it shorter") from None
             except (MemoryError, ProcessExpired):
@@ -139,7 +149,24 @@ class Documents:
             if self._users:
                 return
             pool, self._pool = self._pool, None
-        _end(pool)
+        if pool is not None:
+            _end(pool)
+
+    def _retire(self, pool: ProcessPool) -> None:
+        """Begin no more documents there: what made one worker late, as a signal that stops it, may have
+        befallen the others, and a worker that is stopped between documents is waited for by all."""
+
+        def end() -> None:
+            self._closing.wait(self._deadline + TURN_SECONDS)  # others may be done in time
+            _end(pool)
+
+        with self._lock:
+            if self._closed or self._pool is not pool:
+                return
+            self._pool = None
+            self._retiring = [thread for thread in self._retiring if thread.is_alive()]
+            self._retiring.append(threading.Thread(target=end, daemon=True))
+            self._retiring[-1].start()
 
 
 def _start() -> ProcessPool:
@@ -157,10 +184,9 @@ def _start() -> ProcessPool:
     )
 
 
-def _end(pool: ProcessPool | None) -> None:
-    if pool is not None:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
 
 
 @contextmanager

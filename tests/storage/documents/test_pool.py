@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from storage.documents import pool as documents_pool
-from storage.documents.pool import Documents, Show
+from storage.documents.pool import WORKERS, Documents, Show
 from storage.documents.worker import digest
 from storage.errors import StoreError
 from storage.formats.accept import stored_form
@@ -120,6 +120,26 @@ def test_a_step_is_shown_as_it_would_be_here(documents: Documents, tmp_path: Pat
         assert refused.value.errno == errno.EFBIG
     finally:
         os.close(session)
+
+
+@pytest.mark.guarantee("G19a", "G23d")
+def test_workers_that_are_stopped_make_one_document_late_and_are_replaced() -> None:
+    documents = Documents(deadline_seconds=2)
+    try:
+        documents.judge(entry("before"))
+        until(lambda: len(children(os.getpid())) >= WORKERS)
+        stopped = children(os.getpid())
+        for worker in stopped:
+            os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(StoreError) as refused:
+            documents.judge(entry("late"))
+        assert refused.value.errno == errno.ETIMEDOUT
+        began = time.monotonic()
+        assert documents.judge(entry("after")).data == entry("after")
+        assert time.monotonic() - began < 2
+        until(lambda: not set(stopped) & set(children(os.getpid())), 20)
+    finally:
+        documents.close()
 
 
 @pytest.mark.guarantee("G23d")
