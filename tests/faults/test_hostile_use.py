@@ -22,6 +22,7 @@ Mounting = Callable[..., Mount]
 SLUG, OTHER = "crab_tg-42_1", "crab_tg-42_2"
 LONG = b'{"message":{"role":"user","content":[' + b'{"a":1,"a":2},' * 400_000 + b"1]}}"
 ANSWERED_SECONDS = 10.0
+SHOWN_SECONDS = 40.0
 
 WRITER = """
 import os, sys
@@ -60,6 +61,14 @@ def _is_used(mount: Mount) -> None:
     assert time.monotonic() - began < 5
 
 
+def _shown(path: Path) -> bytes | None:
+    """The text; None where a busy machine leaves a worker too little time for it, and that is told."""
+    try:
+        return path.read_bytes()
+    except TimeoutError:
+        return None
+
+
 @pytest.mark.guarantee("G19a", "G23d")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
@@ -86,7 +95,7 @@ def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
     reader.join(ANSWERED_SECONDS)
     assert not reader.is_alive()
     assert set(answers) <= {errno.ENOMEM, errno.ETIMEDOUT}
-    assert (at.path / SLUG / "history.jsonl").read_bytes() == LONG + b"\n"
+    until(lambda: _shown(at.path / SLUG / "history.jsonl") == LONG + b"\n", SHOWN_SECONDS)
 
 
 @pytest.mark.guarantee("G19g")
@@ -107,7 +116,7 @@ def test_who_is_interrupted_while_they_wait_for_a_long_document_ends_in_time(
         reader.send_signal(number)
         _is_used(at)
         assert reader.wait(ANSWERED_SECONDS) == -number
-    assert (at.path / SLUG / "history.jsonl").read_bytes() == LONG + b"\n"
+    until(lambda: _shown(at.path / SLUG / "history.jsonl") == LONG + b"\n", SHOWN_SECONDS)
 
 
 @pytest.mark.guarantee("G19b", "G15b")
