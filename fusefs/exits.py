@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,6 +42,12 @@ class CommandError(Exception):
 def command_line(*words: str) -> str:
     """A command of stepfs as it can be pasted into a shell."""
     return shlex.join(["stepfs", *map(printable, words)])
+
+
+def end_in_order() -> None:
+    """From now on Ctrl-C is a `KeyboardInterrupt`, unless it is ignored (`fusefs.cli.start`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:

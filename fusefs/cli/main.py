@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, cast
 
-from fusefs.exits import CommandError, Exit, guarded
+from fusefs.exits import CommandError, Exit, end_in_order, guarded
 from storage.errors import printable
 
 DESCRIPTION = """\
@@ -163,6 +163,8 @@ def _run(given: list[str]) -> int:
     _check_command(given)
     if given and given[0] in COMMANDS:
         asked = _command_parser(given[0]).parse_intermixed_args(given[1:])
+        if given[0] != "mount":  # which has nothing to end in order before it takes signals itself
+            end_in_order()
         return _module(given[0]).run(asked)
     asked = parser(complete=False).parse_args(given)
     if asked.version:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from fusefs.exits import CommandError, Exit
+from fusefs.exits import CommandError, Exit, end_in_order
 
 LIVE = b"live"
 SENTENCE_BYTES = 4000
@@ -55,6 +55,7 @@ def start(serve: Callable[[Report], None]) -> None:
     if pid == 0:
         os._exit(_child(serve, telling))
     os.close(telling)
+    end_in_order()
     try:
         _wait(hearing, pid)
     except KeyboardInterrupt:

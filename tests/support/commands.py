@@ -19,11 +19,15 @@ from fusefs import mounts as mountinfo
 
 PROJECT = Path(__file__).parents[2]
 SECONDS = 30
-STEPFS = (sys.executable, "-c", "import sys; from fusefs.cli.main import main; sys.exit(main())")
+STEPFS = (
+    sys.executable,
+    "-c",
+    "import sys; from fusefs.cli import start; sys.exit(start.stepfs())",
+)
 HELPER = (
     sys.executable,
     "-c",
-    "import sys; from fusefs.cli.mount_helper import main; sys.exit(main())",
+    "import sys; from fusefs.cli import start; sys.exit(start.mount_stepfs())",
 )
 Answer = subprocess.CompletedProcess[str]
 
