@@ -12,13 +12,15 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from storage.formats.nesting import Nesting
 
 DEPTH_MAX = 127
+_SHALLOW_BYTES: Final = 2 * DEPTH_MAX
+"""A document of so few bytes is not nested deeper: it parses, so each bracket has its other one."""
 WHITE_SPACE = b" \t\n\r"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -81,7 +83,7 @@ def parse_on(data: bytes, value: Any) -> Any:
     At once where the document is as the daemon writes it: a value that gives the same bytes when it
     is written again repeats no key, and holds no `-0` and no number that only rounds to a double.
     """
-    if _brackets(data) > DEPTH_MAX:
+    if len(data) > _SHALLOW_BYTES and _brackets(data) > DEPTH_MAX:
         _refuse_what_parses(data)
         return exact(data, value)
     again = orjson.dumps(value)
@@ -179,7 +181,7 @@ def _brackets(data: bytes) -> int:
 
 
 def _refuse_what_parses(data: bytes) -> None:
-    if len(data) > 2 * DEPTH_MAX and _brackets(data) > DEPTH_MAX:
+    if len(data) > _SHALLOW_BYTES and _brackets(data) > DEPTH_MAX:
         too_deep = _offset_too_deep(data, len(data))
         if too_deep is not None:
             raise _nested_too_deep(too_deep)

@@ -82,7 +82,7 @@ def array(rule: Rule) -> Rule:
 def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
     """An object that has the `required` keys and perhaps the `optional` ones."""
     rules = {**required, **(optional or {})}
-    rule_of = rules.get
+    rule_of, needed = rules.get, required.keys()
     texts = {key for key, rule in rules.items() if rule in _FIT_BY_STRINGS}
 
     def members(value: Any) -> str:
@@ -92,9 +92,8 @@ def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = 
             for key in rules:
                 if key in value.keys_repeated:
                     return f".{key} must occur only once"
-        for key in required:
-            if key not in value:
-                return f".{key} is missing"
+        if not needed <= value.keys():
+            return f".{next(key for key in required if key not in value)} is missing"
         for key, item in value.items():
             if key in texts and type(item) is str:
                 continue

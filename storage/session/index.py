@@ -114,7 +114,7 @@ def scan(session_fd: int) -> Index:
     Raises `OSError` as the listing does. Safe in a thread: it touches nothing shared.
     """
     with reopened(session_fd) as fd:
-        return _listed(fd)[0]
+        return _listed(fd)
 
 
 def scan_stamped(
@@ -125,7 +125,8 @@ def scan_stamped(
 ) -> Index:
     """As `scan`, and look at what may have changed since `known`, at `doubted` and at the last steps."""
     with reopened(session_fd) as fd:
-        index, inodes = _listed(fd)
+        inodes: dict[str, int] = {}
+        index = _listed(fd, inodes)
         last = [name for number in index.numbers[-looked_at:] for name in index.names(number)]
         last += [name for name in doubted if name in inodes]
         index.stamps = look(fd, inodes, last, known)
@@ -155,9 +156,9 @@ def scan_agreeing(
     return index
 
 
-def _listed(fd: int) -> tuple[Index, dict[str, int]]:
-    """What the directory of that descriptor holds, and the inode number of each step's name."""
-    index, inodes = Index(), dict[str, int]()
+def _listed(fd: int, inodes: dict[str, int] | None = None) -> Index:
+    """What the directory of that descriptor holds; the inode number of each step's name, if wanted."""
+    index = Index()
     numbers: list[int] = []
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -172,12 +173,13 @@ def _listed(fd: int) -> tuple[Index, dict[str, int]]:
             if not usual and name != step_name(number):
                 index.odd.setdefault(number, []).append(name)
             numbers.append(number)
-            inodes[name] = entry.inode()
+            if inodes is not None:
+                inodes[name] = entry.inode()
     numbers.sort()
     if index.odd:
         numbers = _settle_odd(numbers, index.odd)
     index.numbers = array("Q", numbers)
-    return index, inodes
+    return index
 
 
 def _unusual(name: str, index: Index) -> int | None:

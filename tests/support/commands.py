@@ -33,7 +33,8 @@ Answer = subprocess.CompletedProcess[str]
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+    """The caller's; with kept bytecode, as an installed package has it: else each start compiles all."""
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
 def stepfs(*arguments: str | Path) -> Answer:
