@@ -112,8 +112,9 @@ def test_no_open_fails_or_is_stale_while_another_program_compacts_as_fast_as_it_
             stdout=output,
         )
     wrong: list[str] = []
+    reads = [0, 0]
 
-    def read() -> None:
+    def read(number: int) -> None:
         while writer.poll() is None:
             written = told.stat().st_size // 7
             last = 2 * written
@@ -129,14 +130,16 @@ def test_no_open_fails_or_is_stale_while_another_program_compacts_as_fast_as_it_
                 wrong.append(f"an archived entry is shown: {shown_now!r}")
             if written and shown_now and int(shown_now.split(b'"')[-2]) <= last:
                 wrong.append(f"{shown_now!r} is shown after the compaction {last + 1}")
+            reads[number] += 1
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read, args=[number]) for number in range(2)]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
     assert writer.wait() == 0
     assert wrong == []
+    assert min(reads) > 10, "nobody read while it was written"
     all_shown(at, session)
 
 

@@ -16,6 +16,7 @@ from storage.deletion import delete
 from storage.session.tombstone import TOMBSTONE
 from storage.store import Store
 from storage.sweep import sweep
+from tests.support.commands import until
 from tests.support.sessions import put_session, refused
 
 
@@ -67,6 +68,7 @@ def test_delete_goes_on_while_others_put_files_in(store: Store, root: Path) -> N
     writer = threading.Thread(target=append)
     writer.start()
     try:
+        until(lambda: len(os.listdir(session)) > 10)
         delete(store, "a_b_1", sync=False)
         assert store.names() == []
     finally:

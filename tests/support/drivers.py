@@ -13,6 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -40,8 +41,6 @@ T = TypeVar("T")
 
 class Driver(ABC):
     """Files of a served store by paths relative to the mountpoint. Failures are `OSError`."""
-
-    logs_all = True
 
     def __init__(self, store: StoreOnDisk) -> None:
         self.store = store
@@ -169,17 +168,26 @@ class Driver(ABC):
         """A test's use of the driver: it logs what the test expects, and nothing else."""
         self._expected, self._allowed = [], []
         self.forget_log()
+        began = datetime.now(UTC).isoformat(timespec="milliseconds")
         yield
         log, fine = self.log(), self._expected + self._allowed
         assert [line for line in log if not any(part in line for part in fine)] == []
-        missing = [part for part in self._expected if not any(part in line for line in log)]
-        assert missing == [] or not self.logs_all
+        if missing := self._missing(log):  # of many like refusals the log has the first ones alone
+            missing = self._missing([*log, *self._failed_since(began)])
+        assert missing == []
+
+    def _missing(self, lines: list[str]) -> list[str]:
+        return [part for part in self._expected if not any(part in line for line in lines)]
+
+    def _failed_since(self, began: str) -> list[str]:
+        """What errors.jsonl tells of since then, in the words of the log."""
+        lines = [line for line in map(json.loads, self.errors()) if line["time"] >= began]
+        form = "{operation} {session}/{file}: {error} ({errno})"
+        return [form.format_map(line) for line in lines]
 
 
 class MountDriver(Driver):
     """A real mount, used through the kernel as every program does."""
-
-    logs_all = False  # of many refusals in a minute only the first ones
 
     def __init__(self, mount: Mount, store: Path) -> None:
         """`store` is where other programs see the store that is mounted."""
