@@ -70,10 +70,13 @@ def died(mountpoint: str) -> str:
     return f"the server of {printable(mountpoint)} has died; clear the mount: {clear}"
 
 
-def mounts() -> list[Mount]:
-    """Every mount that this process sees; of several at one place the last one is shown."""
-    with open(TABLE, "rb") as table:
-        return [_parsed(line) for line in table]
+def mounts(table: str = TABLE) -> list[Mount]:
+    """Every mount that this process sees; of several at one place the last one is shown.
+
+    `table` may be that of another process. Raises `OSError` where it may not be read.
+    """
+    with open(table, "rb") as lines:
+        return [_parsed(line) for line in lines]
 
 
 def _parsed(line: bytes) -> Mount:
@@ -99,6 +102,24 @@ def top(mountpoint: str) -> Mount | None:
         if mount.mountpoint == mountpoint:
             found = mount
     return found
+
+
+def holder_elsewhere(number: int) -> int | None:
+    """A process of another mount namespace in which the device `number` is mounted still.
+
+    None where there is none, as far as /proc tells.
+    """
+    seen = {os.readlink("/proc/self/ns/mnt")}
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            table = mounts(f"/proc/{pid}/mountinfo")
+            seen.add(namespace)
+            if any(mount.is_stepfs and mount.number == number for mount in table):
+                return int(pid)
+    return None
 
 
 def around(path: str, among: Iterable[Mount]) -> Mount | None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from fusefs.cli.status import read
 from fusefs.exits import CommandError, Exit, command_line
-from fusefs.mounts import stepfs_mountpoint
+from fusefs.mounts import Mount, holder_elsewhere, stepfs_mountpoint, top
 from storage.errors import printable
 
 DESCRIPTION = """\
@@ -28,6 +28,8 @@ CAP_SYS_ADMIN = 21
 PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 FUSERMOUNT_SECONDS = 30
 SERVER_SECONDS = 60
+ELSEWHERE_SECONDS = 1.0
+"""So long a server may take to end before somebody else is looked for who keeps its mount."""
 LOOK_SECONDS = 0.05
 NAMED_USERS = 3
 
@@ -111,14 +113,15 @@ def command(path: str, *, lazy: bool) -> None:
     With `lazy` the server goes on for those who still use the mount. Raises `CommandError`.
     """
     mountpoint = stepfs_mountpoint(path)
+    mount = top(mountpoint)
     os.chdir("/")  # where this process stands is no reason to refuse
     with _server_of(mountpoint) as server:
         try:
             detach(mountpoint, lazy=lazy)
         except OSError as error:
             raise CommandError(Exit.FAILED, _refusal(mountpoint, error)) from None
-        if server is not None and not lazy:
-            _wait(server, mountpoint)
+        if server is not None and mount is not None and not lazy:
+            _wait(server, mount)
 
 
 @contextmanager
@@ -151,19 +154,35 @@ def _has_fuse_open(pid: int) -> bool:
     return any(target == "/dev/fuse" for target in _opened(pid))
 
 
-def _wait(server: int, mountpoint: str) -> None:
+def _wait(server: int, mount: Mount) -> None:
     poll = select.poll()
     poll.register(server, select.POLLIN)
-    deadline = time.monotonic() + SERVER_SECONDS
+    began = time.monotonic()
+    look_elsewhere = True
     while not poll.poll(LOOK_SECONDS * 1000):
         if _has_ended_but_for_calls(server):
             return
-        if time.monotonic() >= deadline:
+        waited = time.monotonic() - began
+        if look_elsewhere and waited >= ELSEWHERE_SECONDS:
+            look_elsewhere = False
+            _check_elsewhere(mount)
+        if waited >= SERVER_SECONDS:
             raise CommandError(
                 Exit.FAILED,
-                f"{printable(mountpoint)} is unmounted, but its server has not ended "
+                f"{printable(mount.mountpoint)} is unmounted, but its server has not ended "
                 f"after {SERVER_SECONDS} s",
             )
+
+
+def _check_elsewhere(mount: Mount) -> None:
+    """Raise `CommandError` where the server goes on for another mount namespace, as of a container."""
+    pid = holder_elsewhere(mount.number)
+    if pid is not None:
+        raise CommandError(
+            Exit.FAILED,
+            f"{printable(mount.mountpoint)} is unmounted here, but its server goes on: the mount"
+            f" namespace of {_command_name(str(pid))} (pid {pid}) has it still",
+        )
 
 
 def _has_ended_but_for_calls(server: int) -> bool:

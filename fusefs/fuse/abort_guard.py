@@ -15,8 +15,6 @@ import subprocess
 import sys
 from typing import Final
 
-from fusefs import mounts as mountinfo
-
 _ABORT: Final = "/sys/fs/fuse/connections/{}/abort"
 _PROGRAM: Final = """
 import ctypes, os, signal, sys
@@ -33,12 +31,14 @@ log: Final = logging.getLogger(__name__)
 class Guard:
     """Stands beside one mount. Made on the main thread, whose end is what it waits for."""
 
-    def __init__(self, mountpoint: str) -> None:
-        """Begins where the kernel lets connections be aborted; elsewhere there is no guard."""
+    def __init__(self, number: int | None) -> None:
+        """`number` is that of the mount's device, None where it is not known.
+
+        Begins where the kernel lets connections be aborted; elsewhere there is no guard.
+        """
         self._process: subprocess.Popen[bytes] | None = None
-        mount = mountinfo.top(mountpoint)
         try:
-            abort = os.open(_ABORT.format(mount.number if mount else ""), os.O_WRONLY)
+            abort = os.open(_ABORT.format("" if number is None else number), os.O_WRONLY)
         except OSError as error:
             log.debug("the connection cannot be aborted: %s", error)
             return

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from fusefs import mounts as mountinfo
 from fusefs.config import MountOptions
 from fusefs.filesystem import FileSystem
 from fusefs.fuse.abort_guard import Guard
@@ -48,6 +49,8 @@ class Server:
         self._kernel = KernelCaches()
         self._superblock = Superblock(Store(store_path), options, self._kernel)
         self._mounted = False
+        self._number: int | None = None
+        """The number of the mount's device, where the kernel's table tells it."""
         self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
 
@@ -65,7 +68,8 @@ class Server:
             denied = errno.EPERM if os.geteuid() != 0 else errno.EIO
             raise StoreError(denied, "mount-failed", sentence) from error
         self._mounted = True
-        self._guard = Guard(os.path.abspath(self._mountpoint))
+        self._number = self._shown_number()
+        self._guard = Guard(self._number)
 
     async def serve(self) -> None:
         """Serve until unmounted or stopped."""
@@ -111,10 +115,14 @@ class Server:
         pyfuse3.terminate()
 
     def close(self) -> None:
-        """Unmount, lazily if it is busy, and close everything."""
+        """Unmount, lazily if it is busy, and close everything.
+
+        What is mounted at the mountpoint by now may be another's, where this mount was taken away and
+        only another mount namespace has kept it: that stays.
+        """
         self._kernel.stop(JOIN_SECONDS)
         if self._mounted:
-            pyfuse3.close(unmount=True)
+            pyfuse3.close(unmount=self._shown_number() == self._number)
             self._mounted = False
         if self._guard is not None:
             self._guard.dismiss()
@@ -147,6 +155,10 @@ class Server:
             frame = frames.get(thread.ident or 0)
             lines += [line.rstrip() for line in traceback.format_stack(frame)] if frame else []
         return "\n".join(lines)
+
+    def _shown_number(self) -> int | None:
+        mount = mountinfo.top(os.path.abspath(self._mountpoint))
+        return mount.number if mount else None
 
     def _fuse_options(self) -> set[str]:
         options = {"default_permissions", "subtype=stepfs", f"fsname={self._fsname()}"}

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,54 @@ def test_a_mount_in_use_is_unmounted_only_lazily(store: Path, mountpoint: Path) 
         finally:
             sleeper.kill()
     until(lambda: ended(pid))
+
+
+@contextmanager
+def namespace_of_its_own() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a copy of all mounts, as a container has them."""
+    process = subprocess.Popen(["unshare", "-m", "sleep", "1000"])
+    here = os.readlink("/proc/self/ns/mnt")
+    try:
+        until(lambda: os.readlink(f"/proc/{process.pid}/ns/mnt") != here)
+        until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_mount_that_another_namespace_keeps_is_told_of_and_waited_for_no_longer(
+    store: Path, mountpoint: Path
+) -> None:
+    mounted(store, mountpoint)
+    pid = server_pid(mountpoint)
+    with namespace_of_its_own() as keeper:
+        began = time.monotonic()
+        answer = stepfs("umount", mountpoint)
+        assert time.monotonic() - began < 10
+        assert answer.returncode == Exit.FAILED
+        assert f"the mount namespace of sleep (pid {keeper.pid}) has it still" in answer.stderr
+        assert not is_mounted(mountpoint)
+        assert not ended(pid)
+    until(lambda: ended(pid))
+
+
+def test_a_server_whose_mount_was_replaced_leaves_the_new_one(
+    store: Path, mountpoint: Path
+) -> None:
+    mounted(store, mountpoint)
+    old = server_pid(mountpoint)
+    with namespace_of_its_own():
+        assert run(["umount", str(mountpoint)]).returncode == 0
+        mounted(store, mountpoint)
+        new = server_pid(mountpoint)
+        assert new != old
+        os.kill(old, signal.SIGTERM)
+        until(lambda: ended(old))
+        assert os.listdir(mountpoint)
+        assert server_pid(mountpoint) == new
+        assert stepfs("umount", mountpoint).returncode == 0
+        assert ended(new)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
