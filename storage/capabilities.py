@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import secrets
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -100,7 +99,7 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
     expected = known(store_fd)
     if not write or not os.access(".", os.W_OK | os.X_OK, dir_fd=store_fd, effective_ids=True):
         return expected
-    name = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+    name = f"{PROBE_PREFIX}{os.urandom(8).hex()}"
     try:
         os.mkdir(name, 0o700, dir_fd=store_fd)
     except OSError as error:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import struct
 from collections.abc import Iterator
@@ -51,16 +50,23 @@ def open_unnoticed(name: str, flags: int, at: int | None = None) -> int:
 
 
 @contextmanager
+def opened_directory(name: str, at: int | None = None) -> Iterator[int]:
+    """As `open_directory`, while the block lasts."""
+    descriptor = open_directory(name, at)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def reopened(directory: int) -> Iterator[int]:
     """A descriptor of `directory` with its own position and its own locks, closed at the end.
 
     Listings through one descriptor share a position, so threads would skip each other's names.
     """
-    own = open_directory(".", directory)
-    try:
+    with opened_directory(".", directory) as own:
         yield own
-    finally:
-        os.close(own)
 
 
 def listing(directory: int) -> list[str]:
@@ -261,7 +267,7 @@ def create_complete(
     With `exclusive` an existing file stays and EEXIST is raised; without, it is replaced. With
     `sync` the contents are on disk before the name, and the name on return. Raises OSError.
     """
-    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+    temporary = f".{name}.{os.urandom(8).hex()}.tmp"
     write_new(temporary, data, at, mode, owner, sync)
     try:
         if exclusive:

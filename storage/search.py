@@ -7,9 +7,10 @@ is asked for: it carries credentials more often than words.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,12 +18,16 @@ import orjson
 
 from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.posix import is_regular, open_directory, reopened
 from storage.session import meta
-from storage.session.index import scan
 from storage.session.reader import NO_STEP, Reader
-from storage.session.steps import step_name
+from storage.session.steps import NUMBER_MAX, READ_FLAGS, step_number
 
 TOOL_ROLES: Final = frozenset({"tool", "function"})
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What opening a session answers that was deleted meanwhile."""
+LOOK_BYTES: Final = 64 << 10
+"""What is longer is looked at when it is read."""
 COMPACTION_ROLE: Final = "compaction"
 """Who speaks in the summary of a legacy compaction."""
 
@@ -79,7 +84,7 @@ class Query:
 
     def may_match(self, data: bytes) -> bool:
         """Whether a step of these bytes can match, as far as a quick look tells."""
-        if self.literal in data or b"\\u" in data:
+        if self.literal in data or (b"\\" in data and b"\\u" in data):
             return True
         return self.ignore_case and (self.literal in data.lower() or not data.isascii())
 
@@ -106,19 +111,52 @@ def needed(pattern: str, *, fixed: bool = False, ignore_case: bool = False) -> b
     return (longest.lower() if ignore_case else longest).encode()
 
 
+def sessions(store: int) -> list[str]:
+    """The directories below an open store that may be sessions, in their order. Raises `OSError`."""
+    with reopened(store) as own, os.scandir(own) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+        )
+
+
+def search_sessions(store: int, slugs: Iterable[str], query: Query) -> Iterator[Hit]:
+    """Every line that matches in these sessions of an open store; what is no session has none.
+
+    Raises `OSError` as `search`.
+    """
+    for slug in slugs:
+        try:
+            session = open_directory(slug, store)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            continue
+        try:
+            hits = list(search(session, slug, query))
+            if hits and is_regular(meta.NAME, session):
+                yield from hits
+        finally:
+            os.close(session)
+
+
 def search(session_fd: int, session: str, query: Query) -> Iterator[Hit]:
     """Every line that matches, in the order of the steps; what is no step is passed over.
 
-    Raises `OSError` where the session cannot be listed or a step not be read.
+    Nobody else lists through `session_fd` meanwhile. Raises `OSError` where the session cannot be
+    listed or a step not be read.
     """
-    reader, index = Reader(session_fd), scan(session_fd)
+    promising = sorted(_promising(session_fd, query))
+    if not promising:
+        return
+    reader = Reader(session_fd)
     agent = _agent(session_fd) if query.agent is not None else None
-    for number in index.numbers:
-        for name in index.odd.get(number) or (step_name(number),):
-            step = _candidate(reader, name, query)
-            if step is not None and _is_by(step.value.get("agent") or agent, query):
-                for text in texts(step):
-                    yield from _hits(session, number, text, query)
+    for number, name in promising:
+        step = _read(reader, name, query)
+        if step is not None and _is_by(step.value.get("agent") or agent, query):
+            for text in texts(step):
+                yield from _hits(session, number, text, query)
 
 
 def texts(step: Step) -> Iterator[Text]:
@@ -131,12 +169,46 @@ def texts(step: Step) -> Iterator[Text]:
         yield Text("user", "text", step.value["content"])
 
 
-def _candidate(reader: Reader, name: str, query: Query) -> Step | None:
+def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:
+    """Number and name of each step that can match by a quick look, in the order of the listing."""
+    flags = _flags(session_fd)
+    with os.scandir(session_fd) as entries:
+        for entry in entries:
+            name = entry.name
+            if not name.startswith("step-") or not entry.is_file(follow_symlinks=False):
+                continue
+            if not query.literal or _may_match(session_fd, name, flags, query):
+                number = step_number(name)
+                if number is not None and number <= NUMBER_MAX:
+                    yield number, name
+
+
+def _flags(session_fd: int) -> int:
+    """How steps are opened; what is only looked at keeps its time of access where that may be (G4)."""
+    may_keep = os.geteuid() in (0, os.fstat(session_fd).st_uid)
+    return READ_FLAGS | os.O_NOATIME if may_keep else READ_FLAGS
+
+
+def _may_match(session_fd: int, name: str, flags: int, query: Query) -> bool:
+    """Whether a step can match. Most of a search is this: one look, and no more calls than that takes.
+
+    True also for a step that is not as most are: whoever reads it then will see.
+    """
     try:
-        data = reader.read(name)
-        if not query.may_match(data) or not query.in_time(reader.fd, name):
-            return None
-        return classify(data)
+        descriptor = os.open(name, flags, dir_fd=session_fd)
+        try:
+            data = os.read(descriptor, LOOK_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return True
+    return len(data) == LOOK_BYTES or query.may_match(data)
+
+
+def _read(reader: Reader, name: str, query: Query) -> Step | None:
+    """The step that is to be searched, None if there is none of that name, or not of that time."""
+    try:
+        return classify(reader.read(name)) if query.in_time(reader.fd, name) else None
     except (NotAStep, FileNotFoundError):
         return None
     except OSError as error:

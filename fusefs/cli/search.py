@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 from collections.abc import Sequence
@@ -11,15 +10,14 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fusefs.cli import places, status, terminal
+from fusefs.cli import places, terminal
 from fusefs.cli.places import Place
-from fusefs.cli.sources import Stored
 from fusefs.cli.spread import spread
 from fusefs.cli.times import TIME_HELP, moment
 from fusefs.exits import CommandError, Exit
-from storage.errors import StoreError, printable
-from storage.posix import open_directory
-from storage.search import Hit, Query, needed, search
+from storage.errors import printable
+from storage.posix import open_directory, opened_directory
+from storage.search import Hit, Query, needed, search_sessions, sessions
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,8 +29,6 @@ colours. Arguments and results of tools are left out unless they are asked for: 
 credentials. Exits with 9 if nothing was found."""
 
 SNIPPET_CHARACTERS: Final = 160
-GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What opening a session answers that was deleted meanwhile."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Print what is found as it is found."""
     place = places.find(asked.path)
-    store = _store_of(place)
-    slugs = [place.session] if place.session else sorted(store.slugs())
+    root = _store_of(place)
     printed = 0
-    for hits in spread(partial(_search, store.root, _query(asked)), slugs):
+    for hits in spread(partial(_search, root, _query(asked)), _slugs(root, place.session)):
         _print(hits, asked)
         printed += len(hits)
     return Exit.OK if printed else Exit.NOTHING_FOUND
@@ -82,34 +77,33 @@ def _query(asked: argparse.Namespace) -> Query:
     )
 
 
-def _store_of(place: Place) -> Stored:
+def _store_of(place: Place) -> str:
     """The store itself: a mount has no faster way to its steps."""
-    root = str(status.read(place.root)["store"]) if place.is_mount else place.root
+    if not place.is_mount:
+        return place.root
+    from fusefs.cli import status
+
+    root = str(status.read(place.root)["store"])
     try:
-        return Stored(root)
-    except StoreError as error:
-        where = f"; the mount can be searched: grep -r PATTERN {printable(place.root)}"
-        raise CommandError(Exit.STORE, error.sentence + (where if place.is_mount else "")) from None
+        os.close(open_directory(root))
+    except OSError as error:
+        sentence = f"the store {printable(root)} cannot be read: {error.strerror}"
+        hint = f"the mount can be searched: grep -r PATTERN {printable(place.root)}"
+        raise CommandError(Exit.STORE, f"{sentence}; {hint}") from None
+    return root
+
+
+def _slugs(root: str, session: str | None) -> list[str]:
+    """Of the session that was asked for alone, else of all that may be some."""
+    if session is not None:
+        return [session]
+    with opened_directory(root) as store:
+        return sessions(store)
 
 
 def _search(root: str, query: Query, slugs: Sequence[str]) -> list[Hit]:
-    found: list[Hit] = []
-    store = open_directory(root)
-    try:
-        for slug in slugs:
-            try:
-                session = open_directory(slug, store)
-            except OSError as error:
-                if error.errno not in GONE:
-                    raise
-                continue
-            try:
-                found += search(session, slug, query)
-            finally:
-                os.close(session)
-    finally:
-        os.close(store)
-    return found
+    with opened_directory(root) as store:
+        return list(search_sessions(store, slugs, query))
 
 
 def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Final, TypeVar
 
-CHUNK_SESSIONS: Final = 64
+CHUNK_SESSIONS: Final = 128
 """So many sessions a process takes at a time."""
 FEW_SESSIONS: Final = 256
 """For at most so many no other process is started."""
@@ -26,6 +24,10 @@ def spread(work: Callable[[Sequence[str]], Result], slugs: Sequence[str]) -> Ite
         for slug in slugs:
             yield work([slug])
         return
+    # Loading these takes as long as searching hundreds of sessions.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     chunks = [slugs[at : at + CHUNK_SESSIONS] for at in range(0, len(slugs), CHUNK_SESSIONS)]
     processes = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(processes, get_context("fork"), initializer=_leave_signals) as pool:

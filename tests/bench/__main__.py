@@ -19,7 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench import catalogue, listing, noticing, past, reading, resources, startup, writing
+from tests.bench import (
+    catalogue,
+    listing,
+    noticing,
+    past,
+    reading,
+    resources,
+    searching,
+    startup,
+    writing,
+)
 from tests.bench.image import fresh_filesystem
 from tests.bench.rows import Row, surroundings, table
 from tests.support.mounted import time_limit
@@ -36,6 +46,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Path, bool], Iterator[Row]]]] = {
     "one": writing.one,
     "catalogue": catalogue.catalogue,
     "changes": catalogue.changes,
+    "search": searching.search,
     "startup": startup.startup,
     "warm": reading.warm,
     "length": writing.length,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.formats.kinds import classify
-from storage.search import Hit, Query, needed, search, texts
+from storage.posix import opened_directory
+from storage.search import Hit, Query, needed, search, search_sessions, sessions, texts
 from tests.support.stores import StoreOnDisk, compaction, entry
 
 CALL = {
@@ -126,3 +129,50 @@ def test_the_quick_look_never_hides_a_match(
     query = Query(compiled, needed(pattern, fixed=fixed, ignore_case=ignore_case), ignore_case)
     if any(compiled.search(text.text) for text in texts(classify(data))):
         assert query.may_match(data)
+
+
+SAID = st.text('dDiIsSkK\u212a\u017f\\n"\\ ', max_size=8)
+STEPS = st.one_of(
+    st.builds(lambda said: json.dumps({"message": {"role": "user", "content": said}}), SAID),
+    st.builds(lambda said: f'{{"message":{{"role":"user","content":"{said}"}}}}', SAID),
+    st.just(json.dumps({"message": {"role": "tool", "content": "x" * (70 << 10) + "disk"}})),
+    SAID,
+)
+NAMES = st.sampled_from(["step-1", "step-000001", "step-000002", "step-9", "step-000000", "step-x"])
+
+
+@settings(max_examples=150)
+@given(
+    st.dictionaries(NAMES, STEPS), st.sampled_from(["disk", "D", "[dk]isk", "sk$"]), st.booleans()
+)
+def test_the_quick_look_changes_nothing_of_what_is_found(
+    steps: dict[str, str], pattern: str, ignore_case: bool
+) -> None:
+    """The oracle is the same search without it."""
+    compiled = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+    literal = needed(pattern, ignore_case=ignore_case)
+    with tempfile.TemporaryDirectory() as place:
+        for name, data in steps.items():
+            Path(place, name).write_text(data)
+        os.mkfifo(f"{place}/step-000007")
+        Path(place, "step-000008").mkdir()
+        with opened_directory(place) as session:
+            query = Query(compiled, literal, ignore_case, tools=True)
+            assert literal
+            plain = replace(query, literal=b"")
+            assert list(search(session, "s", query)) == list(search(session, "s", plain))
+
+
+def test_only_sessions_are_searched_whatever_else_is_in_the_store(tmp_path: Path) -> None:
+    store = StoreOnDisk(tmp_path / "store")
+    for slug in ("crab_x_2", "crab_x_10", "not_a_session"):
+        store.session(slug, entry("the disk"))
+    (store.path / "not_a_session/meta").unlink()
+    (store.path / "link").symlink_to("crab_x_2")
+    (store.path / ".new.x").mkdir()
+    (store.path / "file").touch()
+    with opened_directory(str(store.path)) as root:
+        assert sessions(root) == ["crab_x_10", "crab_x_2", "not_a_session"]
+        asked = [*sessions(root), "link", "file", "gone"]
+        hits = search_sessions(root, asked, Query(re.compile("disk"), b"disk"))
+        assert [hit.session for hit in hits] == ["crab_x_10", "crab_x_2"]
