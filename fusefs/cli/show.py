@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from fusefs.cli import places, terminal
-from fusefs.cli.sources import source_of, told_if_unreadable
+from fusefs.cli.sources import Summary, source_of, told_if_unreadable
 from fusefs.exits import Exit
 
 DESCRIPTION = """\
 Read a session's history since the last compaction, in a mount or in a store: on a terminal drawn
-and paged with $PAGER, elsewhere as the Markdown of history.md."""
+and paged with $PAGER, below its title and the time of its last change; elsewhere as the Markdown of
+history.md."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def run(asked: argparse.Namespace) -> int:
         pieces = source.history_markdown(slug)
         if asked.markdown or not terminal.is_terminal():
             return _written(piece.encode() for piece in pieces)
-        _draw(pieces)
+        _draw(source.summary(slug), pieces)
     return Exit.OK
 
 
@@ -44,9 +46,18 @@ def _written(pieces: Iterable[bytes]) -> int:
     return Exit.OK
 
 
-def _draw(pieces: Iterator[str]) -> None:
+def _draw(session: Summary, pieces: Iterator[str]) -> None:
     from fusefs.cli.drawing import drawn
 
     with terminal.paged() as console:
+        console.print("\n".join(_about(session)), style="bold", soft_wrap=True)
         for piece in pieces:
             console.print(drawn(piece))
+
+
+def _about(session: Summary) -> Iterator[str]:
+    """What may change of a session, which history.md therefore does not tell (G13): title and time."""
+    if title := session.text("title"):
+        yield terminal.cell(title)
+    changed = datetime.fromtimestamp(session.changed, UTC)
+    yield f"Last changed {changed:%Y-%m-%d %H:%M:%S}."

@@ -215,6 +215,13 @@ def test_a_history_is_drawn_on_a_terminal_and_paged(root: Path) -> None:
     assert "\x1b[1m" not in on_terminal("show", session, NO_COLOR="1", TERM="dumb")
 
 
+def test_a_terminal_is_told_title_and_last_change_before_the_history(root: Path) -> None:
+    session = root / "crab_tg-42_1"
+    shown = without_colours(on_terminal("show", session, PAGER="cat"))
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    assert lines[:3] == ["Disk almost full", "Last changed 2026-01-31 02:40:00.", "crab_tg-42_1"]
+
+
 @pytest.mark.parametrize("command", ["show", "append"])
 def test_a_store_is_no_session(command: str, root: Path) -> None:
     words = ["x"] if command == "append" else []
