@@ -2,8 +2,9 @@
 
 What a text leaves open (a code fence, an HTML comment) is closed after it, so that it does not swallow
 what others say next. Its headings are made two levels lower, so that they never outrank those that tell
-who speaks. Both by the rules of CommonMark: what looks like a heading in a fence, an HTML block or
-indented code is left alone, and what a list item or a quotation holds open ends with them.
+who speaks. Both by the rules of CommonMark: what looks like a heading in a fence, a comment or indented
+code is left alone, and what a list item or a quotation holds open ends with them. Between HTML tags
+headings are made lower too, since pandoc reads Markdown there.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class _Frame:
                 if self._open.end.search(line[at:]):
                     self._open = None
                 elif not self._open.closing:
-                    return _HTML_HEADING.sub(_lowered, line)
+                    return _in_html(line, at)
                 return line
             self._open = None
         if not line[at:].strip():
@@ -176,8 +177,7 @@ class _Frame:
             self._paragraph = None
         elif heading := _HEADING.match(content):
             self._paragraph = None
-            at += heading.start(1)
-            return line[:at] + "#" * min(LEVELS, LEVEL_MAX - len(heading[1])) + line[at:]
+            return _deeper(line, at, heading)
         elif self._paragraph is None:
             self._paragraph = self._containers if content.strip() else None
         return _HTML_HEADING.sub(_lowered, line) if "<" in content else line
@@ -199,6 +199,21 @@ class _Frame:
         if self._paragraph is None and _TAG.match(content):
             self._open = _Open(_EMPTY, "", self._containers)
         return self._open is not None
+
+
+def _deeper(line: str, at: int, heading: re.Match[str]) -> str:
+    at += heading.start(1)
+    return line[:at] + "#" * min(LEVELS, LEVEL_MAX - len(heading[1])) + line[at:]
+
+
+def _in_html(line: str, at: int) -> str:
+    """A line of an HTML block of tags, where some (pandoc) read Markdown though CommonMark has none."""
+    if heading := _HEADING.match(line[at:]):
+        line = _deeper(line, at, heading)
+    elif underline := _UNDERLINE.match(line[at:]):
+        at += underline.start(1)
+        line = f"{line[:at]}\\{line[at:]}"
+    return _HTML_HEADING.sub(_lowered, line)
 
 
 def _lowered(match: re.Match[str]) -> str:

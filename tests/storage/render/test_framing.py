@@ -29,6 +29,7 @@ PIECES = [
         ("a\n\n---\n\nb", "a\n\n---\n\nb"),
         ("- a\n---\nb", "- a\n---\nb"),
         ("| a |\n| --- |\n| b |", "| a |\n| --- |\n| b |"),
+        ("<div>\n# in it\nor\n==\n</div>", "<div>\n### in it\nor\n\\==\n</div>"),
         ("<h1 align=center>x</h1>", "<h3 align=center>x</h3>"),
     ],
 )
