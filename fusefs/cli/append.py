@@ -19,7 +19,7 @@ from storage.formats.jsontext import NotJSON, parse
 DESCRIPTION = """\
 Append to a session, in a mount or in a store. Each TEXT is a message, or a JSON object as the
 control file append takes it: a message, an entry or an event. Without TEXT standard input is read:
-JSON objects, one a line, or else one message with all of it.
+JSON objects, one per line, or else one message with all of it.
 
 On the store of a running daemon append through a mount: the daemon may write a step of its own
 over one stored without, and only a mount notices and stores it again."""

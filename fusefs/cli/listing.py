@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", choices=SORTED, default="changed", help="(default changed)")
     parser.add_argument("-r", "--reverse", action="store_true", help="the other way round")
     parser.add_argument("-n", "--first", metavar="N", type=choice.count, help="at most so many")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"stored since: {TIME_HELP}")
     parser.add_argument("--until", metavar="TIME", type=moment, help="not stored after")
     parser.add_argument("--tools", action="store_true", help="arguments and results of tools too")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from storage.errors import printable
 
 DESCRIPTION = """\
 What the mount at MOUNTPOINT tells of itself: uptime, caches, counters, operations in flight. Without
-MOUNTPOINT all mounts of stepfs that are seen from here, one a line: where, of which store, and whether
+MOUNTPOINT all mounts of stepfs that are seen from here, one per line: where, of which store, and whether
 it answers."""
 
 COLUMNS: Final = (
@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """MOUNTPOINT, and the form of the answer."""
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="(default: list all)")
     parser.add_argument(
-        "--json", action="store_true", help="as one JSON document; of all, an object a line"
+        "--json", action="store_true", help="as one JSON document; of all, one object per line"
     )
 
 

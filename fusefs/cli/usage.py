@@ -85,7 +85,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATTERN", help="with this model, as in the shell")
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"ended since: {TIME_HELP}")
     parser.add_argument("--until", metavar="TIME", type=moment, help="not ended after")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line, as it is known")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per line, as it is known"
+    )
 
 
 def run(asked: argparse.Namespace) -> int:

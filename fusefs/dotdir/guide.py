@@ -5,20 +5,20 @@ from typing import Final
 GUIDE: Final = b"""\
 This is a store of chat sessions, mounted by stepfs. Each session is a directory:
 
-  <session>/history.jsonl   the history since the last compaction, one entry a line
-  <session>/messages.jsonl  the same as a provider is sent it, one bare message a line
+  <session>/history.jsonl   the history since the last compaction, one entry per line
+  <session>/messages.jsonl  the same as a model provider is sent it, one message per line
   <session>/history.md      the same for people
-  <session>/log.jsonl       every step from the first, compactions and events included
+  <session>/log.jsonl       every step from the first on, compactions and events included
   <session>/meta.json       what is known of the session; write a JSON object to change keys
-  <session>/append          write entries, events or messages here, one JSON object a line
+  <session>/append          write entries, events or messages here, one JSON object per line
   <session>/compact         write the name of an archive here, or one with a summary
 
-and this directory tells of all of them:
+and .stepfs, the directory of this file, is about all of them:
 
-  .stepfs/sessions.jsonl    a line per session
+  .stepfs/sessions.jsonl    one line per session
   .stepfs/latest/           links <agent>_<sender> to the newest session of the two
   .stepfs/create            makes a session
-  .stepfs/status.json       how the mount is
+  .stepfs/status.json       the state of the mount
   .stepfs/errors.jsonl      what was refused or failed lately, and why; newest last
 
 Read and follow:
@@ -38,13 +38,13 @@ A line that is refused fails the write (EINVAL); the last line of .stepfs/errors
 
   tail -n 1 .stepfs/errors.jsonl | jq .
 
-Compact: the history begins anew after it, and messages.jsonl with the summary, which is stored in
-the daemon's memory (an exported tree; where that is its database, write the name alone):
+Compact: the history begins anew, and messages.jsonl begins with the summary, which is stored in the
+daemon's memory if that is an exported tree; if it is the daemon's database, write a name alone:
 
   echo '{"archive_name":"plan-1","summary":"Plan B, to be tested."}' > <session>/compact
   echo crab-session-1 > <session>/compact
 
-Change the meta; null takes a key out:
+Change the meta; null removes a key:
 
   echo '{"title":"Deploy plan"}' > <session>/meta.json
 
@@ -58,7 +58,7 @@ Make a session, and learn its name:
 With {"from":"<session>","at":120} the new session has copies of another's steps, up to that number
 or, without "at", all of them.
 
-See what the session was before a compaction, at a step, and at a time. No listing shows these names:
+See a session as it was before a compaction, at a step, and at a time. No listing shows these names:
 
   ls <session>/.epochs
   cat <session>/.epochs/1/history.jsonl

@@ -79,7 +79,7 @@ _stepfs() {
                         '--sort[by what]:order:(changed created session agent title messages)' \
                         {-r,--reverse}'[the other way round]' \
                         {-n,--first}'[at most so many]:number:' \
-                        '--json[a JSON object a line]' \
+                        '--json[one JSON object per line]' \
                         '1:store, mount or session:_files -/'
                     ;;
                 show)
@@ -93,7 +93,7 @@ _stepfs() {
                         '--agent[of this agent alone]:agent:' \
                         '--since[stored since]:time:' '--until[not stored after]:time:' \
                         '--tools[arguments and results of tools too]' \
-                        '--json[a JSON object a line]' '1:pattern:' \
+                        '--json[one JSON object per line]' '1:pattern:' \
                         '2:store, mount or session:_files -/'
                     ;;
                 usage)
@@ -104,7 +104,7 @@ _stepfs() {
                         '--match[whose name or title fits]:pattern:' \
                         '--model[with this model]:pattern:' \
                         '--since[ended since]:time:' '--until[not ended after]:time:' \
-                        '--json[a JSON object a line]' '1:store, mount or session:_files -/'
+                        '--json[one JSON object per line]' '1:store, mount or session:_files -/'
                     ;;
                 new)
                     _arguments '--agent[its agent]:agent:' '--created-by[its sender]:sender:' \
@@ -123,7 +123,7 @@ _stepfs() {
                     ;;
                 follow)
                     _arguments '--from-start[print the history first]' \
-                        '--json[a JSON object a line]' '1:session or mount:_files'
+                        '--json[one JSON object per line]' '1:session or mount:_files'
                     ;;
                 check) _arguments '--repair[move aside what is wrong]' '--peer[try the store against another mount of it]:directory:_files -/' '1:store:_files -/' ;;
                 demo) _arguments '1:directory:_files -/' ;;

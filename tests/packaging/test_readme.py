@@ -111,3 +111,10 @@ def test_every_mount_option_is_in_the_table() -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", README.read_text()))
 def test_no_link_leads_nowhere(link: str) -> None:
     assert (README.parent / link).exists()
+
+
+@pytest.mark.parametrize(
+    "path", re.findall(r"`((?:storage|fusefs|tests|systemd)/[\w./-]+\.\w+)`", README.read_text())
+)
+def test_every_file_that_it_names_is_there(path: str) -> None:
+    assert (README.parent / path).exists()
