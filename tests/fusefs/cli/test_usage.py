@@ -216,6 +216,23 @@ def test_what_a_fork_copied_is_counted_with_its_origin_alone(root: Path) -> None
     assert sorted(rows(root)) == sorted([*before, f"{fork} 1 5 0 0 5 0 10"])
 
 
+def test_a_mount_is_enough_where_its_store_is_out_of_reach(
+    store: StoreOnDisk, mount: Callable[..., Mount]
+) -> None:
+    session = store.session("a_x_1", wholes("m", "2026-04-28T10:00:00+00:00", 7, 2), entry("hi"))
+    place = mount().path
+    expected = ["a_x_1 1 7 0 0 2 0 9"]
+    assert rows(place) == rows(place / session.slug) == expected
+    hidden = store.path.rename(store.path.with_name("elsewhere"))
+    try:
+        assert rows(place) == rows(place / session.slug) == expected
+        store.path.mkdir()  # another store, or none yet, under the name that the mount tells
+        assert rows(place) == rows(place / session.slug) == expected
+        store.path.rmdir()
+    finally:
+        hidden.rename(store.path)
+
+
 def test_many_sessions_are_all_counted(store: StoreOnDisk) -> None:
     for number in range(300):
         store.session(f"crab_x_{number}", wholes("m", "2026-04-28T10:00:00+00:00", number, 1))
