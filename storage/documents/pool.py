@@ -33,6 +33,8 @@ DEADLINE_SECONDS: Final = 6.0
 TURN_SECONDS: Final = 2.0
 """For its turn to come and a worker to begin with it. Whoever waits is answered once these and the
 deadline are over, whatever became of the worker: well within ten seconds, on a busy machine as well."""
+TERMINATED_SECONDS: Final = 0.5
+"""For a worker to end when it is told to; one that was stopped by a signal is killed then."""
 IDLE_SECONDS: Final = 10.0
 TASKS_MAX: Final = 500
 """After so many documents a worker makes room for a new one."""
@@ -172,8 +174,9 @@ class Documents:
 def _start() -> ProcessPool:
     from multiprocessing import get_context
 
-    from pebble import ProcessPool
+    from pebble import CONSTS, ProcessPool
 
+    CONSTS.term_timeout = TERMINATED_SECONDS
     # Not forked: a worker has none of the server's threads, memory and descriptors.
     return ProcessPool(
         max_workers=WORKERS,

@@ -7,7 +7,6 @@ import fcntl
 import os
 import resource
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,77 +17,22 @@ import pytest
 from storage import posix
 from storage.session import meta_lock
 from tests.support.commands import STEPFS, environment, until
+from tests.support.hostile_lines import (
+    HOSTILE,
+    MIB,
+    OTHER,
+    append,
+    broken_lines,
+    read_all,
+    two_sessions,
+    valid_lines,
+)
 from tests.support.mounted import Mount
 from tests.support.probe import undisturbed
 from tests.support.stores import StoreOnDisk, entry
 
 Mounting = Callable[..., Mount]
-HOSTILE, OTHER = "mallory_tg-1_1", "crab_tg-42_1"
-VIEWS = ("history.jsonl", "messages.jsonl", "history.md", "log.jsonl")
-ANSWERED_SECONDS = 10.0
 RESIDENT_MIB = 300
-CUT = b'{"message":{"role":"user","content":"'
-MIB = 1 << 20
-
-
-def _content(unit: bytes, size: int) -> bytes:
-    return CUT[:-1] + b"[" + unit * (size // len(unit)) + b"1]}}"
-
-
-def _valid(size: int) -> dict[str, bytes]:
-    """Lines that are steps, of about that size."""
-    text = b"a\\n" * (size // 3)
-    return {
-        "lists": _content(b"[],", size),
-        "objects": _content(b'{"a":1},', size),
-        "deep": _content(b"[" * 120 + b"]" * 120 + b",", size),
-        "repeated": CUT[:-1] + b"{" + b'"a":1,' * (size // 6) + b'"a":1}}}',
-        "short lines": CUT + text + b'"}}',
-        "reasoning": CUT + b'","reasoning_content":"' + text + b'"}}',
-        "texts": _content(b'"a",', size),
-        "fences": CUT + b"```\\n<!--`\\n" * (size // 12) + b'"}}',
-    }
-
-
-def _broken(size: int) -> dict[str, bytes]:
-    """Lines that are none."""
-    return {
-        "cut after escapes": CUT + rb"{\"a\":\"b\\n\"}" * (size // 14),
-        "cut in escapes": CUT + rb"\"" * (size // 2),
-        "cut lists": _content(b"[],", size)[:-3],
-        "cut deep": _content(b"[" * 100 + b"]" * 100 + b",", size)[:-3],
-        "brackets": b"[" * size,
-        "quotes": b'"' * size,
-        "no text": CUT + b"a" * size + b"\xff" + b'"}}',
-    }
-
-
-def _append(path: Path, line: bytes) -> int:
-    """The errno that appending the line was answered with, 0 if none."""
-    began = time.monotonic()
-    fd = os.open(path / HOSTILE / "append", os.O_WRONLY)
-    number = 0
-    try:
-        rest = memoryview(line + b"\n")
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    except OSError as error:
-        number = error.errno or 0
-    finally:
-        with suppress(OSError):
-            os.close(fd)
-    assert time.monotonic() - began < ANSWERED_SECONDS
-    return number
-
-
-def _read_all(path: Path) -> None:
-    """Read every view as a whole, however it is answered."""
-    for name in VIEWS:
-        began = time.monotonic()
-        with suppress(OSError), (path / HOSTILE / name).open("rb", buffering=0) as file:
-            while file.read(MIB):
-                pass
-        assert time.monotonic() - began < 2 * ANSWERED_SECONDS, name
 
 
 def _resident_mib(mount: Mount) -> int:
@@ -97,24 +41,19 @@ def _resident_mib(mount: Mount) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) >> 10
 
 
-def _other(store: StoreOnDisk) -> None:
-    store.session(HOSTILE)
-    store.session(OTHER, *(entry(f"line {n}") for n in range(20)))
-
-
 @pytest.mark.guarantee("G19c", "G23d")
 @pytest.mark.parametrize("size", [MIB, pytest.param(15 * MIB, marks=pytest.mark.soak)])
 def test_nobody_waits_for_a_valid_line_that_is_appended_or_shown(
     store: StoreOnDisk, mount: Mounting, size: int
 ) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount()
     other = at.path / OTHER / "history.jsonl"
-    for name, line in _valid(size).items():
+    for name, line in valid_lines(size).items():
         with undisturbed(other, f"{name} appended"):
-            assert _append(at.path, line) == 0
+            assert append(at.path, line) == 0
         with undisturbed(other, f"{name} shown"):
-            _read_all(at.path)
+            read_all(at.path)
     assert _resident_mib(at) < RESIDENT_MIB
 
 
@@ -123,31 +62,31 @@ def test_nobody_waits_for_a_valid_line_that_is_appended_or_shown(
 def test_nobody_waits_for_a_broken_line_that_is_refused_or_met_in_the_store(
     store: StoreOnDisk, mount: Mounting, size: int
 ) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount()
     at.expected.append("(EINVAL)")
     other = at.path / OTHER / "history.jsonl"
-    for number, (name, line) in enumerate(_broken(size).items(), 1):
+    for number, (name, line) in enumerate(broken_lines(size).items(), 1):
         with undisturbed(other, f"{name} appended"):
-            assert _append(at.path, line) == errno.EINVAL
+            assert append(at.path, line) == errno.EINVAL
         (store.path / HOSTILE / f"step-{number:06}").write_bytes(line)
         with undisturbed(other, f"{name} met"):
-            _read_all(at.path)
+            read_all(at.path)
     assert _resident_mib(at) < RESIDENT_MIB
 
 
 @pytest.mark.guarantee("S5", "G19c", "G23d")
 def test_sparse_files_of_gigabytes_cost_nothing(store: StoreOnDisk, mount: Mounting) -> None:
-    _other(store)
+    two_sessions(store)
     for name, size in (("step-000001", 3 << 29), ("step-000002", 1 << 40), ("meta", 1 << 30)):
         (store.path / HOSTILE / name).touch()
         os.truncate(store.path / HOSTILE / name, size)
     at = mount()
     at.expected += ["(EINVAL)", "(EFBIG)"]
     with undisturbed(at.path / OTHER / "history.jsonl", "sparse files"):
-        _read_all(at.path)
+        read_all(at.path)
         (at.path / ".stepfs/sessions.jsonl").read_bytes()
-        assert _append(at.path, entry("more")) == 0
+        assert append(at.path, entry("more")) == 0
         with pytest.raises(OSError):
             (at.path / HOSTILE / "meta.json").write_bytes(b'{"title":"x"}')
     assert (at.path / HOSTILE / "history.jsonl").read_bytes() == entry("more") + b"\n"
@@ -158,7 +97,7 @@ def test_sparse_files_of_gigabytes_cost_nothing(store: StoreOnDisk, mount: Mount
 def test_unfinished_lines_of_a_hundred_files_take_no_more_than_their_budget(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount("pending=32M")
     at.expected += ["(ENOBUFS)", "had no newline"]
     piece, answers = b"a" * MIB, []
@@ -176,12 +115,12 @@ def test_unfinished_lines_of_a_hundred_files_take_no_more_than_their_budget(
     assert set(answers) == {errno.ENOBUFS}
     assert len(answers) == 99
     assert _resident_mib(at) < RESIDENT_MIB
-    assert _append(at.path, entry("x" * (10 * MIB))) == 0
+    assert append(at.path, entry("x" * (10 * MIB))) == 0
 
 
 @pytest.mark.guarantee("G10a", "G19c")
 def test_an_unfinished_object_costs_what_is_written(store: StoreOnDisk, mount: Mounting) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount()
     at.expected += ["(EINVAL)", "only the beginning"]
     piece = rb"\"[]{}" * 400
@@ -199,7 +138,7 @@ def test_an_unfinished_object_costs_what_is_written(store: StoreOnDisk, mount: M
 def test_unfinished_objects_of_hundreds_of_files_take_no_more_than_the_budget(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount("pending=16M")
     at.expected += ["(ENOBUFS)", "only the beginning"]
     piece, answers = b'{"title":"' + b"a" * (MIB - 20), []
@@ -223,7 +162,7 @@ def test_unfinished_objects_of_hundreds_of_files_take_no_more_than_the_budget(
 def test_long_metas_that_are_open_take_no_more_than_the_budget(
     store: StoreOnDisk, mount: Mounting, flags: int
 ) -> None:
-    _other(store)
+    two_sessions(store)
     meta = store.path / HOSTILE / "meta"
     meta.write_bytes(meta.read_bytes()[:-1] + b',"k":"' + b"x" * (MIB - 1000) + b'"}')
     at = mount("pending=16M")
@@ -251,7 +190,7 @@ def _opens(path: Path) -> bool:
 def test_nobody_waits_for_metas_and_patches_of_a_mebibyte(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount()
     at.expected.append("(EINVAL)")
     keys = b"{" + b",".join(b'"k%d":[%d]' % (n, n) for n in range(40_000)) + b"}"
@@ -267,11 +206,11 @@ def test_nobody_waits_for_metas_and_patches_of_a_mebibyte(
 @pytest.mark.guarantee("G19c", "G5c")
 @pytest.mark.parametrize("lines", [5000, pytest.param(20000, marks=pytest.mark.soak)])
 def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting, lines: int) -> None:
-    _other(store)
+    two_sessions(store)
     at = mount("sync=never")
     text = b"".join(entry(f"line {n}") + b"\n" for n in range(lines))
     with undisturbed(at.path / OTHER / "history.jsonl", "bulk append"):
-        assert _append(at.path, text[:-1]) == 0
+        assert append(at.path, text[:-1]) == 0
     assert (at.path / HOSTILE / "history.jsonl").read_bytes() == text
 
 
@@ -280,12 +219,12 @@ def test_nobody_waits_for_a_bulk_append(store: StoreOnDisk, mount: Mounting, lin
 def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_lines(
     store: StoreOnDisk, mount: Mounting, steps: int
 ) -> None:
-    _other(store)
+    two_sessions(store)
     for number in range(1, steps + 1):
         (store.path / HOSTILE / f"step-{number:06}").write_bytes(b"{")
     at = mount()
     with undisturbed(at.path / OTHER / "history.jsonl", "bad steps"):
-        _read_all(at.path)
+        read_all(at.path)
     assert at.log().count("is skipped") < 30
 
 
@@ -301,7 +240,7 @@ def _locked(session: Path) -> list[int]:
 
 @pytest.mark.guarantee("G9a", "G9c", "G19f")
 def test_nobody_waits_for_locks_of_some_sessions(store: StoreOnDisk, mount: Mounting) -> None:
-    _other(store)
+    two_sessions(store)
     locked = [store.session(f"held_tg-1_{n}", entry("x")) for n in range(1, 4)]
     free = [store.session(f"free_tg-1_{n}", entry("x")) for n in range(1, 4)]
     held = [fd for session in locked for fd in _locked(session.path)]
@@ -327,62 +266,20 @@ def test_nobody_waits_for_locks_of_some_sessions(store: StoreOnDisk, mount: Moun
 @pytest.mark.guarantee("G19c")
 @pytest.mark.parametrize("size", [MIB, pytest.param(15 * MIB, marks=pytest.mark.soak)])
 def test_a_check_of_the_store_ends_whatever_the_steps_are(store: StoreOnDisk, size: int) -> None:
-    steps = [*_valid(size).values(), *_broken(size).values()]
+    steps = [*valid_lines(size).values(), *broken_lines(size).values()]
     store.session(HOSTILE, *steps)
     began = time.monotonic()
     answer = subprocess.run(
         [*STEPFS, "check", store.path], env=environment(), capture_output=True, text=True
     )
     assert time.monotonic() - began < 2 * size / MIB * len(steps)
-    assert answer.stdout.count("step-") == len(_broken(size)), answer
-
-
-def _bulk(path: Path) -> None:
-    _append(path, (entry("line") + b"\n") * 200_000)
-
-
-def _unfinished(path: Path) -> None:
-    opened = [os.open(path / HOSTILE / "append", os.O_WRONLY) for _ in range(100)]
-    for fd in opened:
-        os.write(fd, b"a" * (MIB // 4))
-    time.sleep(5)
-    for fd in opened:
-        os.close(fd)
-
-
-def _long_line(path: Path) -> None:
-    _append(path, _content(b'{"a":1,"a":2},', 15 * MIB))
-
-
-@pytest.mark.guarantee("G19f")
-@pytest.mark.parametrize("work", [_long_line, _read_all, _bulk, _unfinished])
-def test_the_mount_ends_in_time_whatever_is_under_way(
-    store: StoreOnDisk, mount: Mounting, work: Callable[[Path], None]
-) -> None:
-    _other(store)
-    if work is _read_all:
-        (store.path / HOSTILE / "step-000001").write_bytes(_content(b'{"a":1,"a":2},', 15 * MIB))
-    at = mount("sync=never", check=False)
-    busy = threading.Thread(target=suppressed, args=(work, at.path), daemon=True)
-    busy.start()
-    time.sleep(0.5)
-    began = time.monotonic()
-    at.stop()
-    assert time.monotonic() - began < 15
-    busy.join(20)
-    assert not busy.is_alive()
-
-
-def suppressed(work: Callable[..., object], *arguments: object) -> None:
-    """Do what the end of the mount may cut short."""
-    with suppress(OSError, AssertionError):
-        work(*arguments)
+    assert answer.stdout.count("step-") == len(broken_lines(size)), answer
 
 
 @pytest.mark.guarantee("G19a")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_a_store_that_became_read_only_answers_erofs(store: StoreOnDisk, mount: Mounting) -> None:
-    _other(store)
+    two_sessions(store)
     subprocess.run(["mount", "--bind", store.path, store.path], check=True)
     try:
         at = mount()

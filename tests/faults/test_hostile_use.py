@@ -54,14 +54,6 @@ os.write(1, mapped[size - 1 : size])
 """Reads the end of a mapping, and when it is told to its beginning and its end again."""
 
 
-def _workers(mount: Mount) -> list[int]:
-    assert mount.server is not None
-    listed = subprocess.run(
-        ["pgrep", "-P", str(mount.server.pid), "-f", "spawn_main"], capture_output=True, text=True
-    )
-    return [int(pid) for pid in listed.stdout.split()]
-
-
 def _is_used(mount: Mount) -> None:
     began = time.monotonic()
     (mount.path / OTHER / "append").write_bytes(entry("more") + b"\n")
@@ -88,9 +80,9 @@ def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
 
     reader = threading.Thread(target=read)
     reader.start()
-    until(lambda: bool(_workers(at)))
+    until(lambda: bool(at.workers()))
     time.sleep(0.5)
-    for worker in _workers(at):
+    for worker in at.workers():
         os.kill(worker, number)
     _is_used(at)
     reader.join(ANSWERED_SECONDS)
@@ -112,7 +104,7 @@ def test_who_is_interrupted_while_they_wait_for_a_long_document_ends_in_time(
     with subprocess.Popen(
         ["cat", at.path / SLUG / "messages.jsonl"], stdout=subprocess.DEVNULL
     ) as reader:
-        until(lambda: bool(_workers(at)))
+        until(lambda: bool(at.workers()))
         time.sleep(0.3)
         assert reader.poll() is None
         reader.send_signal(number)

@@ -73,6 +73,13 @@ class Mount:
         self.server.kill()
         self.server.wait(30)
 
+    def workers(self) -> list[int]:
+        """The processes that read long documents for it."""
+        assert self.server is not None
+        pgrep = ["pgrep", "-P", str(self.server.pid), "-f", "spawn_main"]
+        listed = subprocess.run(pgrep, capture_output=True, text=True, check=False)
+        return [int(pid) for pid in listed.stdout.split()]
+
     def log(self) -> str:
         """All that was logged so far."""
         return self.log_file.read_text(errors="replace")
