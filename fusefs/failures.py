@@ -19,10 +19,10 @@ NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
 LOGGED: Final = 10
-"""So many failures of one session with one errno are logged within `LOG_SECONDS`; more are counted."""
+"""Failures of one session with one errno that are logged per `LOG_SECONDS`; more are counted."""
 LOG_SECONDS: Final = 10.0
 LOG_SUBJECTS: Final = 1000
-"""So many pairs of a session and an errno are told apart within that time."""
+"""Pairs of a session and an errno that are told apart within that time."""
 IN_A_ROW: Final = "no-new-files"
 """Failures of this code that one process meets in one session in a row share a line: `cp -r` into
 the mount fails at each file."""

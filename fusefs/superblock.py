@@ -49,9 +49,9 @@ from storage.errors import StoreError, printable
 from storage.store import Store
 
 SILENCE_SECONDS: Final = 0.6
-"""After so long without an answer an ending mount gives a far store up."""
+"""Silence after which an ending mount gives up a far store."""
 LEAST_SILENCE_SECONDS: Final = 0.4
-"""So much of it may have passed before the end began."""
+"""The part of that silence that may have passed before the end began."""
 
 
 log: Final = logging.getLogger(__name__)

@@ -24,15 +24,15 @@ import trio
 from storage.errors import StoreError
 
 PATIENCE_SECONDS: Final = 0.3
-"""So long an answer that could be given from what is known waits for a far store to confirm it."""
+"""How long an answer that is known already waits for a far store to confirm it."""
 THREADS: Final = 16
 """Threads of one mount that may be at work on its store."""
 KEY_THREADS: Final = 4
-"""Of these at most so many for one key."""
+"""Threads that one key may use at a time."""
 REPLAY_THREADS: Final = 2
 """Replays at once of a near store: they hold the interpreter, and more would only slow the loop."""
 DEADLINE_SECONDS: Final = 60.0
-"""How long a far store may take for one piece of work."""
+"""Deadline for one piece of work on a far store."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

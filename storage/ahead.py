@@ -1,6 +1,6 @@
-"""Many calls to a far store at a time: each waits for the network, and hardly for this machine.
+"""Many parallel calls to a far store: each waits for the network and hardly loads this machine.
 
-The threads are daemons, so that a store that does not answer keeps no process from its end.
+The threads are daemons, so that a store that does not answer cannot keep a process from exiting.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
 THREADS: Final = 96
-"""Of one process, for all that it reads."""
+"""Threads per process, shared by all readers."""
 WINDOW: Final = 192
-"""So many calls of one reader are under way or waiting to be taken."""
+"""Calls of one reader that are in flight or whose results were not taken yet."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,7 +49,7 @@ class Outcome(Generic[R]):
 def ahead(
     work: Callable[[T], R], items: Iterable[T], window: int = WINDOW
 ) -> Iterator[tuple[T, Outcome[R]]]:
-    """Calls `work` for the items, some ahead of who takes them; each with its outcome, in order."""
+    """Call `work` for each item, some ahead of the consumer; yields items and outcomes in order."""
     under_way: deque[tuple[T, Outcome[R]]] = deque()
     for item in items:
         under_way.append((item, _POOL.start(partial(work, item))))
@@ -59,12 +59,12 @@ def ahead(
 
 
 def start(call: Callable[[], R]) -> Outcome[R]:
-    """Make a call beside what the caller does meanwhile."""
+    """Make a call in another thread."""
     return _POOL.start(call)
 
 
 class _Pool:
-    """Threads that are started as they are needed, and kept."""
+    """A pool of threads, started on demand and kept."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()

@@ -1,7 +1,7 @@
 """Appending to a session without a mount: judged, claimed, on disk and counted as a mount does it.
 
-What a daemon that counts its steps in memory renames over a step stored here nobody notices: only a
-running mount does (G16).
+If a daemon that counts its steps in memory renames over a step stored here, nobody notices: only a
+running mount would (G16).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.store import Store
 from storage.times import now
 
 SYNCED_ONE_BY_ONE: Final = 16
-"""More steps than these are synced with one syncfs."""
+"""Above this many steps one syncfs(2) replaces a sync of each."""
 
 
 def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the file system under a store can do: one value that everything asks (G26).
+"""What the file system under a store can do: one value that all code consults (G26).
 
 A store is *near* where every change to it is made through this kernel, so that inotify tells of it, and
 *far* otherwise. Everything else is tried, in a hidden directory that is removed again. What one host
@@ -51,7 +51,7 @@ class Capabilities:
     reason: str
     """Why it is near or far, for people."""
     exclusive_links: bool
-    """Of several links to one name one succeeds: without, no step can be claimed (G15)."""
+    """Exactly one of several links to one name succeeds; otherwise no step can be claimed (G15)."""
     whole_files: bool
     """A name that was linked shows all that was written and closed before."""
     locks: bool

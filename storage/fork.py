@@ -45,7 +45,7 @@ ORIGIN_KEY: Final = "forked_from"
 PIECE_STEPS: Final = 256
 PIECE_BYTES: Final = 8 << 20
 ATTEMPTS: Final = 20
-"""So many times a session that changes meanwhile is looked through for what to copy again."""
+"""Passes over a session that keeps changing before the fork gives up."""
 
 _FICLONE: Final = 0x40049409
 _NO_REFLINKS: Final = frozenset(

@@ -23,7 +23,7 @@ from storage.errors import StoreError, printable
 TEXT_BYTES_MAX: Final = 64 << 20
 """A longer text is not known."""
 STALE_SECONDS: Final = 60
-"""So old a temporary was left by a crash."""
+"""A temporary file older than this was left by a crash."""
 
 Permission = Callable[[os.stat_result], bool]
 """Whether files may be made in a directory of that status."""

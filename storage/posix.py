@@ -23,7 +23,7 @@ NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 
 _STALE_ATTEMPTS = 5
 MISSING_ATTEMPTS = 2
-"""So often a name that has to be there is asked for afresh before it is believed to be gone."""
+"""How often a name that must exist is looked up afresh before it counts as gone."""
 _F_OFD_SETLK = 37
 _PUNCH_HOLE = 3
 """FALLOC_FL_PUNCH_HOLE and the FALLOC_FL_KEEP_SIZE that it takes."""

@@ -83,7 +83,7 @@ class Query:
     """Whether arguments and results of tools are looked at."""
 
     def may_match(self, data: bytes) -> bool:
-        """Whether a step of these bytes can match, as far as a quick look tells."""
+        """Whether a step of these bytes can match at all; never False for one that does."""
         if self.literal in data or (b"\\" in data and b"\\u" in data):
             return True
         return self.ignore_case and (self.literal in data.lower() or not data.isascii())

@@ -1,4 +1,4 @@
-"""The tokens that runs of agents took, as their `done` events tell, in every dialect.
+"""The tokens that runs of agents used, as their `done` events report them, in every dialect.
 
 The dialects count differently: the first tells what was sent and what came back as wholes, and how much
 of these was cached or reasoning; the second tells each part by itself. Here all are told as wholes.
@@ -25,13 +25,13 @@ class Tokens:
     prompt_tokens: int = 0
     """All that was sent, from caches or not."""
     cache_read_tokens: int = 0
-    """Of that, what the provider had in its cache."""
+    """The part of it that the provider read from its cache."""
     cache_write_tokens: int = 0
-    """Of that, what it put there; the first dialect does not tell."""
+    """The part of it that was written to that cache; the first dialect does not tell."""
     completion_tokens: int = 0
     """All that came back."""
     reasoning_tokens: int = 0
-    """Of that, reasoning."""
+    """The part of it that was reasoning."""
     server_tool_calls: dict[str, int] = field(default_factory=dict)
     """How often the provider itself called its tools, by name; the first dialect has none."""
 

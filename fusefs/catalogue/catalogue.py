@@ -36,9 +36,9 @@ from storage.store import Store
 Stamp = tuple[int, int, int]
 """What tells a meta from what it was: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
-"""Of a meta that was not read."""
+"""The stamp of a meta that was not read."""
 ARM_SESSIONS: Final = 500
-"""So many are armed before others get a turn."""
+"""Sessions armed before other work gets a turn."""
 ARM_PAUSE_SECONDS: Final = 0.002
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
         self._slugs: list[str] = []
-        """Of all sessions, sorted."""
+        """The slugs of all sessions, sorted."""
         self._missed = False
         """Nothing that was watched tells of changes any more; set by the loop."""
         self._listed = False

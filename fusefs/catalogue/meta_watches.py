@@ -21,7 +21,7 @@ _ROOT: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO |
 _LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
 _LEAST_WATCHES: Final = 4096
 _SHARE: Final = 0.75
-"""Of the watches that the user may have, so that live sessions and other programs find some."""
+"""Share of the user's watches that may be taken; the rest is for open sessions and other programs."""
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 CHUNK_SESSIONS: Final = 128
-"""So many sessions a process takes at a time."""
+"""Sessions handed to a process at a time."""
 FEW_SESSIONS: Final = 256
-"""For at most so many no other process is started."""
+"""Up to this many sessions no other process is started."""
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ META: Final = "meta"
 SESSIONS: Final = "sessions"
 """What the daemon calls its store."""
 LOOKED_AT: Final = 100
-"""So many directories of one that is no store are looked into for one that is."""
+"""Subdirectories searched for a store where the directory itself is none."""
 
 _DATABASE: Final = ".crmem"
 _MAGIC: Final = b"CRMEM\0"
@@ -65,7 +65,7 @@ def _check_readable(path: str) -> None:
 
 
 def _check_what_was_meant(path: str) -> None:
-    """Of a directory without a session."""
+    """The verdict on a directory without a session."""
     shown = printable(path)
     if is_session(path):
         _refuse(f"{shown} is a session, not a store: give {printable(os.path.dirname(path))}")

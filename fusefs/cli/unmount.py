@@ -29,7 +29,7 @@ PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 FUSERMOUNT_SECONDS = 30
 SERVER_SECONDS = 60
 ELSEWHERE_SECONDS = 1.0
-"""So long a server may take to end before somebody else is looked for who keeps its mount."""
+"""Time for the server to end before other mount namespaces that keep its mount are looked for."""
 LOOK_SECONDS = 0.05
 NAMED_USERS = 3
 

@@ -21,7 +21,7 @@ from fusefs.session.session import Meaning, Session
 from storage.store import Store
 
 GATHER_SECONDS: Final = 0.002
-"""The events of a busy store gather for so long; handlers drain on demand."""
+"""Debounce in seconds; handlers drain on demand."""
 
 log: Final = logging.getLogger(__name__)
 

@@ -37,9 +37,9 @@ MESSAGE_SESSIONS: Final = 15
 WAITING_SESSIONS: Final = 1024
 """Names that wait to be sent, and names that wait to be looked at: beyond them hints are lost."""
 PACE_SECONDS: Final = 0.005
-"""Between two messages of this mount, and between two looks at what others have named."""
+"""Pause between two messages sent, and between two looks at what others have named."""
 ANSWER_SECONDS: Final = 2.0
-"""Redis is silent that does not answer for so long."""
+"""Timeout for an answer of Redis."""
 PING_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = 0.2
 BACKOFF_MOST_SECONDS: Final = 30.0

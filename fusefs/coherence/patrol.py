@@ -20,7 +20,7 @@ from fusefs.work import Work
 from storage.session.stamps import differing
 
 PIECE_STEPS: Final = 1000
-"""So many steps are looked at in one piece of work, well within its deadline."""
+"""Steps looked at in one piece of work, well within its deadline."""
 PAUSE_FACTOR: Final = 10
 LEAST_PAUSE_SECONDS: Final = 1.0
 

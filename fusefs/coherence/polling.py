@@ -23,10 +23,10 @@ QUIET_FACTOR: Final = 10
 """After ten seconds of quiet a look follows one second later: what comes is a tenth late at most."""
 UNWAITED_SECONDS: Final = 1.0
 UNWAITED_MOST_SECONDS: Final = 30.0
-"""Between two looks for what a daemon may have displaced: at first, and after long quiet."""
+"""Pause between two looks for displaced steps: at first, and after long quiet."""
 PACE_SECONDS: Final = 0.04
 LOOKS_AT_ONCE: Final = 8
-"""So many sessions are looked at each `PACE_SECONDS`, at most: 200 a second."""
+"""Sessions looked at per `PACE_SECONDS`, at most: 200 a second."""
 
 
 @dataclass(slots=True)

@@ -27,9 +27,9 @@ from fusefs.session.session import Session
 from storage.errors import StoreError, printable
 
 WORKERS: Final = 4
-"""So many sessions are published at a time: a long comparison of one must not hold up the others."""
+"""Sessions published in parallel: a long comparison of one must not hold up the others."""
 PACE_SECONDS: Final = 0.003
-"""Between two rounds for one session: being told must not slow a fast writer down."""
+"""Pause between two rounds for one session: publishing must not slow a fast writer down."""
 
 log: Final = logging.getLogger(__name__)
 

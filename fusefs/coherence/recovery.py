@@ -30,18 +30,18 @@ from fusefs.session.writer import Writer
 from storage.errors import StoreError, printable
 
 WORKERS: Final = 4
-"""So many sessions are recovered at a time."""
+"""Sessions recovered in parallel."""
 RETRY_SECONDS: Final = 1.0
-"""After so long displaced steps that could not be stored again are tried again."""
+"""Pause before displaced steps that could not be stored again are retried."""
 FINISH_SECONDS: Final = 6.0
-"""How long recovery may take at the end of a mount."""
+"""Deadline for recovery at the end of a mount."""
 FINISH_RETRY_SECONDS: Final = 0.5
 FINISH_ATTEMPTS: Final = 4
-"""How often at the end what fails is tried."""
+"""Failed attempts at the end before recovery gives up."""
 LET_GO_STEPS: Final = 1024
-"""So many steps of a session that is gone are forgotten at a time."""
+"""Steps of a deleted session forgotten in one go."""
 TOLD_RUNS: Final = 8
-"""Runs of consecutive numbers that a line names."""
+"""Runs of consecutive numbers named in one line of errors.jsonl."""
 
 log: Final = logging.getLogger(__name__)
 

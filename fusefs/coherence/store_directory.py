@@ -34,7 +34,7 @@ class StoreDirectory:
         self._catalogue = catalogue
         self._failures = failures
         self._said = ""
-        """Of the directory that is missing, what errors.jsonl was told last."""
+        """What errors.jsonl was last told about the missing directory."""
 
     @property
     def removed(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 YOUNG_OBJECTS: Final = 700
 MIDDLE_AFTER: Final = 10
 OLDEST_AFTER: Final = 3
-"""So many collections of the middle generation make one of the oldest: of some 20,000 objects."""
+"""Collections of the middle generation per one of the oldest, of some 20,000 objects."""
 _OLDEST: Final = 2
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
 SWITCH_SECONDS = 0.001
-"""After which a thread that computes lets the loop go on; Python's default is five times that."""
+"""Switch interval of the interpreter, so that busy threads yield to the loop; Python has 5 ms."""
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
 DENIED = (errno.EPERM, errno.EACCES)

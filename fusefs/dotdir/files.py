@@ -23,7 +23,7 @@ from fusefs.inodes.services import Services
 from storage.errors import StoreError
 
 FOLLOWED_BYTES: Final = 4 << 20
-"""So much of `errors.jsonl` is kept for who reads on."""
+"""Bytes of `errors.jsonl` kept for an open file that reads on."""
 STATUS_BYTES: Final = 8192
 """`status.json` is padded to this size, so that an archiver sees no file change while it reads."""
 

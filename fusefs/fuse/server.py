@@ -28,7 +28,7 @@ from storage.store import Store
 from storage.sweep import sweep
 
 SWITCH_SECONDS: Final = 0.0005
-"""How long a thread may keep the interpreter while the loop has work: replays must not hold it up."""
+"""Switch interval of the interpreter: replays in threads must not hold up the loop."""
 JOIN_SECONDS: Final = 2.0
 SWEEP_RETRY_SECONDS: Final = 30.0
 """The sweep is not urgent: where descriptors are short it waits until there are some."""

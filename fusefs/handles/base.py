@@ -34,7 +34,7 @@ class OpenFile:
         raise StoreError(errno.EBADF, "not-readable", "the file is not open for reading")
 
     async def write(self, data: bytes) -> int:
-        """How many bytes of `data` were taken. Raises `StoreError`."""
+        """Take bytes of `data`; the number taken. Raises `StoreError`."""
         raise StoreError(errno.EBADF, "not-writable", "the file is not open for writing")
 
     async def flush(self) -> None:

@@ -31,7 +31,7 @@ from storage.session.reader import LONG_BYTES
 ROLES: Final = ("system", "user", "assistant", "tool")
 """What providers know."""
 ODD_ROLES_MAX: Final = 10
-"""Of so many others an open file is warned."""
+"""Unknown roles that an open file is warned of, at most."""
 INLINE_BYTES: Final = 1 << 14
 """Lines of so few bytes are judged on the loop."""
 
@@ -109,7 +109,7 @@ class Control(OpenFile):
         """What it read as when it was opened."""
         self._pending = bytearray()
         self._writes = 0
-        """How many writes the pending bytes came in."""
+        """The number of writes that the pending bytes came in."""
         self._ended = False
         """The last line was taken at a flush: a newline that comes now is its own."""
         self._why: str | None = None

@@ -11,9 +11,9 @@ from typing import Final
 from fusefs.config import MountOptions
 
 TIMEOUT_SECONDS: Final = 1.0
-"""How long the kernel may keep what it was told; changes are published long before (G12)."""
+"""How long the kernel may cache attributes; changes are published long before (G12)."""
 LENT_SECONDS: Final = 300.0
-"""How long it may keep what is recalled when anything changes."""
+"""How long it may cache lent attributes, which are recalled when anything changes."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Attributes:
     size: int = 0
     mtime_ns: int = 0
     nlink: int = 1
-    """Of a directory 1 as well: it says that its subdirectories are not counted."""
+    """1 for a directory too, which says that its subdirectories are not counted."""
     entry_timeout: float = TIMEOUT_SECONDS
     attr_timeout: float = TIMEOUT_SECONDS
 

@@ -106,7 +106,7 @@ class EpochsDirectory(HiddenDirectory):
         return known
 
     async def count(self, exact: bool) -> int:
-        """How many epochs there are, or were lately. Raises `StoreError`."""
+        """The number of epochs, now or lately. Raises `StoreError`."""
         services = self.owner.services
         async with services.pool.lease(self.owner.session) as session:
             return await count_epochs(services.means, session, exact)

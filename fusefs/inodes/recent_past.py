@@ -24,7 +24,7 @@ class RecentPast:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._lines: OrderedDict[Inode, int] = OrderedDict()
-        """Of each file how many lines it shows, least recently used first."""
+        """Lines shown by each file, least recently used first."""
         self._directories: OrderedDict[Inode, None] = OrderedDict()
 
     def __contains__(self, file: Inode) -> bool:

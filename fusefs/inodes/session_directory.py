@@ -37,7 +37,7 @@ KNOWN_SECONDS: Final = 0.05
 """For so long the status of a session of a far store will do for a lookup, which the kernel itself
 believes for a second."""
 Status = tuple[os.stat_result, os.stat_result]
-"""Of a session's directory, and of its meta."""
+"""The status of a session's directory and that of its meta."""
 
 
 class SessionDirectory(Directory):

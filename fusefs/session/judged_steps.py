@@ -9,7 +9,7 @@ from storage.session.steps import step_name, step_number
 
 KEPT_STEPS: Final = 256
 KEPT_BYTES: Final = 1 << 18
-"""At most so many steps of a session are kept, of so many bytes together."""
+"""Steps kept per session at most, and their bytes together."""
 
 
 class JudgedSteps:

@@ -1,4 +1,4 @@
-"""What refreshing a session takes, and where a pass over its steps is run: on the loop, or not (G23)."""
+"""What refreshing a session needs, and where a pass over its steps runs: on the loop or not (G23)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from storage.session.reader import Reader, Spent
 from storage.session.steps import LongStep
 
 INLINE_STEPS: Final = 128
-"""Passes of at most so many steps are tried without a thread, which costs more than most of them."""
+"""Shorter passes are first tried on the loop: a thread would cost more than most of them."""
 JUDGED_SESSIONS: Final = 16
-"""Of so many sessions the steps that were judged last are kept for their other views."""
+"""Sessions whose last judged steps are kept for their other views."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What refreshing a session takes beside it."""
+    """What refreshing a session needs beside the session."""
 
     work: Work
     cache: TextCache
@@ -37,7 +37,7 @@ class Means:
     events: Events
     documents: Documents
     texts: StepTexts
-    """Of the steps that may have to be stored again."""
+    """Texts of the steps that may have to be stored again."""
     _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
     """Sessions whose steps are kept as they were judged, the last one last."""
 

@@ -22,9 +22,9 @@ from storage.session import meta, meta_update
 from storage.times import now
 
 DEBOUNCE_SECONDS: Final = 0.25
-"""The meta is written once nothing was stored for so long."""
+"""Quiet time after the last store before the meta is written."""
 LATEST_SECONDS: Final = 0.8
-"""It is written at the latest so long after the first store, and so within a second."""
+"""Upper bound on the delay after the first store, so that it is written within a second."""
 RETRY_SECONDS: Final = 0.5
 """Pause before a lock that another program holds is tried again."""
 FINISH_SECONDS: Final = 3.0
@@ -39,7 +39,7 @@ class _Pending:
     reset: bool = False
 
     def then(self, later: _Pending) -> _Pending:
-        """Both together."""
+        """The sum of both."""
         entries = later.entries if later.reset else self.entries + later.entries
         return _Pending(self.first, later.due, entries, self.reset or later.reset)
 

@@ -24,20 +24,20 @@ from storage.errors import StoreError
 from storage.store import Store
 
 OPEN_SESSIONS: Final = 1024
-"""So many at most, and fewer where the process may have few descriptors."""
+"""Open sessions at most; fewer where the limit of descriptors is low."""
 RESTING_SESSIONS: Final = 3072
-"""So many at most that keep what is known of them, but not their descriptor."""
+"""Resting sessions at most: index and text kept, descriptor closed."""
 TRIMMED_SESSIONS: Final = 128
-"""So many of those are closed at a time."""
+"""Resting sessions closed in one go."""
 OTHER_DESCRIPTORS: Final = 128
-"""Left for everything else: steps being read and written, spools, threads at work."""
+"""Descriptors reserved for everything else: steps being read and written, spools, threads."""
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
-"""Indexed steps of all these sessions together, apart from the one that is used."""
+"""Indexed steps of all sessions together, not counting the one in use."""
 REMEMBERING_SESSIONS: Final = 4096
-"""So many that are not open remember steps, at less than 10 KiB each."""
+"""Closed sessions that may remember steps, at less than 10 KiB each."""
 LOOKED_AT_SESSIONS: Final = 16
-"""Of so many it is seen whether they may forget."""
+"""Candidates examined when some of them must forget their steps."""
 
 
 class Pool:
@@ -87,11 +87,11 @@ class Pool:
             raise
 
     def keep(self, session: Session) -> None:
-        """One user more of a session that is open, until `release`."""
+        """Add a user to an open session, until `release`."""
         session.users += 1
 
     def release(self, session: Session) -> None:
-        """One user fewer; of a session that is gone the last one closes it."""
+        """Remove a user; the last one of a deleted session closes it."""
         session.users -= 1
         self._weigh(session)
         if session.gone:
@@ -149,7 +149,7 @@ class Pool:
                 self._watch(session)
 
     def _watch(self, session: Session) -> None:
-        """Have it told of changes; where watches are short, those that rest give theirs."""
+        """Watch its directory; where watches run out, resting sessions give up theirs."""
         self._means.events.watch(session)
         if session.watch is None and self._resting:
             for other in islice(list(self._resting), TRIMMED_SESSIONS):
@@ -157,7 +157,7 @@ class Pool:
             self._means.events.watch(session)
 
     def let_go(self) -> None:
-        """Descriptors are short: hold none that is only kept."""
+        """Descriptors ran out: close all that nobody uses."""
         for session in list(self._open):
             session.unsynced.let_go()
             self._let_rest(session)

@@ -23,9 +23,9 @@ class Reach:
         self._refuge = 0
         """Where steps were last stored out of reach."""
         self._renames = 0
-        """How many renames of daemons were seen: it stands still while they are quiet."""
+        """Counts renames by daemons: unchanged while they are quiet."""
         self._quiet = (-1, 0.0)
-        """How many they were, and when that was first so."""
+        """That count, and when it was first seen to have this value."""
 
     @property
     def passed(self) -> int:

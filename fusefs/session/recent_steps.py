@@ -39,7 +39,7 @@ from fusefs.session.step_texts import StepTexts
 from storage.session.steps import step_name, step_number
 
 PASSED_STEPS: Final = 64
-"""So many steps that every daemon has counted past are forgotten at a time."""
+"""Steps out of every daemon's reach that are forgotten in one go."""
 
 
 class RecentSteps:
@@ -49,7 +49,7 @@ class RecentSteps:
         self._texts = texts
         self._kept = StepTable(Remembered, "number")
         self.order = StepOrder()
-        """Of the kept ones, but for compactions."""
+        """The order of the kept steps, compactions aside."""
         self._displaced = StepTable(Remembered, "at")
         self._moving: dict[int, Remembered] = {}
         """Kept ones that are being moved up just now, by address."""
@@ -66,14 +66,14 @@ class RecentSteps:
         self._early: dict[int, bool] | None = None
         """What befell steps while some are being claimed: whether a daemon displaced them."""
         self._displaced_at: float | None = None
-        """When it was first asked for how long there are displaced steps."""
+        """When displaced steps were first seen by `displaced_seconds`."""
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._displaced) + len(self._moving)
 
     @property
     def displaced(self) -> int:
-        """How many steps have to be stored again."""
+        """The number of steps to be stored again."""
         return len(self._displaced)
 
     @property

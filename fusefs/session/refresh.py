@@ -76,7 +76,7 @@ async def archive(means: Means, session: Session) -> str | None:
 
 
 async def count_epochs(means: Means, session: Session, exact: bool = True) -> int:
-    """How many epochs there are now, or were lately: one more than compactions. Raises `StoreError`."""
+    """The number of epochs, now or lately: one more than compactions. Raises `StoreError`."""
     await ready(means, session, exact)
     await survey(means, session)
     return len(session.extents.compactions)

@@ -29,31 +29,31 @@ from storage.session.moving import Mover
 from storage.session.steps import Ownership, read_step, step_name
 
 BATCH_STEPS: Final = 64
-"""So many are stored again, or moved, by one piece of work."""
+"""Steps stored again, or moved, by one piece of work."""
 QUICK_STEPS: Final = 16
-"""So many are moved on the loop, where each takes less than `SLOW_SECONDS`."""
+"""Steps moved on the loop in one go, while each takes less than `SLOW_SECONDS`."""
 BATCH_BYTES: Final = 1 << 20
-"""So many bytes of texts likewise; a longer one is a batch of its own."""
+"""Bytes of texts in one piece of work; a longer text is a batch of its own."""
 LOOK_STEPS: Final = 1024
-"""So many names are looked at by one piece of work."""
+"""Names looked at by one piece of work."""
 TURN_SECONDS: Final = 0.2
-"""So long others wait who store in the session."""
+"""How long writers of the session may have to wait for a turn."""
 SYNCED_STEPS: Final = 16
 """Batches of at most so many are synced step by step, others as a whole."""
 QUIET_SECONDS: Final = 0.02
-"""Daemons that have not written for so long are quiet."""
+"""A daemon that has not written for this long is quiet."""
 PATIENCE_SECONDS: Final = 0.05
-"""So long displaced steps wait for that."""
+"""How long displaced steps wait for daemons to be quiet."""
 QUIET_UNWATCHED_SECONDS: Final = 2.5
 """The same where no events tell of them, and their steps are looked for once a second."""
 
 
 @dataclass(slots=True)
 class Restored:
-    """What became of it."""
+    """The outcome of one `restore`."""
 
     archives: list[str] = field(default_factory=list)
-    """Of compactions, which are not stored again: one would hide what came after it."""
+    """Archives of displaced compactions, which are not stored again: that would hide later steps."""
     lost: list[int] = field(default_factory=list)
     """The numbers of steps whose text there was no room for."""
     error: StoreError | None = None
@@ -83,7 +83,7 @@ class Restorer:
         self._writer = writer
         self._durable = durable
         self._slow = False
-        """The last moves took long each."""
+        """Whether the last moves were slow."""
 
     async def restore(self, session: Session) -> Restored:
         """Look at what is doubted, store again what is displaced, and move what is out of order.

@@ -83,7 +83,7 @@ class Session:
         self.changes = 0
         """Grows with whatever happens in its directory, and whenever that is told no longer."""
         self.weighed = 0
-        """The steps that `Pool` counts for it."""
+        """Indexed steps that `Pool` has counted for it."""
         self.fd = -1
         self.watch: int | None = None
         """Tells of every change; None where nothing does. It may outlast the session's being open."""
@@ -100,11 +100,11 @@ class Session:
         """The index has to be made again."""
         self.listed_at = 0.0
         self.listing_seconds = 0.0
-        """How long the last listing took."""
+        """Duration of the last listing."""
         self.changed_at = 0.0
         """When a listing last differed from the one before."""
         self.losses = 0
-        """How often changes were missed."""
+        """Counts the times that changes were missed."""
         self.backlog: list[Change] | None = None
         """What happened while the directory was being listed."""
         self.touched: set[int] = set()

@@ -8,7 +8,7 @@ from typing import Final
 from storage.errors import printable
 
 NAMED: Final = 20
-"""So many names are logged one by one; the others are counted."""
+"""Names logged one by one; further ones are only counted."""
 REMEMBERED: Final = 2000
 
 log: Final = logging.getLogger(__name__)

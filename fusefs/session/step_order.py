@@ -7,7 +7,7 @@ from typing import Final
 from fusefs.session.step_table import Place, StepTable
 
 WALKED_STEPS: Final = 1024
-"""So many steps are walked over at a time to find one that is out of order."""
+"""Steps examined in one go to find one that is out of order."""
 
 
 class StepOrder:

@@ -9,7 +9,7 @@ from itertools import compress
 from typing import Final, Generic, NamedTuple, TypeVar
 
 COMPACTED_ROWS: Final = 1024
-"""So many rows that were taken out may stay, before those that are left close up."""
+"""Removed rows that may remain before the table is compacted."""
 
 
 class Remembered(NamedTuple):
@@ -21,7 +21,7 @@ class Remembered(NamedTuple):
     at: int
     """The address of its text, which is greater for every later step."""
     length: int
-    """Of the text, in bytes; never 0."""
+    """Length of the text in bytes; never 0."""
 
 
 class Place(NamedTuple):
@@ -72,7 +72,7 @@ class StepTable(Generic[Row]):
                 yield self._row(place)
 
     def column(self, field: str) -> array[int]:
-        """What all have in a field."""
+        """The values of one field, of all rows."""
         return array("Q", compress(self._columns[self._fields.index(field)], self._columns[-1]))
 
     def get(self, key: int) -> Row | None:

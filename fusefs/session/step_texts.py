@@ -20,9 +20,9 @@ from fusefs.views.spool import Spool
 from fusefs.work import Work
 
 SETTLED_BYTES: Final = 4 << 20
-"""Texts of so many bytes together stay in memory; when there are more all are spooled."""
+"""Bytes of texts that stay in memory; above it all are spooled."""
 MEMORY_BYTES: Final = 32 << 20
-"""So many at most, however little the spool takes."""
+"""Upper bound on bytes in memory where the spool takes none."""
 SPOOL_BYTES: Final = 8 << 30
 
 log: Final = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class StepTexts:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept, in memory and in the spool."""
+        """Bytes kept, in memory and in the spool."""
         return self._memory_bytes + self._spooled
 
     @property

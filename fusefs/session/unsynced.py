@@ -9,7 +9,7 @@ from typing import Final
 from storage.session.claims import Claim
 
 KEPT_STEPS: Final = 16
-"""So many new steps are kept open to be synced one by one; more are synced as a whole."""
+"""New steps kept open to be synced one by one; more are synced by one syncfs(2)."""
 
 
 @dataclass(slots=True)

@@ -30,15 +30,15 @@ from storage.session.claims import UNKNOWN, Claim, Claimer
 from storage.session.steps import Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
-"""So many steps are stored before others get a turn of the loop."""
+"""Steps stored before the loop is given up once."""
 BATCH_BYTES: Final = 1 << 18
-"""So many bytes likewise; a longer step is written by a thread."""
+"""Bytes stored before that; a longer step is written in a thread."""
 
 BATCH_SECONDS: Final = 0.001
-"""So long steps are stored before others get their turn, however few they are."""
+"""Time after which the loop is given up, however few steps were stored."""
 FAR_BATCH_STEPS: Final = 16
 FAR_BATCH_SECONDS: Final = 2.0
-"""So many steps a thread stores on a far store, and for so long, well within the deadline."""
+"""Steps, and seconds, of one batch on a far store: well within the deadline."""
 SLOW_SECONDS: Final = 0.002
 """A claim that takes longer waits for the disk, and is one for a thread."""
 
@@ -52,7 +52,7 @@ class Writer:
         self.means = means
         self._sync = sync
         self._slow = False
-        """The last claims took long each."""
+        """Whether the last claims were slow."""
 
     async def append(
         self, session: Session, steps: Sequence[Step]
@@ -124,7 +124,7 @@ class Writer:
                 batch.close()
 
     async def ownership(self, session: Session) -> Ownership:
-        """What new steps take. Raises OSError: ENOENT where the directory is another session's now."""
+        """Owner and mode of new steps. Raises OSError, ENOENT for another session's directory."""
         if self.means.work.near:
             return Ownership.of_session(session.fd)
         return await self.means.work.small(session.slug, _ownership, session.fd, session.identity)

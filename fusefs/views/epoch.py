@@ -103,7 +103,7 @@ class Epoch:
         """The number of the last step that was examined."""
         self.mtime_ns = 0
         self.dated = -1
-        """The step whose modification time `mtime_ns` is."""
+        """Step whose mtime is cached in `mtime_ns`."""
         self.opens = 0
         """Open files that show it."""
         self._followers = _NOBODY
@@ -124,7 +124,7 @@ class Epoch:
 
     @property
     def lines(self) -> int:
-        """How many lines it shows."""
+        """The number of lines it shows."""
         return sum(len(segment.shown) for segment in self.segments)
 
     @property

@@ -10,10 +10,10 @@ from typing import Final
 from storage.posix import punch
 
 SMALL_BYTES: Final = 1 << 20
-"""The blocks of a larger file take so long to be freed that a thread closes it."""
+"""A larger file is closed in a thread: freeing its blocks takes long."""
 
 WRITTEN_BYTES: Final = 256 << 10
-"""Of a longer text so much at a time: a call that writes more keeps a processor for too long."""
+"""Bytes written by one call: a longer one would keep a processor for too long."""
 
 
 class Spool:

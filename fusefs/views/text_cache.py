@@ -21,9 +21,9 @@ from fusefs.work import Work
 from storage.session.replay import DIGEST_BYTES, Text
 
 SPOOL_FACTOR: Final = 16
-"""Spools of files that nobody has open are kept up to so many times the memory limit."""
+"""Spools of files that nobody has open may take this many times the memory limit."""
 SHORT_BYTES: Final = 4096
-"""The digest of a text that grows up to here is told anew each time."""
+"""A shorter text is digested anew whenever it grows."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Segment:
         self.last = text.last
         self.shown: array[int] = text.shown
         self._digest: hashlib.blake2b | bytes = text.digest.digest()
-        """Of all the text; where it grew long, what goes on with more of it, in ten times the memory."""
+        """Digest of the whole text; of a long one the running state, in ten times the memory."""
         self.text: bytes | None = None
         self.spooled_at: int | None = None
 

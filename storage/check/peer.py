@@ -25,7 +25,7 @@ from storage.errors import StoreError, from_os_error, printable
 
 ROUNDS: Final = 200
 APPEAR_SECONDS: Final = 45.0
-"""How long one client may not see a new name that another has made; NFS takes up to 30 s."""
+"""How long a new name may stay invisible to the other client; NFS takes up to 30 s."""
 _LINKS_PER_FILE: Final = 40
 """Gluster allows 100."""
 

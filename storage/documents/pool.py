@@ -37,7 +37,7 @@ TERMINATED_SECONDS: Final = 0.5
 """For a worker to end when it is told to; one that was stopped by a signal is killed then."""
 IDLE_SECONDS: Final = 10.0
 TASKS_MAX: Final = 500
-"""After so many documents a worker makes room for a new one."""
+"""Documents after which a worker is replaced by a new one."""
 
 T = TypeVar("T")
 Show = Callable[[Step, int, str], bytes | None]

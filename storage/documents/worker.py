@@ -38,9 +38,9 @@ class Refused(NamedTuple):
 
 
 Judged = tuple[Kind, dict[str, Any], bool]
-"""Of an appended line its kind, its value cut short, and whether it is stored wrapped."""
+"""The verdict on an appended line: its kind, its shortened value, whether it is stored wrapped."""
 Met = tuple[Kind, dict[str, Any], int]
-"""Of a step its kind, its value cut short, and the length of its text, -1 where it has none."""
+"""What a step is: its kind, its shortened value, and the length of its text (-1: none)."""
 
 
 def begin(memory_bytes: int) -> None:

@@ -29,7 +29,7 @@ class Nesting:
 
     def __init__(self) -> None:
         self.depth = 0
-        """How many brackets are open where the text followed so far ends."""
+        """Brackets open at the end of the text followed so far."""
         self.in_string = False
         """Whether it ends within a string."""
         self._escaped = False

@@ -32,9 +32,9 @@ class About:
     """What is known of an entry beside its document."""
 
     number: int = 0
-    """Of its step; 0 if it is not told."""
+    """The number of its step, 0 to show none."""
     time: str = ""
-    """When it was stored, in words; empty if it is not told."""
+    """When it was stored, in words; empty to show none."""
     tool_name: Callable[[str], str | None] = lambda _call_id: None
     """The name of the tool that an earlier entry called under that id, None if none did."""
 

@@ -6,9 +6,9 @@ import json
 from typing import Final
 
 CHARACTERS_MAX: Final = 256 << 10
-"""So many characters of JSON are shown of an entry."""
+"""Characters of JSON shown per entry, at most."""
 PARTS_MAX: Final = 1000
-"""Of an entry that has more parts, or more calls, the others are left out."""
+"""Parts, and calls, shown per entry; the rest is left out."""
 LEFT_OUT: Final = "*… left out here; history.jsonl has all …*"
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, indent=2)

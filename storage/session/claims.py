@@ -28,7 +28,7 @@ from storage.session.steps import NUMBER_MAX, Ownership, step_name, step_number
 from storage.session.tombstone import is_deleted
 
 _COLLISIONS: Final = 4
-"""After so many taken numbers the directory is listed: another host may have stored many steps."""
+"""Taken numbers in a row before the directory is listed: another host may have stored many steps."""
 FILES_AHEAD: Final = 3
 """So many files of a batch are made before they get names: what makes or names one holds the lock of
 the directory, so more would only wait."""

@@ -19,7 +19,7 @@ from storage.session.reader import LONG_BYTES, Reader
 from storage.session.steps import LongStep, step_name, step_number
 
 CALL_STEPS_MAX: Final = 16
-"""So many steps before a nameless result its call is looked for."""
+"""How many steps back the call of a nameless result is searched for."""
 
 
 def entry(step: Step, session_fd: int, name: str) -> bytes | None:

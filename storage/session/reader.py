@@ -23,7 +23,7 @@ from storage.session.steps import STEP_BYTES_MAX, LongStep, read_step
 LONG_BYTES: Final = 256 << 10
 """A longer step is long: nobody who keeps the interpreter from others reads it."""
 LOOP_BYTES: Final = 64 << 10
-"""So much of steps may be judged and shown on the loop at a time."""
+"""Bytes of steps that may be judged and rendered on the loop in one go."""
 LOOP_SECONDS: Final = 0.002
 """For so long likewise: what waits for the disk, or is slow to show, is for a thread."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"

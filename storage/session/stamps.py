@@ -17,11 +17,11 @@ from typing import Final
 from storage.ahead import WINDOW, ahead
 
 LOOKED_AT: Final = WINDOW
-"""So many of the last steps are looked at with each listing that has to be exact: all in one go."""
+"""Last steps looked at with each listing that must be exact: one window of parallel calls."""
 LOOKED_AT_OFTEN: Final = 16
-"""So many with each of the others, which come often."""
+"""Last steps looked at with every other listing; these are frequent."""
 BESIDE: Final = 16
-"""So many looks at once leave room for the calls of those who wait."""
+"""Parallel looks in the background, few enough to leave room for calls that somebody waits for."""
 
 
 @dataclass(slots=True)

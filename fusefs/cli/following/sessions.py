@@ -19,7 +19,7 @@ from fusefs.cli.following.output import Output
 from fusefs.cli.following.session import GONE, Followed
 
 OPEN_MOST: Final = 64
-"""So many sessions are open at a time, each with two descriptors."""
+"""Sessions open at a time, each with two descriptors."""
 LOOK_SECONDS: Final = 1.0
 """How often to look without being told of anything."""
 FRESH_NS: Final = 2_000_000_000
