@@ -38,8 +38,6 @@ class EventQueue:
         self.near = near
         self.hints = hints
         self.polling = Polling()
-        self.patrol = Owed[Session]()
-        """Sessions that were listed, and whose early steps are to be looked at beside."""
         self.displaced = Owed[Session]()
         """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
         self.root_changed_at: float | None = None
@@ -131,10 +129,6 @@ class EventQueue:
         """This mount stored something in a session, or made or deleted it: others are hinted."""
         if self.hints is not None:
             self.hints.stored(slug)
-
-    def unseen(self, session: Session) -> None:
-        """A session was listed, and not all of its steps were looked at: that is to be done."""
-        self.patrol.add(session)
 
     def mark(self, session: Session) -> None:
         """A session is dirty."""

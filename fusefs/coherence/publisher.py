@@ -7,12 +7,10 @@ and it is told which attributes and names to ask for again.
 from __future__ import annotations
 
 import logging
-import time
 from typing import Final
 
 import trio
 
-from fusefs.coherence import patrol
 from fusefs.coherence.events import EventQueue
 from fusefs.coherence.hints import Hints
 from fusefs.failures import Failures
@@ -59,7 +57,6 @@ class Publisher:
             nursery.start_soon(self._events.run)
             nursery.start_soon(self._follow_root)
             nursery.start_soon(self._look)
-            nursery.start_soon(self._patrol)
             if self._events.hints is not None:
                 nursery.start_soon(self._events.hints.run)
                 nursery.start_soon(self._follow_hints, self._events.hints)
@@ -167,17 +164,3 @@ class Publisher:
                 if not session.is_open:
                     session.recent.doubt()
                 self._events.mark(session)
-
-    async def _patrol(self) -> None:
-        """Where no events tell of changes, look at the early steps of what is read."""
-        while True:
-            session, began = await self._events.patrol.take(), time.monotonic()
-            if session.is_open and not session.gone:
-                try:
-                    async with self._pool.lease(session):
-                        if await patrol.look(self._means.work, session):
-                            session.missed()
-                            self._events.mark(session)
-                except (StoreError, OSError) as error:
-                    log.debug("the early steps of %s: %s", printable(session.slug), error)
-            await patrol.rest(began)

@@ -26,9 +26,6 @@ class Events(Protocol):
     def follow(self, session: Session) -> None:
         """Somebody waits for what happens in a session: where no events tell, it is looked for."""
 
-    def unseen(self, session: Session) -> None:
-        """A session was listed, and not all of its steps were looked at: that is to be done."""
-
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are to be hinted."""
 

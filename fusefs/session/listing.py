@@ -1,7 +1,7 @@
 """The listing of a session: which steps there are, brought up to date, and how old it may be (G12).
 
 Where events tell of changes a session is listed once. Elsewhere whoever must be exact lists it at each
-call, and others only from time to time.
+call, and looks at every step that is shown, and others only from time to time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 
 from fusefs.session.means import Means
 from fusefs.session.session import Session
+from fusefs.views.formats import View
 from storage.errors import from_os_error, printable
 from storage.session.index import Index, scan, scan_agreeing
-from storage.session.stamps import LOOKED_AT, LOOKED_AT_OFTEN
 
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories of at most so many bytes are listed at once."""
@@ -29,21 +29,26 @@ MOST_LAG_OF_SLOW_SECONDS: Final = 0.4
 LEAST_LAG_SECONDS: Final = 0.05
 LAG_FACTOR: Final = 10
 """A session is listed for a tenth of the time at most by who need not be exact."""
+FORM_STEPS: Final = 16
+"""Steps before a compaction among which there is an entry, as a rule."""
 _DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 
 
-async def ready(means: Means, session: Session, exact: bool = True) -> None:
-    """Know the steps that are in the store now, or were lately. Raises `StoreError`."""
+async def ready(means: Means, session: Session, exact: bool = True, shown: bool = True) -> None:
+    """Know the steps that are in the store now, or were lately.
+
+    Who stores steps and shows none need not know which were edited: not `shown`. Raises `StoreError`.
+    """
     if session.stale or session.watch is None:
         async with session.lock:
             try:
-                await relist(means, session, exact)
+                await relist(means, session, exact, shown)
             except OSError as error:
                 raise from_os_error(error, f"list {printable(session.slug)}") from error
 
 
-async def relist(means: Means, session: Session, exact: bool) -> None:
-    """List the session where that is needed. The caller holds `Session.lock`.
+async def relist(means: Means, session: Session, exact: bool, shown: bool = True) -> None:
+    """List the session where that is needed, as `ready`. The caller holds `Session.lock`.
 
     Raises `StoreError` ESTALE where it is gone, and `OSError`.
     """
@@ -57,8 +62,10 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
         if directory.st_nlink == 0:
             session.gone = True
-        run = means.work.small if directory.st_size <= INLINE_DIRECTORY_BYTES else means.work.replay
-        new = await run(session.slug, _listing(means, session, exact))
+        near = means.work.near  # elsewhere that size says nothing
+        brief = directory.st_size <= INLINE_DIRECTORY_BYTES if near else not (exact and shown)
+        run = means.work.small if brief else means.work.replay
+        new = await run(session.slug, _listing(means, session, exact and shown))
     except BaseException as error:
         session.unlisted()
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
@@ -75,17 +82,32 @@ async def relist(means: Means, session: Session, exact: bool) -> None:
         session.changed_at = now
     if session.recent.owed:
         means.events.mark(session)
-    if session.epochs and new.stamps is not None and not new.stamps.all_seen:  # else none is shown
-        means.events.unseen(session)
 
 
-def _listing(means: Means, session: Session, exact: bool) -> Callable[[], Index]:
+def _listing(means: Means, session: Session, shown: bool) -> Callable[[], Index]:
     """How the session is to be listed; each step is looked at where that costs little, if near."""
     if session.watch is not None:
         return partial(scan, session.fd)
-    known, last = session.index, LOOKED_AT if exact else LOOKED_AT_OFTEN
+    known, first = session.index, _first_shown(session) if shown else None
     stamps = None if means.work.near else known.stamps
-    return partial(scan_agreeing, session.fd, known.greatest, stamps, set(known.doubted), last)
+    return partial(scan_agreeing, session.fd, known.greatest, stamps, first)
+
+
+def _first_shown(session: Session) -> int:
+    """The number of the first step that what is shown depends on, as far as known; 0 means all.
+
+    A history depends on the compaction that it begins after, and on an entry before that: it tells the
+    form of the archive's message.
+    """
+    if not session.epochs or session.extents.compactions.begun:
+        return 0
+    return min(_first_of(session, view) for view in session.epochs)
+
+
+def _first_of(session: Session, view: View) -> int:
+    boundary = session.extents.boundary(view.cut) if view.format.history else None
+    before = session.index.before(boundary.number, FORM_STEPS) if boundary is not None else ()
+    return before[0] if before else 0
 
 
 def lag_seconds(session: Session) -> float:

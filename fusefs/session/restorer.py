@@ -95,7 +95,7 @@ class Restorer:
         end = time.monotonic() + TURN_SECONDS
         try:
             async with session.writing:
-                await ready(self.means, session)
+                await ready(self.means, session, shown=False)
                 self.means.events.drain()
                 with recent.claiming():
                     await self._look(session, end)

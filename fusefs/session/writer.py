@@ -61,7 +61,7 @@ class Writer:
         async with session.writing:
             if session.stale or self.means.work.near:
                 try:
-                    await ready(self.means, session)
+                    await ready(self.means, session, shown=False)
                 except StoreError:
                     if not session.gone:
                         raise

@@ -59,6 +59,11 @@ class Epochs:
             self._reached = numbers[-1]
         return Look(self._generation, numbers)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any step has been looked at, so that what becomes of it must be told."""
+        return self._reached > 0
+
     def found(self, look: Look, seen: Seen) -> None:
         """Take in what a pass over the steps of `look` saw."""
         if look.generation != self._generation:

@@ -11,12 +11,12 @@ import os
 import re
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from storage.posix import reopened
-from storage.session.stamps import LOOKED_AT, Stamps, look
+from storage.session.stamps import IN_TURN, LAST, Stamps, look
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
 _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
@@ -38,8 +38,6 @@ class Index:
     """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
     stamps: Stamps | None = None
     """What identifies the contents of each step, kept only where no events tell of changes."""
-    doubted: set[str] = field(default_factory=set)
-    """Names of steps that the next listing is to look at."""
 
     @property
     def greatest(self) -> int:
@@ -117,28 +115,29 @@ def scan(session_fd: int) -> Index:
         return _listed(fd)
 
 
-def scan_stamped(
-    session_fd: int,
-    known: Stamps | None,
-    doubted: Collection[str] = (),
-    looked_at: int = LOOKED_AT,
-) -> Index:
-    """As `scan`, and look at what may have changed since `known`, at `doubted` and at the last steps."""
+def scan_stamped(session_fd: int, known: Stamps | None, first: int | None = 0) -> Index:
+    """As `scan`, and look at what may have changed since `known`: at the steps from number `first` on.
+
+    Without `first` it looks at the last ones, and at some of the others in turn.
+    """
     with reopened(session_fd) as fd:
         inodes: dict[str, int] = {}
         index = _listed(fd, inodes)
-        last = [name for number in index.numbers[-looked_at:] for name in index.names(number)]
-        last += [name for name in doubted if name in inodes]
-        index.stamps = look(fd, inodes, last, known)
+        turn = 0 if known is None else known.turn
+        if first is not None:
+            numbers = index.numbers[bisect_left(index.numbers, first) :]
+        else:
+            in_turn = index.between(turn, index.greatest, IN_TURN)
+            turn = in_turn[-1] + 1 if len(in_turn) == IN_TURN else 0
+            numbers = array("Q", [*in_turn, *index.numbers[-LAST:]])
+        names = [name for number in numbers for name in index.names(number)]
+        index.stamps = look(fd, inodes, names, known)
+        index.stamps.turn = turn
     return index
 
 
 def scan_agreeing(
-    session_fd: int,
-    greatest: int,
-    known: Stamps | None = None,
-    doubted: Collection[str] = (),
-    looked_at: int = LOOKED_AT,
+    session_fd: int, greatest: int, known: Stamps | None = None, first: int | None = 0
 ) -> Index:
     """List a session's directory where nothing tells of changes, as `scan_stamped`.
 
@@ -146,11 +145,11 @@ def scan_agreeing(
     missing above `greatest`, the greatest that was listed before, and the directory is listed until two
     listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
     """
-    index = scan_stamped(session_fd, known, doubted, looked_at)
+    index = scan_stamped(session_fd, known, first)
     for _ in range(LISTINGS_MOST):
         if not index.lacks_above(greatest):
             break
-        before, index = index, scan_stamped(session_fd, index.stamps, (), looked_at)
+        before, index = index, scan_stamped(session_fd, index.stamps, first)
         if before.numbers == index.numbers:
             break
     return index

@@ -1,27 +1,25 @@
 """What tells a step from one that was edited or replaced, where no events tell of changes (G12, G13).
 
 A listing tells the inode number of each name, and so what came, went or was replaced. That a file was
-edited only a look at it tells, which costs a call for each step, and clients of shared file systems
-answer it from memory for a second or longer. So with each listing the last steps are looked at, which a
-daemon may still write to, and the others of a long session from time to time.
+edited only a look at it tells, which costs a call for each step. So who must be exact has all looked at
+that are shown, many at a time; for the others, who come often, the last ones are, which a daemon may
+still write to, and a few of the earlier ones in turn.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from storage.ahead import WINDOW, ahead
 
-LOOKED_AT: Final = WINDOW
-"""Last steps looked at with each listing that must be exact: one window of parallel calls."""
-LOOKED_AT_OFTEN: Final = 16
-"""Last steps looked at with every other listing; these are frequent."""
-BESIDE: Final = 16
-"""Parallel looks in the background, few enough to leave room for calls that somebody waits for."""
+LAST: Final = 16
+"""Last steps looked at with each listing that need not be exact."""
+IN_TURN: Final = WINDOW - LAST
+"""Earlier steps looked at with it, in turn: with the last ones a window of parallel calls."""
 
 
 @dataclass(slots=True)
@@ -32,8 +30,8 @@ class Stamps:
     """The inode number that the listing told."""
     seen: dict[str, int] = field(default_factory=dict)
     """What identifies the contents, as of the last look."""
-    all_seen: bool = True
-    """Whether each was looked at since it was listed."""
+    turn: int = 0
+    """Of those that are looked at in turn the next is the first of this number or a greater one."""
 
     def changed(self, since: Stamps) -> set[str]:
         """The names that came, went, or have other contents."""
@@ -41,35 +39,26 @@ class Stamps:
 
 
 def look(
-    session_fd: int, listed: dict[str, int], last: Collection[str], known: Stamps | None
+    session_fd: int, listed: dict[str, int], names: Collection[str], known: Stamps | None
 ) -> Stamps:
-    """Look at what was `listed`: at what came or was replaced since `known`, and at the `last` steps.
+    """Look at what was `listed`: at what came or was replaced since `known`, and at these `names`.
 
     Where a listing tells other inode numbers than a look does it tells nothing of what was replaced, so
     all are looked at. Raises `OSError`.
     """
     if known is None:
         return Stamps(listed, {name: seen for name, (_, seen) in _looked(session_fd, listed)})
-    names = {name for name, _ in listed.items() - known.listed.items()}
-    names.update(last)
-    found = dict(_looked(session_fd, names))
+    found = dict(
+        _looked(session_fd, {*names, *(name for name, _ in listed.items() - known.listed.items())})
+    )
     if any(inode not in (0, listed[name]) for name, (inode, _) in found.items()):
-        return look(session_fd, listed, last, None)
+        return look(session_fd, listed, names, None)
     seen = {name: found[name][1] if name in found else known.seen[name] for name in listed}
-    return Stamps(listed, seen, all_seen=len(found) == len(listed))
+    return Stamps(listed, seen)
 
 
-def differing(session_fd: int, seen: Mapping[str, int]) -> set[str]:
-    """Which of these steps are not as they were seen. Raises `OSError`."""
-    found = _looked(session_fd, seen, BESIDE)
-    return {name for name, (_, now) in found if now != seen[name]}
-
-
-def _looked(
-    session_fd: int, names: Iterable[str], at_once: int = WINDOW
-) -> Iterable[tuple[str, tuple[int, int]]]:
-    outcomes = ahead(partial(_stamp, session_fd), names, at_once)
-    return ((name, outcome.get()) for name, outcome in outcomes)
+def _looked(session_fd: int, names: Iterable[str]) -> Iterable[tuple[str, tuple[int, int]]]:
+    return ((name, found.get()) for name, found in ahead(partial(_stamp, session_fd), names))
 
 
 def _stamp(session_fd: int, name: str) -> tuple[int, int]:

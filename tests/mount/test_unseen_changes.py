@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from storage.session.stamps import LOOKED_AT
 from tests.support.commands import until
 from tests.support.far import NO_BINDFS, bound
 from tests.support.looking import all_shown, inode, line, listed, opened, processor_ticks, whole
@@ -26,6 +25,7 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="mounts as root"
 )
 Mounts = Callable[..., Mount]
+LONG = 5000
 
 
 # --- where events are lost, or none come ---------------------------------------------------------
@@ -229,11 +229,9 @@ def test_a_far_store_that_nobody_follows_costs_no_time(tmp_path: Path) -> None:
 
 @NO_BINDFS
 @pytest.mark.guarantee("G12c", "G13b")
-def test_of_a_long_far_session_an_early_step_is_looked_at_soon_and_all_else_at_once(
-    store: StoreOnDisk, tmp_path: Path
-) -> None:
+def test_of_a_long_far_session_an_open_shows_each_edit(store: StoreOnDisk, tmp_path: Path) -> None:
     """What a listing does not tell is only that a file was edited, and that takes a look at each."""
-    session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(2 * LOOKED_AT)))
+    session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(LONG)))
     with bound(store.path, tmp_path / "bound") as far, mounted(far, tmp_path) as mount:
         at = mount.path / session.slug
         all_shown(at, session)
@@ -241,11 +239,30 @@ def test_of_a_long_far_session_an_early_step_is_looked_at_soon_and_all_else_at_o
         replacement.write_bytes(entry("in its place"))
         replacement.rename(session.path / "step-000003")
         all_shown(at, session)
-        (session.path / f"step-{2 * LOOKED_AT:06}").write_bytes(entry("edited, the last"))
+        for number in (1, 2000, LONG):
+            (session.path / f"step-{number:06}").write_bytes(entry(f"edited, {number}"))
+            assert (at / HISTORY).read_bytes() == shown(session.steps(), HISTORY)
+        session.put(LONG - 50, compaction("early"))
         all_shown(at, session)
+        (session.path / "step-000007").write_bytes(entry("edited before the compaction"))
+        all_shown(at, session)
+        (session.path / f"step-{LONG - 50:06}").write_bytes(entry("a compaction no more"))
+        assert (at / HISTORY).read_bytes() == shown(session.steps(), HISTORY)
+
+
+@NO_BINDFS
+@pytest.mark.guarantee("G12c", "G13b")
+def test_of_a_long_far_session_a_stat_tells_of_an_edit_though_nobody_opens(
+    store: StoreOnDisk, tmp_path: Path
+) -> None:
+    session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(600)))
+    with bound(store.path, tmp_path / "bound") as far, mounted(far, tmp_path) as mount:
+        at = mount.path / session.slug
         with opened(at / HISTORY) as fd:
             before = whole(fd)
-            (session.path / "step-000003").write_bytes(entry("edited, an early one"))
-            until(lambda: inode(at / HISTORY) != os.fstat(fd).st_ino, 60)
+            for number in (3, 300, 500):
+                shown_now = inode(at / HISTORY)
+                (session.path / f"step-{number:06}").write_bytes(entry(f"edited, {number}"))
+                until(lambda was=shown_now: inode(at / HISTORY) != was, 60)  # type: ignore[misc]
             assert whole(fd) == before
         all_shown(at, session)

@@ -10,10 +10,10 @@ import pytest
 
 from storage.session import stamps
 from storage.session.index import scan_stamped
-from storage.session.stamps import LOOKED_AT, Stamps, differing, look
+from storage.session.stamps import IN_TURN, LAST, Stamps, look
 from storage.session.steps import step_name
 
-STEPS = LOOKED_AT + 50
+STEPS = 2 * IN_TURN + 50
 EARLY, LATE = step_name(5), step_name(STEPS)
 
 
@@ -26,8 +26,8 @@ def directory(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     os.close(descriptor)
 
 
-def stamped(descriptor: int, known: Stamps | None = None) -> Stamps:
-    found = scan_stamped(descriptor, known).stamps
+def stamped(descriptor: int, known: Stamps | None = None, first: int | None = 0) -> Stamps:
+    found = scan_stamped(descriptor, known, first).stamps
     assert found is not None
     return found
 
@@ -45,16 +45,33 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_at_first_all_are_looked_at_and_then_the_last_ones(
+def test_at_first_all_are_looked_at_and_then_what_is_shown(
     directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = looks(monkeypatch)
     first = stamped(directory[1])
-    assert first.all_seen and len(looked_at) == STEPS
+    assert len(looked_at) == STEPS
     looked_at.clear()
-    again = stamped(directory[1], first)
-    assert sorted(looked_at) == [step_name(n) for n in range(STEPS - LOOKED_AT + 1, STEPS + 1)]
-    assert not again.all_seen and again.changed(first) == set()
+    again = stamped(directory[1], first, 11)
+    assert sorted(looked_at) == [step_name(n) for n in range(11, STEPS + 1)]
+    assert again.changed(first) == set()
+
+
+@pytest.mark.guarantee("G24a")
+def test_who_need_not_be_exact_has_the_last_looked_at_and_the_others_in_turn(
+    directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = stamped(directory[1])
+    looked_at = looks(monkeypatch)
+    seen: set[str] = set()
+    for _ in range(3):
+        looked_at.clear()
+        known = stamped(directory[1], known, None)
+        assert len(looked_at) <= IN_TURN + LAST
+        assert {step_name(n) for n in range(STEPS - LAST + 1, STEPS + 1)} <= set(looked_at)
+        seen.update(looked_at)
+    assert len(seen) == STEPS
+    assert known.turn == 0
 
 
 @pytest.mark.guarantee("G13b")
@@ -72,18 +89,16 @@ def test_steps_that_came_went_or_were_replaced_are_found_wherever_they_are(
 
 
 @pytest.mark.guarantee("G13b")
-def test_an_edit_is_found_in_the_last_steps_at_once_and_in_the_others_by_a_look_at_all(
+def test_an_edit_is_found_wherever_it_is_by_who_is_exact_and_else_in_the_last_steps(
     directory: tuple[Path, int],
 ) -> None:
     path, descriptor = directory
     first = stamped(descriptor)
     (path / EARLY).write_bytes(b"{ }")
     (path / LATE).write_bytes(b"{ }")
-    found = stamped(descriptor, first)
-    assert found.changed(first) == {LATE}
-    assert differing(descriptor, found.seen) == {EARLY}
-    doubted = scan_stamped(descriptor, found, [EARLY, "gone by now"]).stamps
-    assert doubted is not None and doubted.changed(found) == {EARLY}
+    first.turn = 6
+    assert stamped(descriptor, first, None).changed(first) == {LATE}
+    assert stamped(descriptor, first).changed(first) == {EARLY, LATE}
 
 
 def test_where_listings_tell_other_inodes_all_are_looked_at(directory: tuple[Path, int]) -> None:
@@ -92,4 +107,4 @@ def test_where_listings_tell_other_inodes_all_are_looked_at(directory: tuple[Pat
     first = look(descriptor, listed, [LATE], None)
     (path / EARLY).write_bytes(b"{ }")
     found = look(descriptor, listed, [LATE], first)
-    assert found.all_seen and found.changed(first) == {EARLY}
+    assert found.changed(first) == {EARLY}
