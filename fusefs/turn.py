@@ -34,3 +34,7 @@ class Turn:
     def locked(self) -> bool:
         """Whether somebody's turn is under way."""
         return self._taken
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return bool(self._waiting)

@@ -85,6 +85,7 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "fusefs.mounts": "tests/mount/lifecycle/test_lifecycle.py",
     "fusefs.operations": "tests/mount/test_whole_tree.py",
     "fusefs.session.events": "tests/fusefs/coherence/test_events.py",
+    "fusefs.session.looks": "tests/fusefs/session/test_restorer.py",
     "fusefs.session.means": "tests/fusefs/session/test_refresh.py",
     "fusefs.session.reach": "tests/fusefs/session/test_recent_steps.py",
     "fusefs.session.step_order": "tests/fusefs/session/test_step_table.py",

@@ -9,7 +9,6 @@ itself, and that brings them into order too.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +18,15 @@ from typing import Final
 import trio
 
 from fusefs.session.listing import ready
+from fusefs.session.looks import compare, identity, look
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.step_table import Remembered
 from fusefs.session.writer import SLOW_SECONDS, Writer
 from storage.errors import StoreError, from_os_error
-from storage.session.claims import Claimer, step_identity
+from storage.session.claims import Claimer
 from storage.session.moving import Mover
-from storage.session.steps import Ownership, read_step, step_name
+from storage.session.steps import Ownership, step_name
 
 BATCH_STEPS: Final = 64
 """Steps stored again, or moved, by one piece of work."""
@@ -37,7 +37,9 @@ BATCH_BYTES: Final = 1 << 20
 LOOK_STEPS: Final = 1024
 """Names looked at by one piece of work."""
 TURN_SECONDS: Final = 0.2
-"""How long writers of the session may have to wait for a turn."""
+"""How long it stores and moves at a time."""
+SHARED_SECONDS: Final = 0.02
+"""The same while writers of the session wait for a turn."""
 SYNCED_STEPS: Final = 16
 """Batches of at most so many are synced step by step, others as a whole."""
 QUIET_SECONDS: Final = 0.02
@@ -74,6 +76,18 @@ class _Done:
     error: StoreError | None = None
 
 
+class _Turn:
+    """The time in which others who store in the session wait; one piece of work is done in any case."""
+
+    def __init__(self, session: Session) -> None:
+        self._writing = session.writing
+        self._began = time.monotonic()
+
+    def is_over(self) -> bool:
+        most = SHARED_SECONDS if self._writing.wanted() else TURN_SECONDS
+        return time.monotonic() > self._began + most
+
+
 class Restorer:
     """Keeps what this mount stored in the store. Loop-owned."""
 
@@ -92,18 +106,19 @@ class Restorer:
         session; `session.recent.owed` says whether more is to be done.
         """
         done, recent = Restored(), session.recent
-        end = time.monotonic() + TURN_SECONDS
         try:
             async with session.writing:
                 await ready(self.means, session, shown=False)
                 self.means.events.drain()
+                turn = _Turn(session)
                 with recent.claiming():
-                    await self._look(session, end)
+                    await self._look(session, turn)
                     due = self._is_due(session)
-                    while due and recent.displaced and not done.error and time.monotonic() < end:
+                    while due and recent.displaced and not done.error:
                         await self._store(session, done)
+                        due = not turn.is_over()
                     if not recent.displaced and done.error is None:
-                        await self._move(session, done, end)
+                        await self._move(session, done, turn)
         except OSError as error:
             done.error = from_os_error(error, "store displaced steps again")
         except StoreError as error:
@@ -115,18 +130,18 @@ class Restorer:
         waited, quiet = recent.displaced_seconds(now), recent.reach.quiet_seconds(now)
         return quiet >= QUIET_SECONDS or waited >= PATIENCE_SECONDS
 
-    async def _look(self, session: Session, end: float) -> None:
+    async def _look(self, session: Session, turn: _Turn) -> None:
         """Look at the steps that lost events may have been of."""
         recent, work = session.recent, self.means.work
-        while recent.doubtful and time.monotonic() < end:
+        while recent.doubtful:
             steps = recent.doubted(LOOK_STEPS)
             try:
-                gone, others = await work.replay(session.slug, _look, session.fd, steps)
+                gone, others = await work.replay(session.slug, look, session.fd, steps)
                 same: list[Remembered] = []
                 for batch in _batches(others):
                     texts = await self._texts(batch)
-                    compare = partial(_compare, session.fd, batch, texts)
-                    removed, alike = await work.replay(session.slug, compare)
+                    job = partial(compare, session.fd, batch, texts)
+                    removed, alike = await work.replay(session.slug, job)
                     gone += removed
                     same += alike
             except BaseException:
@@ -134,6 +149,8 @@ class Restorer:
                 raise
             self.means.events.drain()
             recent.looked(gone, others, same)
+            if turn.is_over():
+                return
 
     async def _store(self, session: Session, done: Restored) -> None:
         recent = session.recent
@@ -162,7 +179,7 @@ class Restorer:
         for step in piece.found:
             recent.found(step)
 
-    async def _move(self, session: Session, done: Restored, end: float) -> None:
+    async def _move(self, session: Session, done: Restored, turn: _Turn) -> None:
         recent = session.recent
         watched = session.watch is not None
         enough = QUIET_SECONDS if watched else QUIET_UNWATCHED_SECONDS
@@ -171,9 +188,11 @@ class Restorer:
         while recent.order.broken and not recent.doubtful and done.error is None:
             self.means.events.drain()
             quiet = recent.reach.quiet_seconds(trio.current_time()) >= enough
-            if not quiet or recent.displaced or time.monotonic() > end:
+            if not quiet or recent.displaced:
                 return
             await self._move_some(session, done)
+            if turn.is_over():
+                return
             await trio.lowlevel.checkpoint()
 
     async def _move_some(self, session: Session, done: Restored) -> None:
@@ -195,9 +214,9 @@ class Restorer:
         self._slow = (time.monotonic() - began) / len(steps) > SLOW_SECONDS
 
     def _take_in(self, session: Session, piece: _Done, done: Restored) -> None:
-        for step, number, identity in piece.stored:
+        for step, number, new in piece.stored:
             session.restored(number)
-            session.recent.restored(step, number, identity)
+            session.recent.restored(step, number, new)
         if piece.stored:
             self.means.events.stored(session.slug)
             session.unsynced.whole |= self._durable
@@ -221,50 +240,6 @@ def _batches(steps: Sequence[Remembered]) -> Iterator[Sequence[Remembered]]:
         yield steps[first:]
 
 
-def _identity(session_fd: int, step: Remembered) -> int | None:
-    """That of the file that has the name of `step`; None if there is none."""
-    try:
-        return step_identity(
-            os.stat(step_name(step.number), dir_fd=session_fd, follow_symlinks=False)
-        )
-    except FileNotFoundError:
-        return None
-
-
-def _look(
-    session_fd: int, steps: Sequence[Remembered]
-) -> tuple[list[Remembered], list[Remembered]]:
-    """Those whose names are gone, and those whose names other files have, or edited ones."""
-    gone, others = [], []
-    for step in steps:
-        found = _identity(session_fd, step)
-        if found is None:
-            gone.append(step)
-        elif found != step.identity:
-            others.append(step)
-    return gone, others
-
-
-def _compare(
-    session_fd: int, steps: Sequence[Remembered], texts: Sequence[bytes | None]
-) -> tuple[list[Remembered], list[Remembered]]:
-    """Those whose names are gone by now, and those whose names have the same contents in another file,
-    with the identity of that."""
-    gone, same = [], []
-    for step, text in zip(steps, texts, strict=True):
-        name, identity = step_name(step.number), _identity(session_fd, step)
-        try:
-            if identity is None:
-                gone.append(step)
-            elif text and read_step(name, session_fd) == text:
-                same.append(step._replace(identity=identity))
-        except FileNotFoundError:
-            gone.append(step)
-        except OSError:
-            continue  # whatever it is, it is not the step
-    return gone, same
-
-
 def _store_again(
     claimer: Claimer,
     session_fd: int,
@@ -278,7 +253,7 @@ def _store_again(
     done = _Done()
     for step, text in jobs:
         try:
-            if _identity(session_fd, step) == step.identity:
+            if identity(session_fd, step) == step.identity:
                 done.found.append(step)
             elif text is None:
                 done.given_up.append(step)

@@ -36,9 +36,11 @@ def test_those_who_wait_come_one_at_a_time_in_the_order_of_coming() -> None:
                 inside -= 1
 
         async with trio.open_nursery() as nursery, turn:
+            assert not turn.wanted()
             for number in range(5):
                 nursery.start_soon(worker, number)
                 await trio.testing.wait_all_tasks_blocked()
+            assert turn.wanted()
 
     trio.run(main)
     assert order == [0, 1, 2, 3, 4]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from fusefs.config import Sync
 from fusefs.session import restorer as restoring
-from fusefs.session.restorer import Restorer
+from fusefs.session.restorer import BATCH_STEPS, Restorer
 from fusefs.session.session import Session
 from fusefs.session.step_texts import StepTexts
 from fusefs.session.writer import Writer
@@ -51,7 +52,7 @@ def after(store: StoreOnDisk, disk: SessionOnDisk, befalls: Callable[[Path], Non
 
 def replaced(path: Path, by: bytes) -> None:
     """Another file has the name."""
-    other = path.with_name("step-000001.tmp.1")
+    other = path.with_name(f"{path.name}.tmp.1")
     other.write_bytes(by)
     os.replace(other, path)
 
@@ -95,3 +96,32 @@ def test_a_step_that_is_removed_while_it_is_looked_at_stays_removed(
     monkeypatch.setattr(StepTexts, "read", removed_meanwhile)
     # As on a store that dates a file once it is closed: the same step, by another identity.
     assert after(store, disk, lambda path: os.utime(path, (5, 5))) == []
+
+
+@pytest.mark.guarantee("G16a", "G23a")
+@pytest.mark.usefixtures("at_once")
+def test_who_stores_meanwhile_waits_for_a_piece_of_the_work_and_not_for_all(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "SHARED_SECONDS", 0)
+    disk, left = store.session("a_b_1"), 0
+    lines = [classify(entry(f"line {number}")) for number in range(5 * BATCH_STEPS)]
+
+    async def main() -> None:
+        nonlocal left
+        with living(store, watched=False) as live:
+            session = Session(disk.slug, texts=live.means.texts)
+            writer = Writer(live.means, Sync.NEVER)
+            async with live.pool.lease(session):
+                await writer.append(session, lines)
+                for number in disk.numbers():
+                    replaced(disk.path / f"step-{number:06}", OTHERS)
+                session.recent.doubt()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(Restorer(live.means, writer, durable=False).restore, session)
+                    await trio.testing.wait_all_tasks_blocked()
+                    await writer.append(session, [classify(MINE)])
+                    left = session.recent.displaced
+
+    trio.run(main)
+    assert 0 < left < len(lines)
