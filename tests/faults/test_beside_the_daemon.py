@@ -67,9 +67,10 @@ def test_displaced_messages_are_stored_again_in_their_order_out_of_the_daemons_r
     _append(at, session, "mine 0", "mine 1", "mine 2")
     for number in (1, 2):
         reference.store_step(session.slug, entry(f"daemon {number}"))
-    until(lambda: len(_contents(session)) == 7, SETTLED)
+    mine = ["mine 0", "mine 1", "mine 2"]
+    until(lambda: writers.of("mine", _contents(session)) == mine, SETTLED)
     until(lambda: max(session.numbers()) >= 1003, SETTLED)
-    assert writers.of("mine", _contents(session)) == ["mine 0", "mine 1", "mine 2"]
+    assert len(_contents(session)) == 7
     assert writers.of("daemon", _contents(session)) == ["daemon 0", "daemon 1", "daemon 2"]
     assert session.numbers()[:4] == [1, 2, 3, 4]
     assert session.numbers()[-1] > 1000
