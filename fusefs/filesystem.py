@@ -243,13 +243,13 @@ class FileSystem:
     def _inode(self, ino: int) -> Inode:
         inode = self._table.get(ino)
         if inode is None:
-            raise StoreError(errno.ESTALE, "unknown-inode", "the file is not known any more")
+            raise StoreError(errno.ESTALE, "unknown-inode", "the file is no longer known")
         return inode
 
     def _directory(self, ino: int) -> Directory:
         inode = self._inode(ino)
         if not isinstance(inode, Directory):
-            raise StoreError(errno.ENOTDIR, "no-directory", "it is no directory")
+            raise StoreError(errno.ENOTDIR, "no-directory", "it is not a directory")
         return inode
 
     @contextmanager

@@ -178,7 +178,7 @@ class Superblock:
             with trio.move_on_after(SILENCE_SECONDS - silent) as waiting:
                 await self.work.small(self, os.fstatvfs, self.store.fd)
             if waiting.cancelled_caught:
-                log.warning("the store does not answer: what was due is not written")
+                log.warning("the store does not answer: pending counts and syncs are given up")
                 scope.cancel()
                 return
             await trio.sleep(SILENCE_SECONDS / 4)
@@ -215,7 +215,7 @@ async def _unending(work: Callable[[], Awaitable[Any]]) -> None:
         try:
             await work()
         except Exception:
-            log.exception("work in the background failed, and goes on")
+            log.exception("background work failed and is started again")
             await trio.sleep(1)
 
 

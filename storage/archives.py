@@ -193,7 +193,7 @@ def _spans(file: BinaryIO) -> Spans:
 
     magic, version, flags = _HEADER.unpack(take(_HEADER.size))
     if (magic, version, flags) != (_MAGIC, _VERSION, 0):
-        raise MemoryFileError("it is no memory database of version 1")
+        raise MemoryFileError("it is not a memory database of version 1")
     spans = {}
     _, entries = _COUNTS.unpack(take(_COUNTS.size))
     for _ in range(entries):

@@ -48,7 +48,9 @@ def create_named(store: Store, slug: str, *, sync: bool) -> None:
     """
     about = named_after(slug)
     if about is None:
-        sentence = f"{printable(slug)} is no session name: AGENT_SENDER_NUMBER or a ULID is needed"
+        sentence = (
+            f"{printable(slug)} is not a session name: AGENT_SENDER_NUMBER or a ULID is needed"
+        )
         raise StoreError(errno.EINVAL, "bad-slug", sentence)
     with making(store, sync) as new:
         new.write_meta(meta.fresh(*about, now()))

@@ -237,7 +237,7 @@ def _keep_summary(
 def _time(text: str) -> int:
     time_ns = nanoseconds(text)
     if time_ns is None:
-        sentence = f"{printable(text)} is no time: RFC 3339 is needed, such as {now()}"
+        sentence = f"{printable(text)} is not a time: RFC 3339 is needed, such as {now()}"
         raise StoreError(errno.EINVAL, "not-a-time", sentence)
     return time_ns
 

@@ -47,7 +47,7 @@ def path_of(tree: str, name: str | None) -> str:
 def text(tree: str, name: str) -> str | None:
     """The text of the archive `name`, None if there is none.
 
-    Raises OSError, and StoreError for what is no regular file, too long or not UTF-8.
+    Raises OSError, and StoreError for what is not a regular file, too long or not UTF-8.
     """
     with _archives(tree) as archives:
         return _text(_file_name(name), archives)

@@ -137,7 +137,7 @@ def read_regular(name: str, at: int, most: int) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise StoreError(errno.EINVAL, "not-a-file", f"{printable(name)} is no regular file")
+            raise StoreError(errno.EINVAL, "not-a-file", f"{printable(name)} is not a regular file")
         if status.st_size > most:
             raise _too_long(name, most)
         content = os.read(descriptor, status.st_size + 1)

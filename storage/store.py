@@ -51,10 +51,10 @@ class Store:
         try:
             old, new = os.fstat(self.fd), os.fstat(found)
             if old.st_dev != new.st_dev:
-                sentence = "what has its path by now is on another file system"
+                sentence = "the directory at its path now is on another file system"
                 raise StoreError(errno.ESTALE, "store-removed", sentence)
             if old.st_uid != new.st_uid:
-                sentence = "what has its path by now belongs to another user"
+                sentence = "the directory at its path now belongs to another user"
                 raise StoreError(errno.ESTALE, "store-removed", sentence)
             os.dup2(found, self.fd, inheritable=False)
         finally:

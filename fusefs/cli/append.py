@@ -67,7 +67,7 @@ def _lines(texts: list[str], role: str | None) -> list[bytes]:
     try:
         text = given.decode().removesuffix("\n")
     except UnicodeDecodeError:
-        raise CommandError(Exit.USAGE, "standard input is no UTF-8 text") from None
+        raise CommandError(Exit.USAGE, "standard input is not UTF-8 text") from None
     if not text.strip():
         raise CommandError(Exit.USAGE, "there is no text: give it as TEXT or on standard input")
     return [_message(text, role)]
@@ -77,7 +77,7 @@ def _line(text: str, role: str | None) -> bytes:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise CommandError(Exit.USAGE, "the text is no UTF-8") from None
+        raise CommandError(Exit.USAGE, "the text is not UTF-8") from None
     if role is None and _is_step(data):
         return data.replace(b"\n", b" ").replace(b"\r", b" ")
     return _message(text, role)

@@ -63,7 +63,7 @@ def _query(asked: argparse.Namespace) -> Query:
         compiled = re.compile(pattern, re.IGNORECASE if asked.ignore_case else 0)
     except re.error as error:
         hint = "" if asked.fixed else "; -F takes it as a text"
-        sentence = f"{printable(asked.pattern)} is no regular expression: {error}{hint}"
+        sentence = f"{printable(asked.pattern)} is not a regular expression: {error}{hint}"
         raise CommandError(Exit.USAGE, sentence) from None
     return Query(
         compiled,

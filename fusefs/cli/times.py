@@ -25,7 +25,7 @@ def moment(text: str) -> float:
             return (datetime.now(UTC) - passed).timestamp()
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give {TIME_HELP}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give {TIME_HELP}") from None
 
 
 def seconds_of(text: str) -> float | None:

@@ -181,7 +181,7 @@ def _check_elsewhere(mount: Mount) -> None:
         raise CommandError(
             Exit.FAILED,
             f"{printable(mount.mountpoint)} is unmounted here, but its server goes on: the mount"
-            f" namespace of {_command_name(str(pid))} (pid {pid}) has it still",
+            f" namespace of {_command_name(str(pid))} (pid {pid}) still holds it",
         )
 
 

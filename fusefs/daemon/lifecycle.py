@@ -105,7 +105,7 @@ class Life:
             else:
                 self._stop()
         except Exception:
-            log.exception("%s could not be obeyed", signal.Signals(number).name)
+            log.exception("signal %s could not be handled", signal.Signals(number).name)
 
     def _reload(self) -> None:
         self._manager.reloading()

@@ -53,7 +53,7 @@ class DotFile(Inode):
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            sentence = "the file only tells, and takes nothing"
+            sentence = "the file is read-only"
             raise StoreError(errno.EACCES, "read-only-file", sentence)
         return await self.opened()
 
@@ -193,7 +193,9 @@ class OpenErrors(OpenFile):
             over = max(0, len(self._text) - FOLLOWED_BYTES)
             self._text, self._begins = self._text[over:], self._begins + over
         if offset < self._begins:
-            sentence = "so many failures came that these lines were let go: open the file again"
+            sentence = (
+                "these lines are no longer kept, as many failures followed: open the file again"
+            )
             raise StoreError(errno.EIO, "let-go", sentence)
         start = offset - self._begins
         return self._text[start : start + size]

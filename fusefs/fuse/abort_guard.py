@@ -49,7 +49,7 @@ class Guard:
                 command, stdin=null, stdout=abort, stderr=null, cwd="/", env={}
             )
         except OSError as error:
-            log.warning("no guard could be started beside the mount: %s", error)
+            log.warning("the guard process could not be started: %s", error)
         finally:
             os.close(abort)
 

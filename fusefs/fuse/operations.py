@@ -56,7 +56,7 @@ def handler(
                 log.exception("%s failed", name)
                 raise FUSEError(error.errno or errno.EIO) from None
             except MemoryError:
-                log.error("%s failed: there is not memory enough", name)  # noqa: TRY400
+                log.error("%s failed: out of memory", name)  # noqa: TRY400
                 raise FUSEError(errno.ENOMEM) from None
             except Exception:
                 log.exception("%s failed", name)

@@ -85,7 +85,7 @@ class Inode(ABC):
 
     def readlink(self) -> str:
         """Where a symlink leads. Raises `StoreError` EINVAL."""
-        raise StoreError(errno.EINVAL, "no-link", "it is no symlink")
+        raise StoreError(errno.EINVAL, "no-link", "it is not a symlink")
 
     def forgotten(self) -> None:  # noqa: B027 - most have nothing to let go of
         """The table knows it no more: let go of what it holds, and of its name in its parent."""

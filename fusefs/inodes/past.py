@@ -195,7 +195,7 @@ class PastFile(ViewFile):
         return opened
 
     def not_writable(self) -> StoreError:
-        return StoreError(errno.EROFS, "the-past", "what a session was cannot be changed")
+        return StoreError(errno.EROFS, "the-past", "the past of a session cannot be changed")
 
     async def publish(self, session: Session) -> None:
         if self.epoch is not None and self.epoch.pinned:  # else the kernel remembers nothing of it

@@ -178,7 +178,7 @@ class ViewFile(Inode):
 
     def not_writable(self) -> StoreError:
         """What an open for writing fails with."""
-        sentence = "what is read here is written through append and compact"
+        sentence = "the file is read-only: write to append or compact"
         return StoreError(errno.EACCES, "read-only-file", sentence)
 
     async def _bring_up_to_date(self, session: Session, epoch: Epoch, second: bool) -> None:
@@ -223,4 +223,4 @@ class ViewFile(Inode):
 
 
 def _stale() -> StoreError:
-    return StoreError(errno.ESTALE, "superseded", "the name shows another file by now")
+    return StoreError(errno.ESTALE, "superseded", "the name refers to another file now")

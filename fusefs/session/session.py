@@ -296,7 +296,7 @@ class Session:
         if change.moved_from is None and self.index.knows(change.name, number):
             return Meaning.GREW  # the CREATE of a step that this mount stored itself
         if not self._may_be_read(change.name):
-            self.skipped.note(change.name, "it is no regular file")
+            self.skipped.note(change.name, "it is not a regular file")
             self._lost(change.name)  # the step that it may have replaced is gone
             return Meaning.CHANGED
         after_all = number > self.index.greatest

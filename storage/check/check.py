@@ -149,7 +149,7 @@ class _Check:
                 if directory is not None:
                     self._look_into(slug, directory)
                 elif is_session_name(slug) and files.exists(slug, self._store):
-                    sentence = "has a session's name and is no directory"
+                    sentence = "has a session's name but is not a directory"
                     self._tell(Finding(slug, slug, "wrong-type", sentence), self._store, slug)
         except OSError as error:
             sentence = f"cannot be read: {error.strerror}"
@@ -230,7 +230,7 @@ def _not_repaired(finding: Finding, error: OSError | StoreError) -> Finding:
 
 @contextmanager
 def _opened(name: str, store: int) -> Iterator[int | None]:
-    """The directory `name` of the store, or None if it is no directory. Raises OSError."""
+    """The directory `name` of the store, or None if it is not a directory. Raises OSError."""
     try:
         directory = files.open_directory(name, store)
     except OSError as error:

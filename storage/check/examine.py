@@ -113,7 +113,9 @@ class _Examination:
                 if number is None:
                     self._other(entry.name)
                 elif not entry.is_file(follow_symlinks=False):
-                    self._add(entry.name, "wrong-type", "has a step's name and is no regular file")
+                    self._add(
+                        entry.name, "wrong-type", "has a step's name and is not a regular file"
+                    )
                 elif number > NUMBER_MAX:
                     self._add(entry.name, "out-of-range", f"the number is over {NUMBER_MAX}")
                 else:

@@ -114,7 +114,7 @@ def archive_and_summary(line: bytes) -> tuple[str, str | None]:
         raise StoreError(EINVAL, error.code, f"{error.sentence}; {_COMPACTS}") from None
     name, summary = value.get("archive_name"), value.get("summary")
     if len(value) != 2 or not isinstance(name, str) or not isinstance(summary, str):
-        raise StoreError(EINVAL, "not-a-summary", f"the object is no summary: {_COMPACTS}")
+        raise StoreError(EINVAL, "not-a-summary", f"the object is not a summary: {_COMPACTS}")
     return archive_name(name.encode()), summary
 
 

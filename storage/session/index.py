@@ -167,7 +167,7 @@ def _listed(fd: int, inodes: dict[str, int] | None = None) -> Index:
             if number is None:
                 continue
             if not entry.is_file(follow_symlinks=False):
-                index.strange.append((name, "it is no regular file"))
+                index.strange.append((name, "it is not a regular file"))
                 continue
             if not usual and name != step_name(number):
                 index.odd.setdefault(number, []).append(name)

@@ -93,7 +93,7 @@ def _value(data: bytes) -> Any:
 def read(session_fd: int, name: str = NAME) -> Seen:
     """The bytes of the session's meta and its status: never what another host has replaced already.
 
-    Raises OSError; StoreError EINVAL for what is no regular file, or is too long.
+    Raises OSError; StoreError EINVAL for what is not a regular file, or is too long.
     """
     if is_near(session_fd):
         return _read(session_fd, name)
@@ -121,7 +121,7 @@ def _read(session_fd: int, name: str) -> Seen:
     Raises OSError, and StoreError EINVAL if it is no file or longer than `META_BYTES_MAX`.
     """
     if not stat.S_ISREG(os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mode):
-        raise invalid("the meta is no regular file")
+        raise invalid("the meta is not a regular file")
     return files.read_regular(name, session_fd, META_BYTES_MAX)
 
 

@@ -27,7 +27,7 @@ LOOP_BYTES: Final = 64 << 10
 LOOP_SECONDS: Final = 0.002
 """For so long likewise: what waits for the disk, or is slow to show, is for a thread."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
-IRREGULAR: Final = "it is no regular file"
+IRREGULAR: Final = "it is not a regular file"
 NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
 """Errors of reading a file that is no step whatever it holds."""

@@ -296,7 +296,7 @@ def test_a_store_of_hostile_steps_shows_those_that_the_reference_loads(
 
 
 def _strange(path: Path) -> None:
-    """What is no regular file, in place of steps."""
+    """What is not a regular file, in place of steps."""
     os.mkfifo(path / "step-000002")
     os.mknod(path / "step-000003", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: endless
     (path / "step-000004").mkdir()

@@ -66,7 +66,7 @@ def test_names_alone_or_json_for_programs(root: Path) -> None:
 def test_a_pattern_that_is_none_is_explained(root: Path) -> None:
     answer = stepfs("search", "a(", root)
     assert answer.returncode == Exit.USAGE
-    assert "a( is no regular expression" in answer.stderr
+    assert "a( is not a regular expression" in answer.stderr
     assert "-F takes it as a text" in answer.stderr
 
 

@@ -26,7 +26,7 @@ REFUSED = [
     "cannot be set",
     "only a session can be removed",
     "a directory can be made only",
-    "is no session name",
+    "is not a session name",
 ]
 """What the log says of the changes that are refused here on purpose."""
 

@@ -206,7 +206,7 @@ def test_a_mount_that_another_namespace_keeps_is_told_of_and_waited_for_no_longe
         answer = stepfs("umount", mountpoint)
         assert time.monotonic() - began < 10
         assert answer.returncode == Exit.FAILED
-        assert f"the mount namespace of sleep (pid {keeper.pid}) has it still" in answer.stderr
+        assert f"the mount namespace of sleep (pid {keeper.pid}) still holds it" in answer.stderr
         assert not is_mounted(mountpoint)
         assert not ended(pid)
     until(lambda: ended(pid))
