@@ -163,7 +163,7 @@ def claim_in_steps(hidden: str, slug: str, root: int) -> None:
 def _next_slug(prefix: str, names: Iterable[str]) -> str:
     """The greatest number that any of `names` has after this prefix, plus one.
 
-    The store is listed each time: no stamp of a directory tells whether only we changed it.
+    The store is listed each time: no timestamp of a directory shows that nobody else changed it.
     """
     seqs = (sequence_number(name[len(prefix) :]) for name in names if name.startswith(prefix))
     seq = 1 + max((seq or 0 for seq in seqs), default=0)

@@ -41,7 +41,7 @@ def from_os_error(error: OSError, doing: str) -> StoreError:
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """A block whose failed system calls are `StoreError`s, as `from_os_error` makes them."""
+    """A context that turns failed system calls into `StoreError`s, as `from_os_error` does."""
     try:
         yield
     except OSError as error:

@@ -42,7 +42,7 @@ def open_directory(name: str, at: int | None = None) -> int:
 
 
 def open_unnoticed(name: str, flags: int, at: int | None = None) -> int:
-    """As open(2), and what is read leaves the time of access alone where the process may (G4)."""
+    """As open(2), without updates of the access time where the process may ask for that (G4)."""
     try:
         return os.open(name, flags | os.O_NOATIME, dir_fd=at)
     except PermissionError:

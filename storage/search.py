@@ -36,9 +36,9 @@ _RUN: Final = re.compile(r"[A-Za-z0-9 _,;:<>=!@#%&'~`-]+")
 _NOT_TEXT: Final = re.compile(
     r"\\.|\[\^?(?:\\.|.)(?:\\.|[^]\\])*\]|.(?=[?*{])|\{[^}]*\}", re.DOTALL
 )
-"""What of a pattern need not stand in what it matches: escapes, classes, what may occur no time."""
+"""Parts of a pattern that need not occur in a match: escapes, classes, optional items."""
 _BEYOND: Final = re.compile(r"[|()]|\\[^\WbBdDsSwWAZ]")
-"""Signs that what follows in a pattern is no text either."""
+"""Characters that make what follows them in a pattern no literal either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Query:
 
     pattern: re.Pattern[str]
     literal: bytes = b""
-    """What stands in every match, as it is; see `needed`."""
+    """A literal that occurs in every match; see `needed`."""
     ignore_case: bool = False
     role: str | None = None
     agent: str | None = None
@@ -99,7 +99,7 @@ class Query:
 
 
 def needed(pattern: str, *, fixed: bool = False, ignore_case: bool = False) -> bytes:
-    """The longest text that stands as it is in whatever `pattern` matches; `b""` if none is sure to.
+    """The longest literal that occurs in every match of `pattern`; `b""` if there is none.
 
     `fixed` says that the pattern is a text. In lower case if case is ignored.
     """

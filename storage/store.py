@@ -34,7 +34,7 @@ class Store:
         with doing(f"open the store {printable(path)}"):
             self.fd = files.open_directory(path)
         self.near = is_near(self.fd)
-        """Whether nobody on another host can change it."""
+        """Whether it can be changed from this host alone."""
 
     def close(self) -> None:
         """Closes `fd`; the store must not be used afterwards."""

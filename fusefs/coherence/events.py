@@ -42,9 +42,9 @@ class EventQueue:
         """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
         self.root_changed_at: float | None = None
         self._root_dirty = False
-        """The list of sessions changed, and that was not published yet."""
+        """The list of sessions changed, which was not published yet."""
         self._disappeared: set[str] = set()
-        """Names of sessions that went, and were not published yet."""
+        """Names of sessions that disappeared, not published yet."""
         self._root_waiting = trio.lowlevel.ParkingLot()
         self._watched: dict[int, Session] = {}
         self._dirty: dict[Session, None] = {}
@@ -79,7 +79,7 @@ class EventQueue:
             self._watched[session.watch] = session
 
     def unwatch(self, session: Session) -> None:
-        """Do so no longer."""
+        """End the watch of a session."""
         if session.watch is None:
             return
         if self._watched.get(session.watch) is session:
@@ -88,7 +88,7 @@ class EventQueue:
         session.watch = None
 
     def drain(self) -> None:
-        """Have every session take in what happened so far."""
+        """Apply all queued events to their sessions."""
         try:
             changes = self.watcher.drain()
         except EventsLostError:
@@ -104,7 +104,7 @@ class EventQueue:
                 self.mark(session)
 
     def root_replaced(self, store: Store) -> None:
-        """The store's directory is another one by now."""
+        """Watch the new directory of a store whose directory was replaced."""
         if self._root_watch is not None:
             self.watcher.remove(self._root_watch)
         self._watch_root(store)
@@ -121,7 +121,7 @@ class EventQueue:
             self.mark(session)
 
     def follow(self, session: Session) -> None:
-        """Somebody waits for what happens in a session: where no events tell, it is looked for."""
+        """Somebody waits for changes of a session: poll for them where there are no events."""
         if session.watch is None:
             self.polling.follow(session)
 
@@ -159,7 +159,7 @@ class EventQueue:
             self._waiting.unpark()
 
     async def take_root(self) -> set[str]:
-        """Wait until the list of sessions has changed; the names that went."""
+        """Wait until the list of sessions has changed; the names that disappeared."""
         while not self._root_dirty:
             await self._root_waiting.park()
         self._root_dirty = False

@@ -86,7 +86,7 @@ class Hints:
         return await self._incoming.take_some(WAITING_SESSIONS)
 
     def document(self) -> dict[str, Any]:
-        """How it is, as `status.json` shows it, without the password."""
+        """The state of the connection for `status.json`, without the password."""
         return {
             "redis": shown(self._url),
             "state": self._state.value,
@@ -97,12 +97,12 @@ class Hints:
         }
 
     async def run(self) -> None:
-        """Be connected as long as that can be, until cancelled."""
+        """Stay connected, and reconnect whenever the connection is lost, until cancelled."""
         backoff = BACKOFF_SECONDS
         while True:
             try:
                 await self._exchange()
-            except* Exception as errors:  # whatever the client or its server does costs time only
+            except* Exception as errors:  # no error here may cost more than time
                 # When it is cancelled the client may add errors of its own, which must not leave here.
                 if self._state is State.CONNECTED:
                     backoff = BACKOFF_SECONDS
@@ -125,7 +125,7 @@ class Hints:
         from coredis.retry import NoRetryPolicy
 
         logging.getLogger("coredis").disabled = True  # what it says, `_lost` says
-        # Of a connection that was not made it leaves the queues, mere memory, to the collector.
+        # After a failed connection the client leaves its queues, mere memory, to the collector.
         warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
         client = coredis.Redis.from_url(
             self._url,

@@ -82,11 +82,11 @@ class Publisher:
                 log.exception("%s could not be published", printable(session.slug))
             finally:
                 nursery.start_soon(self._rest, session)
-            # One turn of the loop for all who ask, before the next session.
+            # Let waiting operations run before the next session.
             await trio.lowlevel.checkpoint()
 
     async def _rest(self, session: Session) -> None:
-        # One that has to be listed for it is published for half of the time at most.
+        # A session that has to be listed for this takes half of the time at most.
         listing = session.listing_seconds if session.watch is None else 0
         try:
             await trio.sleep(max(PACE_SECONDS, listing))
@@ -136,7 +136,7 @@ class Publisher:
                     await self._look_for(directory)
 
     async def _look_for(self, directory: SessionDirectory) -> None:
-        """Its name went; it may be another session's, or this one's again, by now."""
+        """Its name disappeared; it may be in use again by now, for this session or another."""
         try:
             await directory.status()
         except StoreError as error:
@@ -158,7 +158,7 @@ class Publisher:
                     await self._look_for(directory)  # it may have been deleted
 
     async def _look(self) -> None:
-        """Where no events tell of changes, look for who follows."""
+        """Where there are no events, poll the sessions that are followed."""
         while True:
             for session in await self._events.polling.take():
                 if not session.is_open:

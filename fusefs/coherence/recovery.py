@@ -47,7 +47,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Takes sessions that owe something from the event queue, and has them mended. Loop-owned."""
+    """Takes sessions with displaced steps from the event queue and restores them. Loop-owned."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Recovery:
         self._events.mark(session)
 
     async def _recover(self, session: Session) -> float:
-        """Mend what can be mended now; after how long the rest, if there is any."""
+        """Restore what can be restored now; the pause before the rest is tried, if there is any."""
         session.recent.let_go(LET_GO_STEPS)
         if not session.recent.owed:
             return 0
@@ -155,7 +155,7 @@ class Recovery:
         return self._pause(session, done.error)
 
     def _pause(self, session: Session, error: StoreError | None) -> float:
-        """After how long what a session still owes is tried again; an `error` of it is told."""
+        """The pause before the rest is tried; reports an `error` that it failed with."""
         recent = session.recent
         if error is not None and recent.owed:
             self._tell(session, error)
@@ -167,7 +167,7 @@ class Recovery:
         return QUIET_UNWATCHED_SECONDS if unwatched else QUIET_SECONDS / 4
 
     def _tell(self, session: Session, error: StoreError) -> None:
-        """Say once what displaced steps wait for."""
+        """Report once why displaced steps have to wait."""
         if self._failed.get(session) == error.errno:
             return
         self._failed[session] = error.errno

@@ -31,7 +31,7 @@ class ControlFile(Inode):
     timeout_seconds = 0.0
     """How long the kernel may keep its attributes where they are not lent."""
     sizeless = False
-    """It reads as empty, always."""
+    """It always reads as empty."""
 
     def __init__(self, directory: SessionDirectory, name: str) -> None:
         super().__init__(directory.table, directory, name)
@@ -85,12 +85,12 @@ class ControlFile(Inode):
         return self.directory.services.rules.control(directory, about)
 
     def changed_ns(self, directory: os.stat_result, about: os.stat_result) -> int:
-        """When what it tells last changed."""
+        """The mtime of what it shows."""
         return directory.st_mtime_ns
 
     @abstractmethod
     async def text(self, session: Session) -> bytes:
-        """What it reads as now. Raises `StoreError`."""
+        """Its present text. Raises `StoreError`."""
 
     def readable(self, caller: Caller, text: bytes) -> OpenFile:
         """An open file that reads as `text`. Raises `StoreError`."""

@@ -34,7 +34,7 @@ class OpenFiles:
         self._failures.record(opened.session, opened.name, operation, error, opened.caller)
 
     async def release(self, handle: int) -> None:
-        """The last descriptor is gone."""
+        """Release a file whose last descriptor was closed."""
         found = self._files.pop(handle)
         if found is not None:
             opened, inode = found
@@ -42,7 +42,7 @@ class OpenFiles:
             self._inodes.reap(inode)  # the kernel may forget a file before it has closed it
 
     async def release_all(self) -> None:
-        """As if whoever has files open had closed them (G17)."""
+        """Release all open files, as if their users had closed them (G17)."""
         for handle in self._files:
             opened = self.get(handle)
             try:

@@ -35,7 +35,7 @@ class Root(Directory):
         self.of: dict[Session, SessionDirectory] = {}
         """The directory of each session that anything is known of, also of those that are gone."""
         self.fixed: dict[str, Directory] = {}
-        """What is beside the sessions."""
+        """Entries other than sessions."""
 
     @property
     def place(self) -> tuple[str | None, str | None]:
@@ -75,7 +75,7 @@ class Root(Directory):
         return self._sessions.get(slug)
 
     def left(self, directory: SessionDirectory) -> None:
-        """A directory is no name's any more."""
+        """Forget a directory that lost its name."""
         if self._sessions.get(directory.name) is directory:
             del self._sessions[directory.name]
 

@@ -63,14 +63,14 @@ class SessionDirectory(Directory):
         super().__init__(services.table, root, slug)
         self.services = services
         self.children: dict[str, Inode] = {}
-        """What is in it, but for views."""
+        """Its files and directories, apart from views."""
         self.views: dict[View, ViewFile] = {}
         """The present inode of each view."""
         self._root = root
         self._session: Session | None = None
         self._identity: tuple[int, int] | None = None
         self._looked_at: tuple[float, Status] | None = None
-        """What a far store said last, and when."""
+        """The last status from a far store, and when it came."""
         self._status: tuple[int, Status] | None = None
         """What the store said of it, and as of which of the session's changes."""
         self._lent: dict[Inode, tuple[int, Attributes]] = {}
@@ -196,11 +196,11 @@ class SessionDirectory(Directory):
         return found
 
     def looked_at(self, found: Status) -> None:
-        """The store has said this of it just now."""
+        """Take a status that was just read from the store."""
         self._looked_at = None if self.services.work.near else (time.monotonic(), found)
 
     async def verify(self, exact: bool = True) -> None:
-        """As `status`, where nothing has told that it is."""
+        """As `status`, unless the session is known to be verified."""
         if self._session is None or not self._session.verified:
             await self.status(exact)
 

@@ -34,13 +34,13 @@ class ViewFile(Inode):
         super().__init__(owner.table, directory, view.format.name)
         self.session_directory = owner
         self.directory = directory
-        """Where its name is found."""
+        """The directory that holds its name."""
         self.view = view
         self.epoch: Epoch | None = None
         self.told = NEVER
-        """The size that the kernel knows; `NEVER` if it was never told."""
+        """The size that the kernel knows; `NEVER` if it knows none."""
         self.rights = Rights(0, 0, 0)
-        """What was last told of owner and permissions."""
+        """The owner and permissions last given to the kernel."""
 
     @property
     def place(self) -> tuple[str | None, str | None]:
@@ -48,7 +48,7 @@ class ViewFile(Inode):
 
     @property
     def superseded(self) -> bool:
-        """Whether the name shows something else by now."""
+        """Whether its name leads to a newer inode."""
         epoch = self.epoch
         return self.session_directory.gone or (epoch is not None and epoch.superseded)
 
@@ -177,7 +177,7 @@ class ViewFile(Inode):
             return opened
 
     def not_writable(self) -> StoreError:
-        """What an open for writing fails with."""
+        """The error of an open for writing."""
         sentence = "the file is read-only: write to append or compact"
         return StoreError(errno.EACCES, "read-only-file", sentence)
 

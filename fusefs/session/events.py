@@ -18,13 +18,13 @@ class Events(Protocol):
         """Have `apply` of an open session called with what happens in its directory, if that can be."""
 
     def unwatch(self, session: Session) -> None:
-        """Do so no longer."""
+        """End the watch of a session."""
 
     def drain(self) -> None:
-        """Have every session take in what happened so far."""
+        """Apply all queued events to their sessions."""
 
     def follow(self, session: Session) -> None:
-        """Somebody waits for what happens in a session: where no events tell, it is looked for."""
+        """Somebody waits for changes of a session: poll for them where there are no events."""
 
     def stored(self, slug: str) -> None:
         """This mount stored something in a session, or made or deleted it: others are to be hinted."""

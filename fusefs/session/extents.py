@@ -64,7 +64,7 @@ class Extents:
                 self.edits += 1
 
     def forget(self, cut: Cut | None) -> None:
-        """Nobody asks for that cut any more."""
+        """Forget a cut that is not used any more."""
         self._boundaries.pop(cut, None)
 
     def forget_all(self) -> None:

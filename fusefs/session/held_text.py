@@ -44,7 +44,7 @@ async def pin(means: Means, session: Session, epoch: Epoch) -> None:
 
 
 def unpin(means: Means, session: Session, epoch: Epoch) -> None:
-    """A file that showed the epoch was closed."""
+    """Release the text for one open file of the epoch, which was closed."""
     epoch.opens -= 1
     if epoch.pinned:
         return

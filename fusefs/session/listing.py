@@ -20,7 +20,7 @@ from storage.errors import from_os_error, printable
 from storage.session.index import Index, scan, scan_agreeing
 
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
-"""Directories of at most so many bytes are listed at once."""
+"""Directories up to this size in bytes are listed on the loop."""
 MOST_LAG_SECONDS: Final = 0.8
 """How old a listing may be for a stat where no events tell of changes: with the next one it is less
 than a second (G12)."""
@@ -28,7 +28,7 @@ MOST_LAG_OF_SLOW_SECONDS: Final = 0.4
 """The same where a listing takes long."""
 LEAST_LAG_SECONDS: Final = 0.05
 LAG_FACTOR: Final = 10
-"""A session is listed for a tenth of the time at most by who need not be exact."""
+"""Callers that need not be exact spend a tenth of the time on listing at most."""
 FORM_STEPS: Final = 16
 """Steps before a compaction among which there is an entry, as a rule."""
 _DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
@@ -111,12 +111,12 @@ def _first_of(session: Session, view: View) -> int:
 
 
 def lag_seconds(session: Session) -> float:
-    """How old a listing may be for who need not be exact: ten times what it took."""
+    """How old a listing may be for callers that need not be exact: ten times its duration."""
     lag = max(LEAST_LAG_SECONDS, LAG_FACTOR * session.listing_seconds)
     return min(lag, most_lag_seconds(session))
 
 
 def most_lag_seconds(session: Session) -> float:
-    """How old it may be at most; a session is listed for half of the time at most."""
+    """Upper bound on that age; listing a session takes half of the time at most."""
     listing = session.listing_seconds
     return max(MOST_LAG_SECONDS - listing, MOST_LAG_OF_SLOW_SECONDS, listing)

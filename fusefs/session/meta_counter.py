@@ -126,7 +126,7 @@ class MetaCounter:
             self._pool.release(session)
 
     def _again(self, session: Session, pending: _Pending) -> None:
-        """The lock is another's: what was to be written waits with what came meanwhile."""
+        """Another program holds the lock: retry later, together with what came meanwhile."""
         later = self._pending.get(session)
         if later is None:
             self._pool.keep(session)

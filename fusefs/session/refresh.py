@@ -22,7 +22,7 @@ from fusefs.views.formats import BOUNDARY, View
 from storage.errors import from_os_error, printable
 
 PATIENCE: Final = 3
-"""How often an epoch is made again because steps were changed meanwhile."""
+"""Attempts to rebuild an epoch whose steps keep changing meanwhile."""
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:

@@ -59,14 +59,14 @@ class Restored:
     lost: list[int] = field(default_factory=list)
     """The numbers of steps whose text there was no room for."""
     error: StoreError | None = None
-    """Why the rest was not stored again, this time."""
+    """Why the rest could not be stored again this time."""
     stored: bool = False
-    """Whether there is anything new to be synced."""
+    """Whether anything was stored that has to be synced."""
 
 
 @dataclass(slots=True)
 class _Done:
-    """What one piece of work did."""
+    """The outcome of one piece of work."""
 
     stored: list[tuple[Remembered, int, int]] = field(default_factory=list)
     """Steps, with their new numbers and identities."""

@@ -65,7 +65,7 @@ class Session:
         self.identity = identity
         """Device and inode number of its directory, once that was looked at."""
         self.gone = False
-        """It was deleted, or its name is another's by now; this never ends."""
+        """It was deleted, or another session has its name. Final."""
         self.users = 0
         """Open files and operations that need it open."""
         self.epochs: dict[View, Epoch] = {}
@@ -81,7 +81,7 @@ class Session:
         self.judged = JudgedSteps()
         """Steps that were just stored or read, to be shown without reading them again."""
         self.changes = 0
-        """Grows with whatever happens in its directory, and whenever that is told no longer."""
+        """Counts changes of its directory; also grows when its watch ends."""
         self.weighed = 0
         """Indexed steps that `Pool` has counted for it."""
         self.fd = -1
@@ -95,9 +95,9 @@ class Session:
         self.index = Index()
         self.extents = Extents(self.slug)
         self.verified = False
-        """It is the session of its name, and nothing has happened since that could change that."""
+        """Its name was looked up, and nothing has happened since that could have moved it."""
         self.stale = True
-        """The index has to be made again."""
+        """The index has to be rebuilt."""
         self.listed_at = 0.0
         self.listing_seconds = 0.0
         """Duration of the last listing."""
@@ -246,18 +246,18 @@ class Session:
         return any(first <= number <= last for number in self.touched)
 
     def drop(self, view: View) -> None:
-        """Nobody knows a view any more."""
+        """Forget a view that no inode shows any more."""
         self.epochs.pop(view, None)
         if all(other.cut != view.cut for other in self.epochs):
             self.extents.forget(view.cut)
 
     def deleted(self) -> StoreError:
-        """What whoever still has it is told when it was deleted underneath (G20)."""
+        """The error for users of a session that was deleted underneath them (G20)."""
         sentence = f"the session {printable(self.slug)} was deleted"
         return StoreError(errno.ENOENT, "session-deleted", sentence)
 
     def replaced(self) -> StoreError:
-        """What an operation is told when the name is another session's: the kernel looks it up again."""
+        """The error where another session has its name: ESTALE makes the kernel look it up again."""
         sentence = f"another session has the name {printable(self.slug)} by now"
         return StoreError(errno.ESTALE, "session-replaced", sentence)
 

@@ -36,7 +36,7 @@ class Unsynced:
             self.whole = True
 
     def let_go(self) -> None:
-        """Keep no descriptor: everything is synced as a whole then."""
+        """Close all kept descriptors; one syncfs(2) does instead."""
         self.whole = bool(self)
         for fd in self.fds:
             os.close(fd)

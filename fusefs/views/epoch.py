@@ -39,7 +39,7 @@ NO_LEAD: Final = fingerprint(b"")
 
 
 class State(Enum):
-    """What an epoch's bytes are worth."""
+    """How far an epoch's bytes can be trusted."""
 
     EMPTY = "empty"
     BUILDING = "building"
@@ -56,7 +56,7 @@ class Follower(Protocol):
         """Whether they wait to be told."""
 
     def grown(self) -> None:
-        """It did."""
+        """It grew or was superseded."""
 
 
 _NOBODY: Final[frozenset[Follower]] = frozenset()
@@ -129,17 +129,17 @@ class Epoch:
 
     @property
     def built(self) -> bool:
-        """Whether anybody may be told what it shows."""
+        """Whether its contents may be shown."""
         return self.state not in (State.EMPTY, State.BUILDING)
 
     @property
     def grows(self) -> bool:
-        """Whether lines may be put behind those that it has."""
+        """Whether lines may be appended to it."""
         return self.state in (State.BUILDING, State.CURRENT)
 
     @property
     def superseded(self) -> bool:
-        """Whether the name of the view leads to another epoch by now."""
+        """Whether the view's name leads to a newer epoch."""
         return self.state is State.SUPERSEDED
 
     def doubt(self) -> None:
@@ -169,11 +169,11 @@ class Epoch:
             follower.grown()
 
     def follow(self, follower: Follower) -> None:
-        """Have `follower` told."""
+        """Add a follower."""
         self._followers |= {follower}
 
     def unfollow(self, follower: Follower) -> None:
-        """Have `follower` told no more."""
+        """Remove a follower."""
         self._followers = self._followers - {follower} or _NOBODY
 
     @property
@@ -227,7 +227,7 @@ class Epoch:
         self.state = State.CURRENT
 
     def extend_backwards(self, texts: Sequence[Text]) -> None:
-        """Put lines before those that it has; `end_backwards` makes it readable."""
+        """Prepend lines; `end_backwards` makes it readable."""
         for text in reversed(texts):
             segment = Segment(0, text)
             self.segments.append(segment)

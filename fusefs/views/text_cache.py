@@ -46,11 +46,11 @@ class Segment:
 
     @property
     def held(self) -> bool:
-        """Whether the text can be had without the store."""
+        """Whether the text is available without the store."""
         return self.text is not None or self.spooled_at is not None
 
     def fingerprint(self) -> bytes:
-        """What tells its text from any other."""
+        """A digest that identifies its text."""
         return self._digest if isinstance(self._digest, bytes) else self._digest.digest()
 
     def note(self, text: Text, whole: bytes) -> None:
