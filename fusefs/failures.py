@@ -1,4 +1,4 @@
-"""What was refused or failed lately: the lines of errors.jsonl, and the same in the log (G19)."""
+"""Recent refusals and failures: the lines of errors.jsonl, also logged (G19)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAME: Final = ("pid", "session", "operation", "code")
 _REFUSALS: Final = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
 )
-"""What the caller can mend; anything else somebody should look at."""
+"""Errors that the caller can correct; anything else needs somebody's attention."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -44,7 +44,7 @@ class Caller:
     name: str | None = None
 
     def remembered(self) -> Caller:
-        """The same, whose command name is known also when it has ended."""
+        """The same, with the command name kept for when the process has ended."""
         return replace(self, name=self.command)
 
     @property
@@ -58,7 +58,7 @@ class Caller:
 
 
 KERNEL: Final = Caller(0, 0, 0)
-"""Nobody in particular: work of the mount itself, or of the kernel."""
+"""No process: work of the mount itself, or of the kernel."""
 
 
 class _LogLimit:
@@ -79,7 +79,7 @@ class _LogLimit:
         return self._counts[subject] <= LOGGED
 
     def held_back(self) -> list[tuple[str | None, str, int]]:
-        """What did not pass, counted; the counts begin anew."""
+        """The counts of what did not pass; counting starts again."""
         counts, self._counts, self.begun = self._counts, Counter(), trio.Event()
         return [(*subject, count - LOGGED) for subject, count in counts.items() if count > LOGGED]
 

@@ -51,7 +51,7 @@ class FileSystem:
         self._files = superblock.files
         self._directories: HandleTable[OpenDirectory] = HandleTable("directory")
         self._space = os.fstatvfs(superblock.store.fd)
-        """What `statfs` last told."""
+        """The last answer of `statfs`."""
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class FileSystem:
             self._table.forget(inode, lookups)
 
     async def readlink(self, ino: int) -> str:
-        """Where a symlink leads."""
+        """The target of a symlink."""
         return self._inode(ino).readlink()
 
     async def mkdir(self, parent: int, name: str, caller: Caller) -> Attributes:
@@ -198,7 +198,7 @@ class FileSystem:
             self.superblock.publisher.wrote(opened.session)
 
     async def fsync(self, handle: int) -> None:
-        """What was written through an open file is on disk when this returns (G17)."""
+        """Make durable what was written through an open file (G17)."""
         opened = self._files.get(handle)
         try:
             await opened.sync()
@@ -211,7 +211,7 @@ class FileSystem:
         await self._files.release(handle)
 
     async def poll(self, handle: int, waiter: PollWaiter | None) -> int:
-        """What poll(2) is told (G14)."""
+        """The answer to poll(2) (G14)."""
         return await self._files.get(handle).poll(waiter)
 
     async def setattr(self, ino: int, caller: Caller) -> Attributes:

@@ -54,11 +54,11 @@ class Change:
     """A file of this name came into being or was moved here."""
     disappeared: bool = False
     moved_from: str | None = None
-    """Where it was moved here: the name that it had, `""` if that is not known."""
+    """The name that it was moved from, `""` if unknown; None if it was not moved here."""
     attributes: bool = False
     """Its owner, mode or times were set; with the name `""` those of the directory itself."""
     unsure: bool = False
-    """Where it was moved from may be among the events that were lost."""
+    """The event that names where it was moved from may have been lost."""
     gone: bool = False
     """The directory itself was deleted, moved or unmounted: the watch has ended."""
 

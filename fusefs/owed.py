@@ -27,16 +27,16 @@ class Owed(Generic[T]):
         return iter(self._things)
 
     def add(self, thing: T) -> None:
-        """Owe a thing; nothing changes if it is owed already."""
+        """Add a thing, unless it is owed already."""
         self._things[thing] = None
         self._waiting.unpark()
 
     def discard(self, thing: T) -> None:
-        """It is owed no longer."""
+        """Remove a thing, if it is owed."""
         self._things.pop(thing, None)
 
     def clear(self) -> None:
-        """Nothing is owed any more."""
+        """Remove everything."""
         self._things.clear()
 
     async def first(self) -> T:
@@ -46,13 +46,13 @@ class Owed(Generic[T]):
         return next(iter(self._things))
 
     async def take(self) -> T:
-        """As `first`, and owed no longer."""
+        """Wait as `first` does, and remove the thing."""
         thing = await self.first()
         del self._things[thing]
         return thing
 
     async def take_some(self, most: int) -> list[T]:
-        """As `take`, of up to `most` things, as soon as there is one."""
+        """Wait until something is owed, and remove up to `most` things."""
         await self.first()
         things = list(islice(self._things, most))
         for thing in things:

@@ -1,4 +1,4 @@
-"""What a caller may do, where the kernel cannot know to ask."""
+"""Permission checks that the kernel cannot make."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Turn:
     def __init__(self) -> None:
         self._taken = False
         self._waiting: trio.lowlevel.ParkingLot | None = None
-        """Those whose turn comes, as long as there are any."""
+        """Tasks that wait for their turn; None while there are none."""
 
     async def __aenter__(self) -> None:
         if not self._taken:

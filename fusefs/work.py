@@ -54,7 +54,7 @@ class Work:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long a far store has not answered what waits longest; 0 where nothing waits."""
+        """Age of the oldest unanswered request to a far store; 0 if none is pending."""
         return max(_age(self._small), _age(self._others))
 
     def patience(self) -> trio.CancelScope:
@@ -109,7 +109,7 @@ class Work:
 
 
 def _age(pieces: dict[object, float]) -> float:
-    """For how long the oldest piece of work has been under way; 0 if none is."""
+    """Age of the oldest piece of work under way; 0 if there is none."""
     began = next(iter(pieces.values()), None)
     return 0.0 if began is None else trio.current_time() - began
 

@@ -26,7 +26,7 @@ _SHARE: Final = 0.75
 
 @dataclass(slots=True)
 class Changed:
-    """What changed since it was last asked."""
+    """The changes since the last call."""
 
     names: set[str] = field(default_factory=set)
     """Names that came into the store's directory, went or were replaced."""
@@ -66,7 +66,7 @@ class MetaWatches:
         return watch is not None and self._slugs.setdefault(watch, slug) == slug
 
     def changed(self) -> Changed:
-        """What changed since the last call."""
+        """The changes since the last call."""
         found = Changed()
         for event in self._inotify.read(timeout=0):
             if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT):

@@ -32,7 +32,7 @@ SNIPPET_CHARACTERS: Final = 160
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What is looked for, and where."""
+    """The pattern, and where it is searched for."""
     parser.add_argument("pattern", metavar="PATTERN", help="a regular expression of Python's")
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     parser.add_argument("-F", "--fixed", action="store_true", help="PATTERN is a text as it is")

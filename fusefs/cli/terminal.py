@@ -45,7 +45,7 @@ def is_terminal() -> bool:
 
 
 def console() -> Console:
-    """What draws on standard output, in its colours or without."""
+    """A console on standard output, with its colours or without."""
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, markup=False, soft_wrap=False)

@@ -67,13 +67,13 @@ class _Query:
         )
 
     def key(self, slug: str, run: Run) -> Key:
-        """What a run is summed by."""
+        """The key that a run is summed under."""
         values = {SESSION: slug, MODEL: run.model, DAY: _day(run.ended)}
         return tuple(values[key] for key in self.keys)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Of what, and by what."""
+    """What was used, and what it is grouped by."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     parser.add_argument(
         "--by",

@@ -20,7 +20,7 @@ _OLDEST: Final = 2
 
 
 def collect_in_parts() -> None:
-    """Have collections look at bounded numbers of objects, for as long as the process lives."""
+    """Make every collection visit a bounded number of objects, for the life of the process."""
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE_AFTER, OLDEST_AFTER)
     gc.collect()
     gc.freeze()

@@ -79,7 +79,7 @@ class TextFile(DotFile):
 
     @abstractmethod
     async def text(self) -> bytes:
-        """What it reads as now. Raises `StoreError`."""
+        """Its present text. Raises `StoreError`."""
 
 
 class ReadmeFile(TextFile):

@@ -19,7 +19,7 @@ from storage.capabilities import Capabilities
 
 
 class Watching(Protocol):
-    """Who watches the store."""
+    """How the store is watched."""
 
     @property
     def works(self) -> bool:

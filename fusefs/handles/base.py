@@ -15,7 +15,7 @@ from fusefs.kernel import PollWaiter
 from storage.errors import StoreError
 
 REGULAR: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDNORM | select.EPOLLWRNORM
-"""What poll(2) answers for regular files."""
+"""The poll(2) answer for regular files."""
 
 
 class OpenFile:
@@ -25,7 +25,7 @@ class OpenFile:
     """The session that errors.jsonl names for it."""
     name = ""
     caller: Caller = KERNEL
-    """Who opened it."""
+    """The process that opened it."""
     cached = False
     """Whether the kernel's page cache serves what is read of it."""
 
@@ -41,7 +41,7 @@ class OpenFile:
         """A descriptor is closed. Raises `StoreError`."""
 
     async def sync(self) -> None:
-        """What was written is to be on disk. Raises `StoreError`."""
+        """Make what was written durable. Raises `StoreError`."""
 
     async def release(self) -> None:
         """The last descriptor is gone."""

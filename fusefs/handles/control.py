@@ -29,7 +29,7 @@ from storage.formats.kinds import Kind, Step
 from storage.session.reader import LONG_BYTES
 
 ROLES: Final = ("system", "user", "assistant", "tool")
-"""What providers know."""
+"""Roles that providers know."""
 ODD_ROLES_MAX: Final = 10
 """Unknown roles that an open file is warned of, at most."""
 INLINE_BYTES: Final = 1 << 14
@@ -106,7 +106,7 @@ class Control(OpenFile):
         self._user = caller.uid
         self._limit = stores.line_limit
         self._text = text
-        """What it read as when it was opened."""
+        """Its text as of its open."""
         self._pending = bytearray()
         self._writes = 0
         """The number of writes that the pending bytes came in."""

@@ -99,7 +99,7 @@ def _who(value: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _origin(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What is to be forked, and how."""
+    """A request for a fork."""
     how = {key: found for key, found in value.items() if key != "from"}
     at = how.get("at", 0)
     words = [value["from"], *(how.get(key, "") for key in ("agent", "created_by"))]

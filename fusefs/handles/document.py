@@ -32,12 +32,12 @@ class Document(OpenFile):
         self._work = stores.work
         self._limit = min(stores.line_limit, meta.META_BYTES_MAX)
         self._object = UnfinishedObject()
-        """Its length is what the budget counts for this open file."""
+        """The budget counts its length for this open file."""
         self._turn = Turn()
 
     @abstractmethod
     async def apply(self, value: dict[str, Any]) -> None:
-        """Do what the object says. Raises `StoreError`, and changes nothing then."""
+        """Apply the object. Raises `StoreError`; then nothing was changed."""
 
     async def write(self, data: bytes) -> int:
         """Take text; once it is one object, apply it. A refusal discards what was pending."""
@@ -68,7 +68,7 @@ class Document(OpenFile):
             self._taken()
 
     def _taken(self) -> UnfinishedObject:
-        """What was pending, which is pending no more."""
+        """Take out what was pending."""
         taken, self._object = self._object, UnfinishedObject()
         self._budget.resize(self._user, len(taken), 0)
         return taken

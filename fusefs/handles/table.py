@@ -35,12 +35,12 @@ class HandleTable(Generic[T]):
         return handle
 
     def get(self, handle: int) -> T:
-        """What the handle stands for. Raises `StoreError` EBADF."""
+        """The object of a handle. Raises `StoreError` EBADF."""
         opened = self._open.get(handle)
         if opened is None:
             raise StoreError(errno.EBADF, "unknown-handle", f"the {self._kind} is not open")
         return opened
 
     def pop(self, handle: int) -> T | None:
-        """It is closed: what it stood for, None where it was closed already."""
+        """Close a handle; its object, None if it was closed already."""
         return self._open.pop(handle, None)

@@ -37,7 +37,7 @@ class Story:
         """When close(2), mkdir(2) … had returned."""
 
     def syncs(self) -> list[Call]:
-        """All that writes anything to disk."""
+        """The system calls that write anything to disk."""
         return self.trace.named(*SYNCS)
 
     def one(self, name: str, part: str) -> Call:

@@ -33,7 +33,7 @@ REST = 20.0
 
 @dataclass(frozen=True)
 class Held:
-    """What a server holds."""
+    """The resources that a server holds."""
 
     descriptors: int
     watches_counted: int
@@ -87,7 +87,7 @@ def _threads(mount: Mount) -> int:
 
 
 def _forget() -> None:
-    """Have the kernel drop names and inodes that nobody uses."""
+    """Make the kernel drop unused names and inodes."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("2")
 

@@ -27,7 +27,7 @@ SETTLED = 30.0
 """Seconds within which everything is in its place."""
 SLUG = "crab_tg-42_1"
 STARVED_STEPS = 5000
-"""So many steps of a daemon overflow an inotify queue."""
+"""Steps of a daemon that overflow an inotify queue."""
 LINES = 10_000
 GROWN_KIB = 64 << 10
 DRILL_STEPS = 12_000
@@ -56,7 +56,7 @@ def of(name: str, found: list[str]) -> list[int]:
 
 
 def all_there(session: SessionOnDisk, **counts: int) -> None:
-    """Of each writer all lines come to be there once, in order."""
+    """All lines of each writer come to be in the session once, in order."""
     wanted = {name: list(range(count)) for name, count in counts.items()}
     found: dict[str, list[int]] = {}
 

@@ -27,7 +27,7 @@ CACHE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Live:
-    """What a session needs to be open."""
+    """The parts of a mount that an open session needs."""
 
     store: Store
     means: Means

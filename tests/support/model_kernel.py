@@ -43,9 +43,9 @@ class Caches:
     def __init__(self) -> None:
         self.names: dict[tuple[int, str], tuple[int, float]] = {}
         self.opened: dict[int, bool] = {}
-        """Of each open file whether it is read through the page cache."""
+        """Whether each open file is read through the page cache."""
         self.sizes: dict[int, int] = {}
-        """Of each file how far it is read."""
+        """How far each file was read."""
         self.changes: Counter[int] = Counter()
         """Grows when attributes change: an answer that was on its way then is thrown away."""
         self._attributes: dict[int, tuple[Attributes, float]] = {}
@@ -115,7 +115,7 @@ class ModelKernel:
         self.kernel = caches
         self.caller = Caller(os.getpid(), os.getuid(), os.getgid())
         self.inodes: dict[int, int] = {}
-        """Of each open file its inode."""
+        """The inode of each open file."""
 
     async def write(self, handle: int, data: bytes) -> int:
         return await self.filesystem.write(handle, data)

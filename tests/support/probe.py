@@ -1,4 +1,4 @@
-"""Somebody who uses another session meanwhile: opens, reads and closes its history every 5 ms."""
+"""A probe of another session: it opens, reads and closes its history every 5 ms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.documents.pool import WORKERS
 from storage.documents.worker import NICENESS
 
 LEAST_SECONDS = 1.0
-"""So long everything is measured, so that there are a hundred operations to take the 99th of."""
+"""Measure at least this long, for a hundred operations of which to take the 99th percentile."""
 P99_MS, MOST_MS = 20.0, 100.0
 
 _PROGRAM = """
@@ -40,7 +40,7 @@ class Waits:
 
     @property
     def p99(self) -> float:
-        """What one in a hundred exceeds."""
+        """The 99th percentile."""
         return sorted(self.times)[len(self.times) * 99 // 100]
 
     @property
@@ -93,7 +93,7 @@ def busy_workers() -> Iterator[None]:
 
 @contextmanager
 def undisturbed(path: Path, what: str) -> Iterator[None]:
-    """Whoever uses the file `path` waits for nothing that the context does.
+    """Nothing that the context does delays a probe of the file `path`.
 
     The limits are those of a machine with a free core. What a machine without one makes everybody wait
     is measured before, beside as many busy processes as there are workers, and added.

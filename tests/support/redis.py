@@ -36,7 +36,7 @@ class Redis:
         until(self._answers)
 
     def stop(self) -> None:
-        """It is killed, as by a crash."""
+        """Kill it, as a crash would."""
         if self._server is not None:
             self._server.kill()
             self._server.wait(10)
@@ -52,7 +52,7 @@ class Redis:
             os.kill(self._server.pid, signal.SIGCONT)
 
     def publish(self, channel: str, messages: Sequence[bytes]) -> None:
-        """As anybody may who can connect."""
+        """Publish, as any client may."""
         with self._connected() as connection:
             for message in messages:
                 words = (b"PUBLISH", channel.encode(), message)

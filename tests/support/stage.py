@@ -191,7 +191,7 @@ class Stage:
                 self._changed()
 
     def rest(self, seconds: float) -> None:
-        """Have time pass."""
+        """Let time pass."""
         self._clock.jump(seconds)
 
     def calm(self) -> None:
@@ -211,7 +211,7 @@ class Stage:
     # --- who goes on ---------------------------------------------------------------------------------
 
     async def conduct(self, until: Callable[[], bool]) -> None:
-        """Have one after the other go on, until that holds."""
+        """Let one after the other proceed, until `until()` holds."""
         try:
             for _ in range(MOVES_MAX):
                 self._see_who_is_left()

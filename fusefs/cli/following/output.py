@@ -24,7 +24,7 @@ class Output:
         self._as_json = as_json
 
     def fileno(self) -> int:
-        """Where the lines go."""
+        """The stream that lines are written to."""
         return self._out.fileno()
 
     def step(self, session: str, number: int, line: bytes) -> None:

@@ -59,7 +59,7 @@ class Followed:
         self._view = None
 
     def take_in(self) -> None:
-        """What is there now counts as seen."""
+        """Count all present steps as seen."""
         view = self._open()
         view.know_all_numbers()
         self._archive = self._present_archive()

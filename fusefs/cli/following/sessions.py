@@ -42,9 +42,9 @@ class Sessions:
         self._changed: dict[str, int] = {}
         """When each session had changed last, before it was looked at."""
         self._open: OrderedDict[str, Followed] = OrderedDict()
-        """Those that are open; the one that changed last is the last."""
+        """Open sessions, the last changed one last."""
         self._closed: set[str] = set()
-        """Those that this user may not read."""
+        """Sessions that this user may not read."""
         self._look_at = 0.0
 
     def begin(self, *, from_start: bool) -> None:
