@@ -130,10 +130,13 @@ class Claimer:
         error: StoreError | None = None
         end = time.monotonic() + until
         make = partial(self._temporary, ownership, sync)
-        files: deque[Outcome[str]] = deque()
+        files = deque(Outcome(partial(make, data)) for data in batch[:1])
         linked: list[Outcome[str]] = []
-        left = iter(batch)
+        left = iter(batch[1:])
         asked = None if confirm is None else start(confirm)
+        files.extend(start(partial(make, data)) for data in itertools.islice(left, FILES_AHEAD - 1))
+        if files:
+            files[0].run()  # here: there is nothing to do before it is made
         try:
             while not numbers or time.monotonic() < end:
                 ahead_of_links = itertools.islice(left, FILES_AHEAD - len(files))
@@ -153,13 +156,13 @@ class Claimer:
             error = from_os_error(failed, "store a step")
         except StoreError as failed:
             error = failed
-        self._clear_beside((*linked, *files))
         if self._was_deleted():
             for number in numbers:
                 with contextlib.suppress(OSError):
                     os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
+        self._clear_beside((*linked, *files))  # a removal would hold up what is looked for above
         return numbers, error
 
     def settle(self) -> None:

@@ -22,9 +22,9 @@ def is_deleted(session_fd: int) -> bool:
     Its tombstone says so while it is being removed, and the missing meta after that: whatever of
     the two a client may still believe, it does not believe both.
     """
-    buried = start(partial(exists, TOMBSTONE, session_fd))
+    known = start(partial(exists, meta.NAME, session_fd, kept=True))
     try:
-        return not exists(meta.NAME, session_fd, kept=True) or buried.get()
+        return exists(TOMBSTONE, session_fd) or not known.get()  # here what no client remembers
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
