@@ -1,6 +1,7 @@
 #!/bin/sh
 # deb.sh: a Debian package of stepfs for the release that this runs on, in dist/. It is built in a
-# copy of the source, so that nothing but dist/ changes here. PIP_ARGS as for systemd/install.sh.
+# copy of the source, so that nothing but dist/ changes here. PIP_ARGS and EXTRAS as for
+# systemd/install.sh: with EXTRAS=redis the package can do what the option notify= needs.
 set -eu
 cd "$(dirname "$0")/.."
 

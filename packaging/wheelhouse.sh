@@ -6,7 +6,7 @@
 #
 # pyfuse3 is built here, for there is no wheel of it, and gets libfuse put inside; fusermount3 is a
 # setuid program and has to come from the system (package fuse3). PYTHON names the interpreter,
-# EXTRAS optional parts (redis).
+# EXTRAS optional parts; with EXTRAS=redis, install 'stepfs[redis]'.
 set -eu
 cd "$(dirname "$0")/.."
 directory=${1:-dist/wheelhouse}
