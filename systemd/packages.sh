@@ -1,8 +1,8 @@
 #!/bin/sh
-# packages.sh run|test|deb: see to it that the programs and headers are there that stepfs needs to be
-# built and run, or also those that its tests or its Debian package need. On Debian and its kin what
-# is missing is installed with apt-get; elsewhere it is named and this script ends with 1. PYTHON
-# names the interpreter.
+# packages.sh run|test|deb: install the programs and headers that stepfs needs to be built and run,
+# and for `test` or `deb` those that its tests or its Debian package need. On Debian and its
+# derivatives apt-get installs what is missing; elsewhere this script names it and exits with 1.
+# PYTHON names the interpreter.
 set -eu
 PYTHON=${PYTHON:-python3}
 
