@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 
 from fusefs.failures import Caller
+from storage.store import AnyStatus
 
 
-def may_change(directory: os.stat_result, caller: Caller) -> bool:
+def may_change(directory: AnyStatus, caller: Caller) -> bool:
     """Whether the caller may make and remove files in a directory: write and enter it (G21)."""
     return _may(directory, 0o3, caller)
 
 
-def may_read(directory: os.stat_result, meta: os.stat_result, caller: Caller) -> bool:
+def may_read(directory: AnyStatus, meta: AnyStatus, caller: Caller) -> bool:
     """Whether the caller may read a session: enter its directory and read its meta (G21)."""
     return _may(directory, 0o1, caller) and _may(meta, 0o4, caller)
 
 
-def _may(found: os.stat_result, asked: int, caller: Caller) -> bool:
+def _may(found: AnyStatus, asked: int, caller: Caller) -> bool:
     """Whether a file's modes give the caller the bits that are asked for."""
     if caller.uid == 0:
         return True

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from storage import latest
 from storage import posix as files
@@ -23,6 +24,32 @@ from storage.formats.slug import (
 from storage.session import meta
 
 _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Status(NamedTuple):
+    """What is kept of a file's status, in a fifth of the memory of `os.stat_result`."""
+
+    st_mode: int
+    st_ino: int
+    st_dev: int
+    st_uid: int
+    st_gid: int
+    st_mtime_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Status:
+        """That part of it."""
+        return cls(
+            found.st_mode,
+            found.st_ino,
+            found.st_dev,
+            found.st_uid,
+            found.st_gid,
+            found.st_mtime_ns,
+        )
+
+
+AnyStatus = os.stat_result | Status
 
 
 class Store:
@@ -91,7 +118,7 @@ class Store:
         finally:
             os.close(directory)
 
-    def stat_session(self, slug: str) -> tuple[os.stat_result, os.stat_result]:
+    def stat_session(self, slug: str) -> tuple[Status, Status]:
         """The status of a session's directory and of its meta, neither of them a symlink's.
 
         Raises StoreError, ENOENT if it is none.
@@ -108,9 +135,10 @@ class Store:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise _no_session(slug) from None
             raise from_os_error(error, f"look at {printable(slug)}") from error
-        if not stat.S_ISREG(found[1].st_mode):
+        directory, about = map(Status.of, found)
+        if not stat.S_ISREG(about.st_mode):
             raise _no_session(slug)
-        return found
+        return directory, about
 
     def latest(self, agent: str, created_by: str) -> str | None:
         """The latest session of this agent and sender, None if there is none."""

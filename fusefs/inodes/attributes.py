@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import stat
 from dataclasses import dataclass
-from os import stat_result
 from typing import Final
 
 from fusefs.config import MountOptions
+from storage.store import AnyStatus
 
 TIMEOUT_SECONDS: Final = 1.0
 """How long the kernel may cache attributes; changes are published long before (G12)."""
@@ -65,17 +65,17 @@ class Rules:
         self._options = options
         self._mounter = mounter
 
-    def view(self, meta: stat_result) -> Rights:
+    def view(self, meta: AnyStatus) -> Rights:
         """Readable by whoever may read the meta."""
         return self._shown(meta.st_uid, meta.st_gid, meta.st_mode & 0o444)
 
-    def append(self, directory: stat_result) -> Rights:
+    def append(self, directory: AnyStatus) -> Rights:
         """Writable by whoever may create files there; readable as empty by whoever may enter."""
         bits = directory.st_mode
         allowed = _write_where_create(bits) | _execute_as_read(bits)
         return self._shown(directory.st_uid, directory.st_gid, allowed)
 
-    def control(self, directory: stat_result, meta: stat_result) -> Rights:
+    def control(self, directory: AnyStatus, meta: AnyStatus) -> Rights:
         """Writable by whoever may create files there, readable by whoever may read the meta.
 
         One file has one owner: where those of directory and meta differ, only who may read the meta
@@ -88,11 +88,11 @@ class Rules:
         allowed = _write_where_create(directory.st_mode) | read
         return self._shown(directory.st_uid, directory.st_gid, allowed)
 
-    def directory(self, found: stat_result) -> Rights:
+    def directory(self, found: AnyStatus) -> Rights:
         """A directory of the store, as it is."""
         return self._shown(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
 
-    def public(self, root: stat_result, directory: bool) -> Rights:
+    def public(self, root: AnyStatus, directory: bool) -> Rights:
         """What tells no more than a listing of the store: for whoever may list it."""
         bits = root.st_mode & 0o444
         return self._shown(root.st_uid, root.st_gid, bits | (bits >> 2 if directory else 0))

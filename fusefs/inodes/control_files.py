@@ -18,6 +18,7 @@ from fusefs.session.session import Session
 from storage.errors import from_os_error, printable
 from storage.formats import jsontext
 from storage.session import meta
+from storage.store import AnyStatus
 
 if TYPE_CHECKING:
     from fusefs.inodes.session_directory import SessionDirectory
@@ -80,11 +81,11 @@ class ControlFile(Inode):
         if self.directory.children.get(self.name) is self:
             del self.directory.children[self.name]
 
-    def rights(self, directory: os.stat_result, about: os.stat_result) -> Rights:
+    def rights(self, directory: AnyStatus, about: AnyStatus) -> Rights:
         """Who may read and write it, from the session's directory and its meta."""
         return self.directory.services.rules.control(directory, about)
 
-    def changed_ns(self, directory: os.stat_result, about: os.stat_result) -> int:
+    def changed_ns(self, directory: AnyStatus, about: AnyStatus) -> int:
         """The mtime of what it shows."""
         return directory.st_mtime_ns
 
@@ -114,7 +115,7 @@ class AppendFile(ControlFile):
     async def _verify(self) -> None:
         await self.directory.verify(exact=False)  # what is written to it looks again
 
-    def rights(self, directory: os.stat_result, about: os.stat_result) -> Rights:
+    def rights(self, directory: AnyStatus, about: AnyStatus) -> Rights:
         return self.directory.services.rules.append(directory)
 
     async def text(self, session: Session) -> bytes:
@@ -142,7 +143,7 @@ class MetaFile(ControlFile):
 
     __slots__ = ()
 
-    def changed_ns(self, directory: os.stat_result, about: os.stat_result) -> int:
+    def changed_ns(self, directory: AnyStatus, about: AnyStatus) -> int:
         return about.st_mtime_ns
 
     async def text(self, session: Session) -> bytes:

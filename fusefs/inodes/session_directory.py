@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from fusefs.inodes.view_file import ViewFile
 from fusefs.session.session import Session
 from fusefs.views.formats import FORMATS, View
 from storage.errors import StoreError
+from storage.store import Status
 
 if TYPE_CHECKING:
     from fusefs.inodes.root import Root
@@ -36,7 +36,7 @@ _NO_COPIES: Final = (
 KNOWN_SECONDS: Final = 0.05
 """For so long the status of a session of a far store will do for a lookup, which the kernel itself
 believes for a second."""
-Status = tuple[os.stat_result, os.stat_result]
+Statuses = tuple[Status, Status]
 """The status of a session's directory and that of its meta."""
 
 
@@ -69,9 +69,9 @@ class SessionDirectory(Directory):
         self._root = root
         self._session: Session | None = None
         self._identity: tuple[int, int] | None = None
-        self._looked_at: tuple[float, Status] | None = None
+        self._looked_at: tuple[float, Statuses] | None = None
         """The last status from a far store, and when it came."""
-        self._status: tuple[int, Status] | None = None
+        self._status: tuple[int, Statuses] | None = None
         """What the store said of it, and as of which of the session's changes."""
         self._lent: dict[Inode, tuple[int, Attributes]] = {}
         """Attributes that the kernel keeps until they are recalled, and as of which change."""
@@ -163,7 +163,7 @@ class SessionDirectory(Directory):
         for inode in lent:
             self.services.kernel.attributes_changed(inode.ino)
 
-    async def status(self, exact: bool = True) -> Status:
+    async def status(self, exact: bool = True) -> Statuses:
         """What the store says of the directory and of its meta, and that it is still this session.
 
         Without `exact` it may be some milliseconds old on a far store: an open that leads through
@@ -195,7 +195,7 @@ class SessionDirectory(Directory):
         self.looked_at(found)
         return found
 
-    def looked_at(self, found: Status) -> None:
+    def looked_at(self, found: Statuses) -> None:
         """Take a status that was just read from the store."""
         self._looked_at = None if self.services.work.near else (time.monotonic(), found)
 

@@ -15,8 +15,10 @@ COUNTS: Final = 16
 class Reach:
     """What is known of the daemons of one session. Loop-owned; nothing waits."""
 
+    __slots__ = ("_counts", "_quiet", "_reached", "_refuge", "_renames")
+
     def __init__(self) -> None:
-        self._counts: set[int] = set()
+        self._counts: frozenset[int] = frozenset()
         """The numbers that daemons are to write next, as far as their renames were seen."""
         self._reached = 0
         """The greatest number that a daemon is known to have reached."""
@@ -35,10 +37,9 @@ class Reach:
     def renamed_over(self, number: int) -> None:
         """A daemon renamed a step to that number."""
         self.reached(number)
-        self._counts.discard(number)
-        self._counts.add(number + 1)
+        self._counts = self._counts - {number} | {number + 1}
         if len(self._counts) > COUNTS:
-            self._counts.remove(max(self._counts))
+            self._counts -= {max(self._counts)}
 
     def reached(self, number: int) -> None:
         """A daemon must have written that number, unseen."""
