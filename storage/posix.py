@@ -69,6 +69,15 @@ def reopened(directory: int) -> Iterator[int]:
         yield own
 
 
+def close_all(descriptors: list[int]) -> None:
+    """Close them, by one call where no other descriptor lies between them."""
+    if descriptors and max(descriptors) - min(descriptors) + 1 == len(descriptors):
+        os.closerange(min(descriptors), max(descriptors) + 1)
+        return
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def listing(directory: int) -> list[str]:
     """The names in `directory`, as they are now. Raises OSError."""
     with reopened(directory) as own:

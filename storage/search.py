@@ -18,7 +18,7 @@ import orjson
 
 from storage.errors import StoreError
 from storage.formats.kinds import Kind, NotAStep, Step, classify
-from storage.posix import is_regular, open_directory, reopened
+from storage.posix import close_all, is_regular, open_directory, reopened
 from storage.session import meta
 from storage.session.reader import NO_STEP, Reader
 from storage.session.steps import NUMBER_MAX, READ_FLAGS, step_number
@@ -26,8 +26,10 @@ from storage.session.steps import NUMBER_MAX, READ_FLAGS, step_number
 TOOL_ROLES: Final = frozenset({"tool", "function"})
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """What opening a session answers that was deleted meanwhile."""
-LOOK_BYTES: Final = 64 << 10
+LOOK_BYTES: Final = 16 << 10
 """What is longer is looked at when it is read."""
+LOOK_STEPS: Final = 32
+"""So many are looked at together."""
 COMPACTION_ROLE: Final = "compaction"
 """Who speaks in the summary of a legacy compaction."""
 
@@ -171,16 +173,19 @@ def texts(step: Step) -> Iterator[Text]:
 
 def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:
     """Number and name of each step that can match by a quick look, in the order of the listing."""
-    flags = _flags(session_fd)
     with os.scandir(session_fd) as entries:
-        for entry in entries:
-            name = entry.name
-            if not name.startswith("step-") or not entry.is_file(follow_symlinks=False):
-                continue
-            if not query.literal or _may_match(session_fd, name, flags, query):
-                number = step_number(name)
-                if number is not None and number <= NUMBER_MAX:
-                    yield number, name
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.startswith("step-") and entry.is_file(follow_symlinks=False)
+        ]
+    flags = _flags(session_fd)
+    for at in range(0, len(names), LOOK_STEPS):
+        some = names[at : at + LOOK_STEPS]
+        for name in _looked_at(session_fd, some, flags, query) if query.literal else some:
+            number = step_number(name)
+            if number is not None and number <= NUMBER_MAX:
+                yield number, name
 
 
 def _flags(session_fd: int) -> int:
@@ -189,26 +194,36 @@ def _flags(session_fd: int) -> int:
     return READ_FLAGS | os.O_NOATIME if may_keep else READ_FLAGS
 
 
-def _may_match(session_fd: int, name: str, flags: int, query: Query) -> bool:
-    """Whether a step can match. Most of a search is this: one look, and no more calls than that takes.
+def _looked_at(session_fd: int, names: list[str], flags: int, query: Query) -> Iterable[str]:
+    """Which of a few steps can match: mostly none, as one look at the bytes of all of them tells.
 
-    True also for a step that is not as most are: whoever reads it then will see.
+    Most of a search is this, so it makes no more calls than it must. Steps that are not as most are
+    can match: whoever reads them then will see.
     """
+    opened: list[int] = []
     try:
-        descriptor = os.open(name, flags, dir_fd=session_fd)
-        try:
-            data = os.read(descriptor, LOOK_BYTES)
-        finally:
-            os.close(descriptor)
+        opened.extend(os.open(name, flags, dir_fd=session_fd) for name in names)
+        looks = [os.read(descriptor, LOOK_BYTES) for descriptor in opened]
     except OSError:
-        return True
-    return len(data) == LOOK_BYTES or query.may_match(data)
+        return names
+    finally:
+        close_all(opened)
+    if max(map(len, looks)) < LOOK_BYTES and not query.may_match(b"\n".join(looks)):
+        return ()
+    return [
+        name
+        for name, look in zip(names, looks, strict=True)
+        if len(look) == LOOK_BYTES or query.may_match(look)
+    ]
 
 
 def _read(reader: Reader, name: str, query: Query) -> Step | None:
     """The step that is to be searched, None if there is none of that name, or not of that time."""
     try:
-        return classify(reader.read(name)) if query.in_time(reader.fd, name) else None
+        data = reader.read(name)
+        if not query.may_match(data) or not query.in_time(reader.fd, name):
+            return None
+        return classify(data)
     except (NotAStep, FileNotFoundError):
         return None
     except OSError as error:
