@@ -190,7 +190,8 @@ def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:
 
 def _flags(session_fd: int) -> int:
     """How steps are opened; what is only looked at keeps its time of access where that may be (G4)."""
-    may_keep = os.geteuid() in (0, os.fstat(session_fd).st_uid)
+    user = os.geteuid()
+    may_keep = user == 0 or user == os.fstat(session_fd).st_uid
     return READ_FLAGS | os.O_NOATIME if may_keep else READ_FLAGS
 
 

@@ -1,0 +1,66 @@
+"""Work on many sessions: in order, with the errors of any process, and none left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+
+from fusefs.cli.spread import CHUNK_SESSIONS, FEW_SESSIONS, spread
+
+MANY = [str(number) for number in range(FEW_SESSIONS + 3 * CHUNK_SESSIONS + 1)]
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _echo(slugs: Sequence[str]) -> tuple[int, Sequence[str]]:
+    return os.getpid(), slugs
+
+
+def _fail(where: str, slugs: Sequence[str]) -> None:
+    if where in slugs:
+        raise PermissionError(errno.EACCES, "not yours", where)
+
+
+def _die(_: Sequence[str]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _much(_: Sequence[str]) -> bytes:
+    """More than a pipe holds."""
+    return bytes(1 << 20)
+
+
+@pytest.mark.parametrize("slugs", [MANY[:3], MANY])
+def test_results_come_in_the_order_of_the_sessions(slugs: list[str]) -> None:
+    found = list(spread(_echo, slugs))
+    assert [slug for _, some in found for slug in some] == slugs
+    assert (os.getpid() in {process for process, _ in found}) == (len(slugs) <= FEW_SESSIONS)
+
+
+def test_an_error_is_raised_where_its_sessions_are_due() -> None:
+    found = spread(partial(_fail, MANY[CHUNK_SESSIONS]), MANY)
+    assert next(found) is None
+    with pytest.raises(PermissionError, match="not yours") as raised:
+        next(found)
+    assert raised.value.filename == MANY[CHUNK_SESSIONS]
+
+
+def test_a_process_that_is_killed_is_no_end_of_the_results() -> None:
+    with pytest.raises(EOFError):
+        list(spread(_die, MANY))
+
+
+def test_whoever_stops_asking_leaves_no_process_behind() -> None:
+    found = spread(_much, MANY)
+    assert len(next(found)) == 1 << 20
+    found.close()  # type: ignore[attr-defined]
