@@ -275,7 +275,7 @@ def test_what_cannot_be_is_explained(root: Path) -> None:
         ([root / "no_such_1"], None, "no_such_1"),
         (["/nowhere/at/all"], Exit.STORE, "does not exist"),
         ([root, "--by", "week"], Exit.USAGE, "invalid choice: 'week'"),
-        ([root, "--since", "soon"], Exit.USAGE, "'soon' is no time"),
+        ([root, "--since", "soon"], Exit.USAGE, "'soon' is not a time"),
     ):
         answer = stepfs("usage", *arguments)
         assert answer.returncode == code if code else answer.returncode
