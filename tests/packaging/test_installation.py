@@ -45,10 +45,10 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An installation that can be run, in a directory of its own."""
+    """An installation that can be run, in a directory of its own, with the optional parts."""
     place = tmp_path_factory.mktemp("prefix")
     where = {"PREFIX": place, "SBINDIR": place / "sbin", "CONFDIR": place / "etc"}
-    make("install", **where)
+    make("install", EXTRAS="redis", **where)
     yield place
     make("uninstall", **where)
     assert everything(place) == set()
@@ -63,6 +63,10 @@ def test_an_installed_stepfs_runs_without_the_source_or_the_environment(prefix: 
         capture_output=True,
     )
     assert (done.returncode, done.stdout) == (0, "stepfs 0.1.0\n"), done.stderr
+
+
+def test_what_hints_between_hosts_need_is_installed_where_it_is_asked_for(prefix: Path) -> None:
+    run(prefix / "lib/stepfs/bin/python", "-I", "-c", "import coredis")
 
 
 def test_mount_finds_the_helper_under_both_names_of_the_type(staged: Path) -> None:
