@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -77,6 +76,8 @@ def guarded(program: str, run: Callable[[], int]) -> int:
         return Exit.FAILED
     except Exception as error:
         if sys.flags.dev_mode:
+            import traceback
+
             traceback.print_exc()
         _complain(program, f"unexpected {type(error).__name__}: {error}")
         return Exit.FAILED

@@ -16,7 +16,6 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import unquote_to_bytes
 
 from fusefs.exits import CommandError, Exit, command_line
 from storage.errors import printable
@@ -53,6 +52,8 @@ class Mount:
     @property
     def store(self) -> str:
         """The path of a mounted store, which its source tells with other than ASCII escaped."""
+        from urllib.parse import unquote_to_bytes  # takes milliseconds to load
+
         return os.fsdecode(unquote_to_bytes(self.source))
 
 

@@ -100,6 +100,7 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "storage.formats.dialects": "tests/conformance/test_dialects.py",
     "storage.render.lines": "tests/storage/render/test_jsonl.py",
     "storage.render.pieces": "tests/storage/render/test_markdown.py",
+    "storage.search": "tests/storage/test_search.py",
 }
 """Modules and folders without a test file of their name: where most of what they do is tested."""
 LINES_MAX: Final = 320

@@ -8,7 +8,6 @@ is loaded, so that every command starts as fast as it can.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -178,6 +177,8 @@ def _run(given: list[str]) -> int:
 def _check_command(given: list[str]) -> None:
     if not given or given[0].startswith("-") or given[0] in COMMANDS:
         return
+    import difflib
+
     near = difflib.get_close_matches(given[0], COMMANDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
     raise CommandError(Exit.USAGE, f"unknown command {printable(given[0])}; {hint}")

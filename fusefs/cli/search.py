@@ -17,10 +17,13 @@ from fusefs.cli.times import TIME_HELP, moment
 from fusefs.exits import CommandError, Exit
 from storage.errors import printable
 from storage.posix import open_directory, opened_directory
-from storage.search import Hit, Query, needed, search_sessions, sessions
+from storage.search.look import search_sessions, sessions
+from storage.search.query import Query, needed
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from storage.search.texts import Hit
 
 DESCRIPTION = """\
 Search everything that was said in a store, or in the store of a mount, also before a compaction, for
@@ -67,7 +70,12 @@ def _query(asked: argparse.Namespace) -> Query:
         raise CommandError(Exit.USAGE, sentence) from None
     return Query(
         compiled,
-        needed(asked.pattern, fixed=asked.fixed, ignore_case=asked.ignore_case),
+        needed(
+            asked.pattern,
+            fixed=asked.fixed,
+            ignore_case=asked.ignore_case,
+            tools=asked.tools,
+        ),
         ignore_case=asked.ignore_case,
         role=asked.role,
         agent=asked.agent,

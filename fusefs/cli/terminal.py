@@ -1,7 +1,7 @@
 """What commands print: tables with colours for people at a terminal, plain lines for everything else.
 
-Colours follow NO_COLOR, FORCE_COLOR and TERM. The library that draws is loaded only when something
-is drawn, so that commands which draw nothing start without it.
+Colours follow NO_COLOR, FORCE_COLOR and TERM. What draws or writes is loaded only when something is
+drawn or written, so that commands which do not start without it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
-
-import orjson
-
-from storage.render.pieces import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +49,8 @@ def console() -> Console:
 
 def print_json_lines(documents: Iterable[object]) -> None:
     """An object a line."""
+    import orjson
+
     write = sys.stdout.buffer.write
     for document in documents:
         write(orjson.dumps(document) + b"\n")
@@ -126,6 +124,8 @@ def _width(rows: Iterable[Sequence[str]]) -> int:
 
 def cell(text: str) -> str:
     """A text on one line, whatever it holds."""
+    from storage.render.pieces import visible
+
     return visible(text).replace("\n", "␊").replace("\t", " ")
 
 

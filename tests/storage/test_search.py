@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from storage.formats.kinds import classify
 from storage.posix import opened_directory
-from storage.search import Hit, Query, needed, search, search_sessions, sessions, texts
+from storage.search.look import search, search_sessions, sessions
+from storage.search.query import Query, needed
+from storage.search.texts import Hit, texts
 from tests.support.stores import StoreOnDisk, compaction, entry
 
 CALL = {
@@ -104,6 +106,18 @@ def test_a_hit_tells_where_in_its_line_the_match_is(session: int) -> None:
 )
 def test_what_must_stand_in_a_match_is_read_off_the_pattern(pattern: str, literal: bytes) -> None:
     assert needed(pattern) == literal
+
+
+def test_what_is_written_anew_is_found_as_it_is_then_written(store: StoreOnDisk) -> None:
+    block = b'{"type": "tool_use", "name": "bash", "input": {"top": 12}}'
+    step = b'{"message": {"role": "assistant", "content": [%b]}}' % block
+    made = store.session("crab_x_1", step)
+    with opened_directory(str(made.path)) as session:
+        for pattern in ('bash {"top":12', '":12}', "top"):
+            literal = needed(pattern, fixed=True, tools=True)
+            query = Query(re.compile(re.escape(pattern)), literal, tools=True)
+            (hit,) = search(session, "crab_x_1", query)
+            assert (hit.part, hit.line) == ("call", 'bash {"top":12}')
 
 
 @given(

@@ -1,0 +1,143 @@
+"""What was said in a step, and which lines of it match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from storage.errors import StoreError
+from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.search.query import Query
+from storage.session import meta
+from storage.session.reader import NO_STEP, Reader
+
+TOOL_ROLES: Final = frozenset({"tool", "function"})
+COMPACTION_ROLE: Final = "compaction"
+"""Who speaks in the summary of a legacy compaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a step, and whose: `part` is `"text"`, `"reasoning"`, `"call"` or `"result"`."""
+
+    role: str
+    part: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A line of a text in which the pattern was found, at `start` to `end` for the first time."""
+
+    session: str
+    step: int
+    role: str
+    part: str
+    line: str
+    start: int
+    end: int
+
+
+def hits(
+    session_fd: int, session: str, steps: Iterable[tuple[int, str]], query: Query
+) -> Iterator[Hit]:
+    """Every line that matches in these steps, given by number and name; what is no step has none.
+
+    Raises `OSError` where a step cannot be read.
+    """
+    reader = Reader(session_fd)
+    agent = _agent(session_fd) if query.agent is not None else None
+    for number, name in steps:
+        step = _read(reader, name, query)
+        if step is not None and _is_by(step.value.get("agent") or agent, query):
+            for text in texts(step):
+                yield from _hits(session, number, text, query)
+
+
+def texts(step: Step) -> Iterator[Text]:
+    """What was said in a step, in any dialect, in its order."""
+    if step.kind is Kind.ENTRY:
+        yield from _of_message(step.value["message"])
+    elif step.kind is Kind.LEGACY_COMPACTION:
+        yield Text(COMPACTION_ROLE, "text", step.value["compact"])
+    elif step.kind is Kind.EVENT and step.value["event"] == "user_steered":
+        yield Text("user", "text", step.value["content"])
+
+
+def _read(reader: Reader, name: str, query: Query) -> Step | None:
+    """The step that is to be searched, None if there is none of that name, or not of that time."""
+    try:
+        data = reader.read(name)
+        if not query.may_match(data) or not query.in_time(reader.fd, name):
+            return None
+        return classify(data)
+    except (NotAStep, FileNotFoundError):
+        return None
+    except OSError as error:
+        if error.errno not in NO_STEP:
+            raise
+        return None
+
+
+def _is_by(agent: str | None, query: Query) -> bool:
+    return query.agent is None or (agent or "").lower() == query.agent.lower()
+
+
+def _agent(session_fd: int) -> str | None:
+    """Who speaks in the session but for guests; None if its meta does not tell."""
+    try:
+        value = orjson.loads(meta.read(session_fd)[0])
+    except (OSError, StoreError, orjson.JSONDecodeError):
+        return None
+    agent = value.get("agent") if type(value) is dict else None
+    return agent if type(agent) is str else None
+
+
+def _hits(session: str, number: int, text: Text, query: Query) -> Iterator[Hit]:
+    if text.part in ("call", "result") and not query.tools:
+        return
+    if query.role is not None and text.role.lower() != query.role.lower():
+        return
+    for line in text.text.splitlines():
+        if found := query.pattern.search(line):
+            yield Hit(session, number, text.role, text.part, line, found.start(), found.end())
+
+
+def _of_message(message: dict[str, Any]) -> Iterator[Text]:
+    role = message["role"]
+    part = "result" if role.lower() in TOOL_ROLES else "text"
+    if type(thought := message.get("reasoning_content")) is str:
+        yield Text(role, "reasoning", thought)
+    content = message.get("content")
+    if type(content) is str:
+        yield Text(role, part, content)
+    elif type(content) is list:
+        for block in content:
+            yield from _of_block(role, part, block)
+    elif content is not None:
+        yield Text(role, part, _json(content))
+    calls = message.get("tool_calls")
+    for call in calls if type(calls) is list else ():
+        function = call["function"]
+        yield Text(role, "call", f"{function['name']} {function['arguments']}")
+
+
+def _of_block(role: str, part: str, block: Any) -> Iterator[Text]:
+    kind = block.get("type") if type(block) is dict else None
+    if kind == "thinking" and type(block.get("thinking")) is str:
+        yield Text(role, "reasoning", block["thinking"])
+    elif kind == "text" and type(block.get("text")) is str:
+        yield Text(role, part, block["text"])
+    elif kind == "tool_use":
+        yield Text(role, "call", f"{block.get('name')} {_json(block.get('input'))}")
+    elif kind == "tool_result":
+        content = block.get("content")
+        for inner in content if type(content) is list else ({"type": "text", "text": content},):
+            yield from _of_block("tool", "result", inner)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
