@@ -15,6 +15,8 @@ from storage.errors import printable
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 """What the daemon calls its store."""
+LOST_AND_FOUND: Final = "lost+found"
+"""What an empty file system holds."""
 LOOKED_AT: Final = 100
 """Subdirectories searched for a store where the directory itself is none."""
 
@@ -78,8 +80,21 @@ def _check_what_was_meant(path: str) -> None:
     for mount in mountinfo.mounts():
         if mount.is_stepfs and os.path.dirname(mount.mountpoint) == path:
             _refuse(
-                f"{shown} holds no session, but the mount of {printable(mount.store)}: give that"
+                f"{shown} holds no session, only a mount of {printable(mount.store)}: give that store"
             )
+    if other := _no_session_of(path):
+        _refuse(
+            f"{shown} holds no session, but other things, such as {printable(other)}:"
+            " give the directory that the sessions are in"
+        )
+
+
+def _no_session_of(path: str) -> str | None:
+    """A name in a directory that no session can have; None in what may be a store without any yet."""
+    from storage.formats.slug import is_ulid, parse_session
+
+    names = sorted(name for name in os.listdir(path) if name[0] != "." and name != LOST_AND_FOUND)
+    return next((name for name in names if not is_ulid(name) and not parse_session(name)), None)
 
 
 def _likely(path: str) -> Iterator[str]:

@@ -62,6 +62,18 @@ def test_the_parent_of_a_store_is_asked_whether_the_store_was_meant(
     assert_told(stepfs("check", home), Exit.STORE, f"did you mean {home}/of another name?")
 
 
+def test_a_directory_of_something_else_is_no_store(tmp_path: Path, mountpoint: Path) -> None:
+    other = tmp_path / "music"
+    (other / ".hidden").mkdir(parents=True)
+    (other / "lost+found").mkdir()
+    (other / "crab_tg-42_1").mkdir()  # a session that is only just being made
+    assert "there is no meta" in stepfs("check", other).stdout
+    (other / "song.ogg").touch()
+    for answer in every_command(other, mountpoint):
+        assert_told(answer, Exit.STORE, "holds no session, but other things, such as song.ogg")
+    assert not is_mounted(mountpoint)
+
+
 def test_a_session_given_as_a_store_is_told_where_the_store_is(
     sessions: Path, mountpoint: Path
 ) -> None:
@@ -81,7 +93,7 @@ def test_a_mount_and_its_parent_given_as_a_store_are_told_which_is_mounted_there
     (moved / "mnt").mkdir()
     assert stepfs("mount", sessions, moved / "mnt").returncode == 0
     answer = stepfs("mount", moved, mountpoint)
-    assert_told(answer, Exit.STORE, "holds no session, but the mount of", str(sessions))
+    assert_told(answer, Exit.STORE, "holds no session, only a mount of", str(sessions))
     for command in ("umount", "status"):
         answer = stepfs(command, moved)
         assert_told(answer, Exit.NOT_STEPFS, "no stepfs is mounted", f"the mount is {moved}/mnt")
