@@ -15,6 +15,8 @@ from typing import BinaryIO, Final, NoReturn, TypeVar, cast
 
 CHUNK_SESSIONS: Final = 128
 """Sessions handed to a process at a time."""
+PROCESSES_MIN: Final = 8
+"""Few processors have as many: a disk answers several readers sooner than one after the other."""
 FEW_SESSIONS: Final = 256
 """Up to this many sessions no other process is started."""
 
@@ -32,7 +34,7 @@ def spread(work: Callable[[Sequence[str]], Result], slugs: Sequence[str]) -> Ite
             yield work([slug])
         return
     chunks = [slugs[at : at + CHUNK_SESSIONS] for at in range(0, len(slugs), CHUNK_SESSIONS)]
-    processes = min(len(os.sched_getaffinity(0)), len(chunks))
+    processes = min(max(len(os.sched_getaffinity(0)), PROCESSES_MIN), len(chunks))
     with ExitStack() as running:
         workers = [
             running.enter_context(_worker(work, chunks[first::processes]))
