@@ -1,1 +1,1 @@
-"""Finds and mends what is wrong with a store."""
+"""Finds and repairs faults in a store."""

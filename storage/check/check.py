@@ -1,7 +1,7 @@
-"""Looking through a store for what is wrong: `stepfs check`.
+"""Checks a store for faults: `stepfs check`.
 
-Looking changes nothing, not even an access time. Repairing is `storage.check.repair`: it moves aside and
-rebuilds, and never deletes.
+Checking changes nothing, not even an access time. `storage.check.repair` does the repairs: it moves
+things aside and rebuilds metas, and never deletes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HALF_SESSION: Final = re.compile(r"\.(?:new|del)\.[0-9a-f]{16}")
 
 @dataclass(slots=True)
 class Report:
-    """What was found in a store, and how much was looked at."""
+    """The findings in a store, and how much of it was examined."""
 
     findings: list[Finding] = field(default_factory=list)
     sessions: int = 0
@@ -41,12 +41,12 @@ class Report:
 
     @property
     def faults(self) -> list[Finding]:
-        """The findings that are wrong."""
+        """The findings that are faults, not just notes."""
         return [finding for finding in self.findings if finding.fault]
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing is wrong, 8 if all that was is repaired, 7 otherwise."""
+        """0 if there is no fault, 8 if all faults were repaired, else 7."""
         if not self.faults:
             return 0
         return 8 if all(finding.repaired for finding in self.faults) else 7
@@ -58,11 +58,11 @@ def check(
     progress: Progress | None = None,
     settle_seconds: float = SETTLE_SECONDS,
 ) -> Report:
-    """Look through the whole store; with `repair` move aside what is wrong, and rebuild metas.
+    """Check the whole store; with `repair`, move faulty things aside and rebuild metas.
 
-    `progress` is called with how many names were looked at and how many there were at the start.
-    What changed less than `settle_seconds` ago is looked at again before it is moved: it may be
-    another's work at this moment. Raises StoreError if the store cannot be opened or listed.
+    `progress` is called with the number of names examined so far and the number at the start. What
+    changed less than `settle_seconds` ago is examined again before it is moved: another process may
+    be working on it. Raises `StoreError` if the store cannot be opened or listed.
     """
     store = Store(store_path)
     try:
@@ -74,7 +74,7 @@ def check(
 
 
 def main_report(report: Report) -> str:
-    """The report for people: a line for each finding, and a summary."""
+    """The report as text: a line per finding, and a summary."""
     lines = [_line(finding) for finding in report.findings]
     faults = report.faults
     repaired = sum(finding.repaired for finding in faults)
@@ -136,7 +136,7 @@ class _Check:
             self._progress(min(self._done, self._total), self._total)
 
     def _half_session(self, name: str) -> None:
-        """What a crash has left of a session that was being made or deleted."""
+        """Report what a crash left of a session that was being created or deleted."""
         with _opened(name, self._store) as directory:
             if directory is None or _is_locked(directory):
                 return
@@ -171,7 +171,7 @@ class _Check:
                 self._tell(finding, directory, slug)
 
     def _may_be_at_work(self, directory: int, findings: Iterable[Finding]) -> bool:
-        """Whether something wrong is so young that it was worth waiting for; waits."""
+        """Wait until all faults are older than the settling time; False if all were already."""
         youngest = 0.0
         for finding in findings:
             if finding.fault:
@@ -186,7 +186,7 @@ class _Check:
         return wait > 0
 
     def _tell(self, finding: Finding, directory: int, session: str) -> None:
-        """Report; a fault is repaired by moving `finding.name` from `directory`."""
+        """Report a finding; repair a fault by moving `finding.name` out of `directory`."""
         if self._repair and finding.fault and finding.what != "unreadable":
             try:
                 moved = self._lost.take(directory, finding.name, session)
@@ -197,7 +197,7 @@ class _Check:
         self._report.findings.append(finding)
 
     def _tell_meta(self, finding: Finding, directory: int, examined: Examined) -> None:
-        """Report; a meta that is broken or missing is repaired by rebuilding it."""
+        """Report a broken or missing meta; repair it by rebuilding it."""
         if self._repair:
             try:
                 finding = _repaired(finding, self._rebuild(finding, directory, examined))
@@ -208,7 +208,7 @@ class _Check:
     def _rebuild(self, finding: Finding, directory: int, examined: Examined) -> str:
         old, mode, done = None, examined.mode, "rebuilt"
         if finding.what == "broken-meta":
-            with suppress(StoreError):  # of one that is no file or far too long nothing is kept
+            with suppress(StoreError):  # nothing is kept of one that is not a file or far too long
                 old, status = meta.read(directory)
                 mode = status.st_mode
             done += (
@@ -230,7 +230,7 @@ def _not_repaired(finding: Finding, error: OSError | StoreError) -> Finding:
 
 @contextmanager
 def _opened(name: str, store: int) -> Iterator[int | None]:
-    """The directory `name` of the store, or None if it is not a directory. Raises OSError."""
+    """Open the directory `name` of the store; None if it is not a directory. Raises `OSError`."""
     try:
         directory = files.open_directory(name, store)
     except OSError as error:

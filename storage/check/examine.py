@@ -1,4 +1,4 @@
-"""What one session's directory holds, and what of it is wrong. Looking changes nothing."""
+"""Examines one session's directory and reports what is wrong there. Changes nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _STRIDE: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about one name in a store, `session` being the slug.
+    """A finding about one name in a store; `session` is the slug.
 
     `what` is one of `not-a-step`, `wrong-type`, `left-over`, `misnamed`, `out-of-range`,
-    `duplicate-number`, `missing-meta`, `broken-meta`, `unreadable` and `gap`. Only a gap is no
-    `fault`: numbers may be left out.
+    `duplicate-number`, `missing-meta`, `broken-meta`, `unreadable` and `gap`. All but a gap are
+    faults: numbers may be left out.
     """
 
     session: str
@@ -43,29 +43,31 @@ class Finding:
 
 @dataclass(slots=True)
 class Examined:
-    """What one session holds: the findings, and what a meta can be rebuilt from."""
+    """The findings in one session, and the values from which its meta can be rebuilt."""
 
     findings: list[Finding] = field(default_factory=list)
     steps: int = 0
-    """How many files are steps, of any kind."""
+    """The number of files that are steps, of any kind."""
     message_count: int = 0
-    """How many messages the history has, that of an archive included."""
+    """The number of messages in the history, including an archive's."""
     oldest_ns: int | None = None
+    """The earliest mtime of a step, in nanoseconds since 1970; None without steps."""
     newest_ns: int | None = None
-    """When the first and the last step were written."""
+    """The latest mtime of a step, likewise."""
     mode: int | None = None
-    """The permission bits of the first step."""
+    """The permission bits of the first step; None without steps."""
 
 
 def is_of_a_session(name: str) -> bool:
-    """Whether a name in a directory makes it likely that the directory is a session."""
+    """Whether a directory that holds this name is likely to be a session."""
     return name == meta.NAME or name.startswith("step-")
 
 
 def examine(slug: str, directory: int, tell_progress: Callable[[int], None]) -> Examined:
-    """Look at everything in a session's directory; `tell_progress` gets how many names more.
+    """Examine everything in a session's directory.
 
-    Raises OSError if the directory cannot be listed.
+    `tell_progress` is called with the number of names examined since its last call. Raises `OSError`
+    if the directory cannot be listed.
     """
     return _Examination(slug, directory, tell_progress).run()
 
@@ -104,7 +106,7 @@ class _Examination:
             self._add(meta.NAME, "unreadable", f"cannot be read: {error.strerror}")
 
     def _step_names(self) -> list[tuple[int, str]]:
-        """The regular files that have a step's name; the rest of the directory is judged here."""
+        """The regular files with a step's name, in order; reports on all other names."""
         steps = []
         others = 0
         with files.reopened(self._directory) as own, os.scandir(own) as entries:
@@ -123,7 +125,7 @@ class _Examination:
                     continue
                 others += 1
         self._tell_progress(others)
-        # Of several names of one number the one that the daemon would write comes first.
+        # Of several names with the same number, the one that the daemon would write comes first.
         return sorted(steps, key=lambda step: (step[0], step[1] != step_name(step[0]), step[1]))
 
     def _other(self, name: str) -> None:

@@ -1,7 +1,7 @@
-"""What takes two clients to try on a shared file system: `stepfs check STORE --peer DIR` (G26).
+"""Tests a shared file system through two clients: `stepfs check STORE --peer DIR` (G26).
 
 Two threads do the same thing at the same moment through two mounts of one store, in a hidden directory
-that is removed again. What is found wrong here loses steps or changes of a meta between hosts.
+that is removed afterwards. A fault found here means that steps or meta changes get lost between hosts.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from storage.errors import StoreError, from_os_error, printable
 
 ROUNDS: Final = 200
 APPEAR_SECONDS: Final = 45.0
-"""How long a new name may stay invisible to the other client; NFS takes up to 30 s."""
+"""A new name must be visible to the other client within this time; NFS takes up to 30 s."""
 _LINKS_PER_FILE: Final = 40
-"""Gluster allows 100."""
+"""Hard links made to one file; Gluster allows 100."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One thing that was tried: a sentence, and whether it does harm."""
+    """The outcome of one test, as a sentence, and whether it is a fault."""
 
     sentence: str
     fault: bool = False
 
 
 def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
-    """Try what two clients do to each other, `peer` being another client's mount of `store`.
+    """Test how two clients of a store affect each other; `peer` is another client's mount of `store`.
 
-    Raises StoreError: EINVAL where the two do not show the same directory, and what a file system
-    answers where nothing can be made there.
+    `rounds` is how often each race is run. Raises `StoreError`: EINVAL if the two paths do not show
+    the same directory, or the file system's errno if nothing can be created there.
     """
     name = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     mine, others = Path(store), Path(peer)
@@ -70,7 +70,7 @@ def _opened(root: Path, name: str) -> Iterator[int]:
 
 
 class _Pair:
-    """One directory through two clients."""
+    """The same directory, seen by two clients."""
 
     def __init__(self, mine: int, others: int, rounds: int) -> None:
         self._clients = mine, others
@@ -83,9 +83,9 @@ class _Pair:
         return [
             Answer(f"two clients of {kinds}, {self._rounds} rounds each"),
             self._race(
-                "link", self._link, "two hosts can claim one step, and one of the two is lost"
+                "link", self._link, "two hosts can claim the same step, and one of them is lost"
             ),
-            self._race("mkdir", self._mkdir, "two hosts can make one session"),
+            self._race("mkdir", self._mkdir, "two hosts can create the same session"),
             self._locks(),
             self._listing(),
             self._replaced(),
@@ -134,7 +134,7 @@ class _Pair:
         first, second = locks
         if first is True and second is False:
             return Answer("locks on a file exclude each other")
-        harm = "locks on a file do NOT exclude each other: changes of one meta can be lost"
+        harm = "locks on a file do NOT exclude each other: changes to one meta can be lost"
         return Answer(harm, fault=True)
 
     def _listing(self) -> Answer:
@@ -150,7 +150,7 @@ class _Pair:
         return name in files.listing(self._clients[1])
 
     def _replaced(self) -> Answer:
-        """Whether `refresh` shows what another host has put in a file's place."""
+        """Whether `refresh` reveals that another host has replaced a file."""
         lag, stale = 0.0, 0
         mine, others = self._clients
         for number in range(20):
@@ -164,10 +164,10 @@ class _Pair:
                 lag = max(lag, time.monotonic() - before)
         if stale:
             harm = (
-                f"a replaced file is shown as it was for up to {lag:.2f} s though asked for afresh"
+                f"a replaced file still reads as before for up to {lag:.2f} s, even when refreshed"
             )
-            return Answer(f"{harm}: changes of one meta can be lost", fault=True)
-        return Answer("a replaced file is shown at once when asked for afresh")
+            return Answer(f"{harm}: changes to one meta can be lost", fault=True)
+        return Answer("a replaced file is seen at once when refreshed")
 
 
 def _shows(at: int, data: bytes) -> bool:

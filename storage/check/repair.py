@@ -1,6 +1,6 @@
-"""Putting a store in order without losing anything: what is wrong is moved aside, never deleted.
+"""Repairs a store without losing anything: faulty files are moved aside, never deleted.
 
-It goes to `.stepfs-lost/<slug>/` in the store, by a rename that replaces nothing.
+They go to `.stepfs-lost/<slug>/` in the store, by a rename that never replaces a file.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ LOST: Final = ".stepfs-lost"
 
 
 class Lost:
-    """The place for what was wrong, made when first needed. Only the store's owner may enter it."""
+    """The directory for what is moved aside, created on first use. Only its owner may enter it."""
 
     def __init__(self, store_fd: int) -> None:
         self._store = store_fd
 
     def take(self, directory: int, name: str, session: str) -> str:
-        """Move `name` from `directory` to the lost things of `session`; where it is now.
+        """Move `name` from `directory` to the lost files of `session`; returns its new path.
 
-        On disk on return (G17). Raises OSError; nothing has moved then.
+        The move is on disk on return (G17). Raises `OSError`, with nothing moved.
         """
         root = _made(LOST, self._store)
         try:
@@ -72,7 +72,7 @@ def _rename_new(source: int, name: str, target: int, kept: str) -> None:
     except OSError as error:
         if error.errno not in files.UNSUPPORTED:
             raise
-        # A link is exclusive everywhere; directories cannot be linked and stay where they are.
+        # link(2) is exclusive everywhere; directories cannot be linked and stay where they are.
         os.link(name, kept, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         os.unlink(name, dir_fd=source)
 
@@ -87,10 +87,10 @@ def rebuild_meta(
 ) -> None:
     """Write a new meta for the session open as `directory`, which has none.
 
-    What is valid in the `old` one is kept, but for the count. Else agent and sender are those of
-    the slug, and the times those of the oldest and newest step, `times_ns`, or of the directory. It
-    takes `mode`, or that of the directory, and the directory's owner. Raises OSError; if another
-    has written a meta in the meantime, that one stays.
+    Valid keys of the `old` meta are kept, except the count. Otherwise agent and sender come from the
+    slug, and the times from the oldest and newest step (`times_ns`, nanoseconds since 1970) or from
+    the directory. The file gets `mode`, or the directory's mode, and the directory's owner. Raises
+    `OSError`; a meta that somebody else has written in the meantime is left alone.
     """
     status = os.fstat(directory)
     oldest, newest = (status.st_mtime_ns if ns is None else ns for ns in times_ns)

@@ -1,4 +1,4 @@
-"""The conversation of the sample store that a later version of the daemon keeps."""
+"""The sample conversation in the format of later versions of the daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIXEL: Final = (
 
 
 def forms(start: datetime) -> Story:
-    """Of a later version of the daemon: content blocks, an image, a guest, a call that failed."""
+    """Content blocks, as later versions of the daemon write: an image, a guest, a failed call."""
     story = BlockStory("Crab", "tg:77", start, "Berth booking")
     picture = {"type": "base64", "media_type": "image/png", "data": PIXEL}
     story.user(

@@ -1,4 +1,4 @@
-"""How a sample session of the daemon's later versions is told: messages of content blocks."""
+"""Builds a sample session in the format of later versions of the daemon: content blocks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Blocks = list[dict[str, object]]
 
 
 class BlockStory(Story):
-    """A `Story` in the blocks and the usage that the daemon writes since May 2026."""
+    """A `Story` with the content blocks and usage counts that the daemon has written since May 2026."""
 
     def user(self, content: object, wait: int = 40) -> None:
-        """The person writes; `content` is text or blocks."""
+        """The user writes; `content` is text or blocks."""
         blocks = [_text(content)] if isinstance(content, str) else content
         super().user(blocks, wait)
 
     def says(self, text: str, *, thinks: str = "", guest: str = "") -> None:
-        """The agent answers, or a guest."""
+        """The agent answers, or a `guest` agent."""
         self._pass(6)
         self._assistant([*_thinking(thinks), _text(text)], guest)
 

@@ -1,7 +1,7 @@
-"""A sample store: believable sessions with everything that a store can hold.
+"""Writes a sample store: believable sessions with everything that a store can hold.
 
-The bytes are those that the daemon writes, and always the same: nothing depends on the clock, so
-that two sample stores compare equal, times of files included.
+The bytes are those that the daemon would write, and always the same: nothing depends on the clock, so
+that two sample stores compare equal, including file times.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from storage.session.steps import step_name
 
 
 def write(directory: str) -> list[str]:
-    """Write the sample store into `directory`, made if it is missing; the slugs, in order.
+    """Write the sample store into `directory`, creating it if needed; returns the slugs in order.
 
-    Raises `StoreError`: ENOTEMPTY if something is in the directory, ENOTDIR if it is none, else the
-    errno of the call that failed.
+    Raises `StoreError`: ENOTEMPTY if the directory is not empty, ENOTDIR if the path is not a
+    directory, else the errno of the call that failed.
     """
     try:
         os.makedirs(directory, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The conversations of the sample store, each a function that tells one session."""
+"""The conversations of the sample store: one function builds one session."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def deploy(start: datetime) -> Story:
 
 
 def many_tongues(start: datetime) -> Story:
-    """Text in many scripts, and signs that only look alike."""
+    """Text in many scripts, and characters that only look alike."""
     story = Story("Crab", "cli:ana", start, "「おはよう」 — greetings")
     story.user(
         "How do I wish the whole crew a good morning? "
@@ -112,7 +112,7 @@ def many_tongues(start: datetime) -> Story:
 
 
 def tide_photo(start: datetime) -> Story:
-    """Content in parts, with an image."""
+    """A message in parts, one of them an image."""
     story = Story("Scout", "tg:42", start, "What the gauge reads")
     story.user(
         [
@@ -134,7 +134,7 @@ def tide_photo(start: datetime) -> Story:
 
 
 def review(start: datetime) -> Story:
-    """Guest agents speak, and text holds fences of its own."""
+    """Guest agents speak, and texts contain code fences."""
     story = Story("Crab", "cli:ana", start, "Review of the retry loop")
     story.user(
         "Please review this, and ask @reviewer too:\n\n```python\n"
@@ -167,7 +167,7 @@ def review(start: datetime) -> Story:
 
 
 def night_watch(start: datetime) -> Story:
-    """Written by a timer; some steps were moved out of the way and left gaps."""
+    """Written by a timer; gaps in the numbers are left by steps that were moved."""
     story = Story("Scout", "cron", start, "Nightly report")
     for night, found in enumerate(
         ("nothing new", "2 failed logins from 203.0.113.9", "nothing new"), 1
@@ -185,11 +185,11 @@ def night_watch(start: datetime) -> Story:
 
 
 def old_books(start: datetime) -> Story:
-    """Compacted by an older daemon, its summary in the step itself."""
+    """Compacted by an older daemon, with the summary in the step itself."""
     story = Story("Archivist", "discord:lena", start, "Catalogue of the chart room")
     story.user("Let's catalogue the charts. The first is Admiralty 2182A, North Sea.")
     story.says("Noted: 2182A, North Sea southern sheet, 1:750 000.")
-    story.compacts_as_of_old(
+    story.compacts_in_legacy_form(
         "Lena catalogues sea charts. So far: Admiralty 2182A (North Sea, southern sheet).",
         "Catalogue of the chart room",
     )
@@ -201,7 +201,7 @@ def old_books(start: datetime) -> Story:
 
 
 def torn(start: datetime) -> Story:
-    """One step was cut short by a crash; the rest reads on."""
+    """One step was cut short by a crash; the rest stays readable."""
     story = Story("Scout", "cli:ana", start, "Power cut while writing")
     story.user("Is the backup generator on?")
     story.says("Yes, since 14:02. Mains failed at 14:01:47.")
@@ -215,7 +215,7 @@ def torn(start: datetime) -> Story:
 
 
 def novel(start: datetime) -> Story:
-    """Two compactions, of which only the last counts."""
+    """Two compactions, only the last of which counts."""
     story = Story("Crab", "discord:lena", start, "A lighthouse keeper's novel")
     story.user("Chapter one: the keeper finds a bottle. Help me begin.")
     story.says("> The bottle had come a long way to be this disappointing.\n\nToo flippant?")
@@ -247,7 +247,7 @@ def poet(start: datetime) -> Story:
 
 
 def long_log(start: datetime) -> Story:
-    """A tool that answers more than anyone wants to read."""
+    """A tool result longer than anyone wants to read."""
     story = Story("Scout", "cron", start, "Buoy telemetry")
     story.user("Fetch the last six hours of buoy 7 and tell me the highest wave.")
     rows = (
@@ -261,7 +261,7 @@ def long_log(start: datetime) -> Story:
 
 
 def fresh(start: datetime) -> Story:
-    """Just created: a meta and nothing else."""
+    """Just created: only a meta."""
     return Story("Crab", "tg:42", start)
 
 

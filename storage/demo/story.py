@@ -1,4 +1,4 @@
-"""How a sample session is told: one call a step, a clock that only the story moves."""
+"""Builds a sample session: one call per step, and a clock that only the story advances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StoryStep:
 
 
 class Story:
-    """A session in the making: each call adds the next step, in the daemon's own bytes."""
+    """A session under construction: each call adds steps, in the bytes that the daemon would write."""
 
     def __init__(self, agent: str, created_by: str, start: datetime, title: str = "") -> None:
         self.agent = agent
@@ -46,12 +46,12 @@ class Story:
         return meta
 
     def user(self, content: object, wait: int = 40) -> None:
-        """The person writes, `wait` seconds after the last step; `content` is text or parts."""
+        """The user writes, `wait` seconds after the last step; `content` is text or parts."""
         self._pass(wait)
         self._entry({"role": "user", "content": content})
 
     def says(self, text: str, *, thinks: str = "", guest: str = "") -> None:
-        """The agent answers, or a `guest` agent that was asked in."""
+        """The agent answers, or a `guest` agent that was invited."""
         self._pass(6)
         message: dict[str, object] = {"role": "assistant", "content": text}
         if thinks:
@@ -61,7 +61,7 @@ class Story:
     def runs(
         self, *calls: tuple[str, dict[str, object], str], says: str | None = None, thinks: str = ""
     ) -> None:
-        """The agent calls tools, each given as name, arguments and what it answers."""
+        """The agent calls tools, each given as name, arguments and result."""
         self._pass(4)
         numbered = []
         for name, arguments, result in calls:
@@ -92,7 +92,7 @@ class Story:
             self._entry({"role": "tool", "content": result, "tool_call_id": call, "name": name})
 
     def steered(self, content: str) -> None:
-        """The person says something while the agent works."""
+        """The user says something while the agent works."""
         self._pass(3)
         self._event({"event": "user_steered", "content": content})
 
@@ -117,23 +117,23 @@ class Story:
         )
 
     def compacts(self, archive_name: str) -> None:
-        """What was said so far goes to the archive of that name."""
+        """A compaction: the history so far goes to the archive `archive_name`."""
         self._pass(20)
         self._step({"archive_name": archive_name, "archived_at": rfc3339(self.now)})
         self._messages = 1
 
-    def compacts_as_of_old(self, summary: str, title: str) -> None:
-        """A compaction as older daemons wrote it, with the summary in the step itself."""
+    def compacts_in_legacy_form(self, summary: str, title: str) -> None:
+        """A compaction as older daemons write it, with the summary in the step itself."""
         self._pass(20)
         self._step({"compact": summary, "title": title, "archived_at": rfc3339(self.now)})
         self._messages = 0
 
     def skips(self, numbers: int) -> None:
-        """Leave a gap of that many step numbers."""
+        """Leave a gap of `numbers` step numbers."""
         self._number += numbers
 
     def tears(self, data: bytes) -> None:
-        """A step that a crash has cut short."""
+        """A step that was cut short by a crash."""
         self._pass(1)
         self._add(data)
 
@@ -156,11 +156,11 @@ class Story:
 
 
 def compact_json(value: object) -> str:
-    """`value` as the daemon serialises it: nothing escaped that need not be, no white space."""
+    """`value` as the daemon serialises it: minimal escapes, no white space."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def rfc3339(time: datetime) -> str:
-    """`time` in UTC as the daemon writes it, to the nanosecond where it is not a whole second."""
+    """The UTC `time` as the daemon writes it, with nanoseconds unless it is a whole second."""
     text = time.strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{time.microsecond:06}491+00:00" if time.microsecond else f"{text}+00:00"

@@ -1,15 +1,16 @@
-"""Worker processes for long documents: a deadline, a memory limit, and none that is idle for long.
+"""Worker processes for long documents: each has a deadline and a memory limit, and none idles for long.
 
-Parsing keeps the interpreter lock, so a thread would not keep a long document from holding up the
-loop; and what a document does to a process (memory by the gigabyte, a crash in the parser) must not
-be done to the one that serves. A worker is started for the first long document, ends when there was
-none for a while, and is killed when it is late.
+Parsing holds the GIL, so a thread would not keep a long document from stalling the loop; and what a
+document can do to a process (take gigabytes of memory, crash the parser) must not happen to the
+server. A worker is started for the first long document, ends after an idle period, and is killed when
+it misses its deadline.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,24 +28,26 @@ if TYPE_CHECKING:  # imported when the first long document comes: most mounts ne
 
 WORKERS: Final = 2
 MEMORY_BYTES: Final = 2 << 30
-"""Address space of a worker: enough for any line of 16 MiB, be it nothing but brackets."""
+"""Limit of a worker's address space: enough for any line of 16 MiB, even nothing but brackets. The
+server's own hard limit applies if it is lower."""
 DEADLINE_SECONDS: Final = 6.0
-"""For one document, from when a worker begins with it."""
+"""Time for one document, from the moment a worker starts on it."""
 TURN_SECONDS: Final = 2.0
-"""For its turn to come and a worker to begin with it. Whoever waits is answered once these and the
-deadline are over, whatever became of the worker: well within ten seconds, on a busy machine as well."""
+"""Time for a document to get its turn and for a worker to start on it. A caller is answered when this
+and the deadline have passed, whatever became of the worker: well within ten seconds even on a busy
+machine."""
 TERMINATED_SECONDS: Final = 0.5
-"""For a worker to end when it is told to; one that was stopped by a signal is killed then."""
+"""Time for a worker to end after SIGTERM before it is killed, as one stopped by a signal must be."""
 IDLE_SECONDS: Final = 10.0
 TASKS_MAX: Final = 500
-"""Documents after which a worker is replaced by a new one."""
+"""A worker is replaced after this many documents."""
 
 T = TypeVar("T")
 Show = Callable[[Step, int, str], bytes | None]
 
 
 class Documents:
-    """Has long documents judged and rendered. Its calls block: they are for threads."""
+    """Judges and renders long documents in worker processes. Its calls block: call them in threads."""
 
     def __init__(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._deadline = deadline_seconds
@@ -58,10 +61,11 @@ class Documents:
         self._closing = threading.Event()
 
     def judge(self, line: bytes) -> Step:
-        """As `stored_form`; the value of the step is cut short.
+        """Judge an appended line as `stored_form` does; the step's value is shortened.
 
-        Raises `StoreError` as it does, and ETIMEDOUT or ENOMEM for a document that takes too long or
-        too much.
+        Raises `StoreError` as `stored_form` does, ETIMEDOUT (`"document-late"`) for a document that
+        misses its deadline, ENOMEM (`"document-too-big"`) for one that exceeds the memory limit, and
+        EINTR (`"ending"`) once this is closed.
         """
         with _file(line) as source:
             answer = self._run(worker.judge, _path(source))
@@ -71,10 +75,10 @@ class Documents:
         return Step(kind, value, WRAPPED % line if wrapped else line)
 
     def meet(self, session_fd: int, name: str, flags: int, show: Show) -> tuple[Step, bytes | None]:
-        """The step `name` and what `show`, a function of a module, makes of it.
+        """Read the step file `name` and render it with `show`, a module-level function.
 
-        The step has its value cut short, and no data. Raises `NotAStep`, `OSError` as `read_step`,
-        and `StoreError` as `judge`.
+        The step comes back with a shortened value and no data. Raises `NotAStep`, `OSError` as
+        `read_step` does, and `StoreError` as `judge` does.
         """
         with _file(b"") as target:
             met = self._run(worker.meet, _path(session_fd), name, flags, show, _path(target))
@@ -84,7 +88,7 @@ class Documents:
             return Step(kind, value, b""), None if length < 0 else os.pread(target, length, 0)
 
     def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers, whatever they are doing."""
         with self._lock:
             self._closed = True
             if self._rest is not None:
@@ -118,10 +122,11 @@ class Documents:
                 future.cancel()  # type: ignore[no-untyped-call]
                 self._retire(pool)
                 seconds = f"{self._deadline:g} s"
-                raise _late(f"the document is not read within {seconds}: make it shorter") from None
-            except (MemoryError, ProcessExpired):
+                raise _late(f"reading the document took more than {seconds}: shorten it") from None
+            except (MemoryError, SystemError, ProcessExpired):
+                # SystemError is what orjson.loads raises when it fails to allocate.
                 raise _too_much() from None
-            except (RuntimeError, CancelledError):  # it was closed meanwhile
+            except (RuntimeError, CancelledError):  # the pool was closed meanwhile
                 raise _ended() from None
             return answer
 
@@ -155,11 +160,11 @@ class Documents:
             _end(pool)
 
     def _retire(self, pool: ProcessPool) -> None:
-        """Begin no more documents there: what made one worker late, as a signal that stops it, may have
-        befallen the others, and a worker that is stopped between documents is waited for by all."""
+        """Start no more documents in `pool`: what made one worker late (a stop signal, say) may have hit
+        the others too, and a worker that is stopped between documents would make every caller wait."""
 
         def end() -> None:
-            self._closing.wait(self._deadline + TURN_SECONDS)  # others may be done in time
+            self._closing.wait(self._deadline + TURN_SECONDS)  # other documents may finish in time
             _end(pool)
 
         with self._lock:
@@ -177,14 +182,20 @@ def _start() -> ProcessPool:
     from pebble import CONSTS, ProcessPool
 
     CONSTS.term_timeout = TERMINATED_SECONDS
-    # Not forked: a worker has none of the server's threads, memory and descriptors.
+    # Spawned, not forked: a worker inherits none of the server's threads, memory or descriptors.
     return ProcessPool(
         max_workers=WORKERS,
         max_tasks=TASKS_MAX,
         initializer=worker.begin,
-        initargs=(MEMORY_BYTES,),
+        initargs=(_memory_bytes(),),
         context=get_context("spawn"),
     )
+
+
+def _memory_bytes() -> int:
+    """The address space that a worker may use: a process cannot exceed its inherited hard limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    return MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
 
 
 def _end(pool: ProcessPool) -> None:
@@ -194,7 +205,7 @@ def _end(pool: ProcessPool) -> None:
 
 @contextmanager
 def _file(content: bytes) -> Iterator[int]:
-    """An unnamed file in memory with that content."""
+    """An anonymous file in memory that holds `content`."""
     fd = os.memfd_create("document", os.MFD_CLOEXEC)
     try:
         write_all(fd, content)
@@ -204,7 +215,7 @@ def _file(content: bytes) -> Iterator[int]:
 
 
 def _path(fd: int) -> str:
-    """What a worker opens an open file of this process by."""
+    """The path by which a worker opens this process's descriptor `fd`."""
     return f"/proc/{os.getpid()}/fd/{fd}"
 
 
@@ -213,7 +224,9 @@ def _late(sentence: str) -> StoreError:
 
 
 def _too_much() -> StoreError:
-    sentence = f"the document takes more than {MEMORY_BYTES >> 20} MiB of memory: make it shorter"
+    """A worker that was killed for want of memory and one that failed to get it look the same."""
+    most = _memory_bytes() >> 20
+    sentence = f"the document needs too much memory, a worker gets at most {most} MiB: shorten it"
     return StoreError(errno.ENOMEM, "document-too-big", sentence)
 
 

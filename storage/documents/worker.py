@@ -1,7 +1,7 @@
-"""What a worker process does with one long document; see `storage.documents.pool`.
+"""The tasks that a worker process runs on one long document; see `storage.documents.pool`.
 
-A document comes and a text goes through files, which the server names by its own descriptors, so that
-neither is pickled. What is returned is short whatever the document holds.
+Documents and rendered text pass through files, which the server names by its own descriptors, so that
+neither is pickled. The returned values are short whatever the document holds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DIGEST_ITEMS: Final = 16
 DIGEST_CHARACTERS: Final = 512
 DIGEST_DEPTH: Final = 5
 _TELLING: Final = ("message", "role", "content", "type", "agent")
-"""What is looked at of a step's value once it was judged, and so is never cut away."""
+"""Keys of a step's value that are still read after it was judged, so they are never cut away."""
 NICENESS: Final = 5
 
 
 class Refused(NamedTuple):
-    """A `StoreError`."""
+    """A `StoreError` in a form that pickles."""
 
     errno: int
     code: str
@@ -38,20 +38,21 @@ class Refused(NamedTuple):
 
 
 Judged = tuple[Kind, dict[str, Any], bool]
-"""The verdict on an appended line: its kind, its shortened value, whether it is stored wrapped."""
+"""The verdict on an appended line: its kind, its shortened value, and whether it is stored wrapped."""
 Met = tuple[Kind, dict[str, Any], int]
-"""What a step is: its kind, its shortened value, and the length of its text (-1: none)."""
+"""A step that was read: its kind, its shortened value, and its text's length in bytes (-1: no text)."""
 
 
 def begin(memory_bytes: int) -> None:
-    """Be a worker: bounded in memory, the first to go when memory is short, gone with the server."""
+    """Set up a worker: limit its address space, make it the OOM killer's first choice, and end it
+    when the server ends."""
     _limit(resource.RLIMIT_AS, memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
-    with contextlib.suppress(OSError):  # a service may be forbidden to
+    with contextlib.suppress(OSError):  # a service may not be allowed to
         os.nice(NICENESS)
-    gc.disable()  # values are trees, and going through millions of them would take most of the time
+    gc.disable()  # values are trees; scanning millions of them for cycles would take most of the time
     threading.Thread(target=_end_with_the_server, daemon=True).start()
 
 
@@ -72,9 +73,9 @@ def meet(
     show: Callable[[Step, int, str], bytes | None],
     target: str,
 ) -> Met | str:
-    """Judge the step `name` in `directory`, and write its text to the file `target`.
+    """Judge the step file `name` in `directory`, and write its text to the file `target`.
 
-    A sentence where it is no step. Raises `OSError` as `read_step`.
+    Returns a sentence instead if the file is not a step. Raises `OSError` as `read_step` does.
     """
     session = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -97,7 +98,7 @@ def _short(step: Step) -> dict[str, Any]:
 
 
 def digest(value: Any, depth: int = 0) -> Any:
-    """A value cut short: its first members, items and characters tell what kind of thing it is."""
+    """Shorten a value: keep its first members, items and characters, which show what it is."""
     if isinstance(value, str):
         return value[:DIGEST_CHARACTERS]
     if isinstance(value, dict):

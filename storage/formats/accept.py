@@ -1,4 +1,4 @@
-"""What a line written to a control file is stored as (G5, G6, G8)."""
+"""Judges lines written to control files: what each is stored as, or why it is refused (G5, G6, G8)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.formats.kinds import NotAStep, Step, classify, classify_value
 
 ARCHIVE_NAME_BYTES_MAX = 255
 SUMMARY_BYTES_MAX: Final = 1 << 18
-"""The longest line that a summary may come in."""
+"""Length limit of a line with a summary."""
 
 WRAPPED = b'{"message":%b}'
 """How a bare message is stored."""
@@ -31,12 +31,12 @@ _COMPACTS = (
 
 
 def stored_form(line: bytes) -> Step:
-    """The step that `line`, appended without its newline, is stored as (G5).
+    """The step that an appended `line`, given without its newline, is stored as (G5).
 
-    An entry or event is stored as it is, a bare message wrapped as an entry. Raises `StoreError`
-    with EINVAL for anything that the reference would not load as entry or event from the bytes to
-    be stored, for compactions and for arrays (G6); its code is `"empty-line"`, `"not-utf8"`,
-    `"not-json"`, `"too-deep"`, `"compaction"` or `"not-a-step"`.
+    An entry or event is stored as is, a bare message is wrapped as an entry. Raises `StoreError`
+    with EINVAL for compactions, arrays and anything else that the reference would not load as an
+    entry or event once stored (G6); its code is `"empty-line"`, `"not-utf8"`, `"not-json"`,
+    `"too-deep"`, `"compaction"` or `"not-a-step"`.
     """
     if not line.strip(WHITE_SPACE):
         raise StoreError(EINVAL, "empty-line", f"the line is empty: {_RIGHT}")
@@ -64,7 +64,7 @@ def compaction(archive_name: str, archived_at: str) -> bytes:
 
 
 def archive_name(line: bytes) -> str:
-    """The archive name that `line`, written to `compact` without its newline, is (G8).
+    """Decode and check the archive name in `line`, written to `compact`, without its newline (G8).
 
     Raises `StoreError` with EINVAL; its code is `"empty-line"`, `"name-too-long"`, `"not-utf8"` or
     `"control-character"`.
@@ -95,11 +95,11 @@ def archive_name(line: bytes) -> str:
 
 
 def archive_and_summary(line: bytes) -> tuple[str, str | None]:
-    """The archive's name in a line written to `compact`, and its summary if it holds one (G8, G31).
+    """The archive's name in a line written to `compact`, and its summary if it has one (G8, G31).
 
-    What begins as an object is never taken for a name: a summary that was quoted wrongly must not
-    end a history. Raises `StoreError` as `archive_name` does, and EFBIG for more than
-    `SUMMARY_BYTES_MAX`, EINVAL for any other object.
+    A line that begins with `{` is never taken for a name: a badly quoted summary must not end a
+    history. Raises `StoreError` as `archive_name` does, EFBIG for an object line longer than
+    `SUMMARY_BYTES_MAX`, and EINVAL for any other object.
     """
     if not line.lstrip(WHITE_SPACE).startswith(b"{"):
         return archive_name(line), None

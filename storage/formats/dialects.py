@@ -1,9 +1,9 @@
-"""What entries and events hold, in the dialects of the daemon's versions.
+"""Schemas of entries and events, in the two dialects that versions of the daemon write.
 
-The first dialect keeps messages in the form of OpenAI's API; the second keeps Anthropic's content
-blocks, and counts tokens in another way. Nothing in a document names its dialect, and one session may
-hold both: the daemon was replaced by a later one in between. So each document is judged by itself, and
-what fits either dialect fits.
+The first dialect stores messages in the form of OpenAI's API; the second stores Anthropic's content
+blocks, and counts tokens differently. Nothing in a document names its dialect, and one session may hold
+both if the daemon was upgraded in between. So each document is judged on its own, and is valid if it
+fits either dialect.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _maybe_u32 = or_null(_u32)
 
 
 def has_blocks(message: Any) -> bool:
-    """Whether a message's content is in the form of the dialect with content blocks: an array."""
+    """Whether a message's content is an array, as in the dialect with content blocks."""
     return isinstance(message, dict) and isinstance(message.get("content"), list)
 
 
 def is_blocks(content: object) -> bool:
-    """Whether content is blocks, of types that are known or not: objects that each have a `type`."""
+    """Whether content is an array of blocks: objects that each have a `type`, known or unknown."""
     return (
         isinstance(content, list)
         and bool(content)
@@ -102,7 +102,8 @@ USAGE_OF_WHOLES: Final[Rule] = object_(
         "completion_tokens_details": or_null(object_({}, {"reasoning_tokens": _maybe_u32})),
     },
 )
-"""The first dialect's: of the later one's, each count is a part by itself."""
+"""The usage object of the first dialect, whose counts include their details; in the second dialect
+each count stands alone."""
 _usage = either(
     USAGE_OF_WHOLES,
     object_(

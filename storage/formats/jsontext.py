@@ -1,4 +1,4 @@
-"""JSON documents as the store knows them: read strictly, and cut without encoding a value again.
+"""JSON documents as the store accepts them: parsed strictly, and cut without encoding a value again.
 
 A document is UTF-8 without byte order mark, may have JSON white space around it, nests at most
 127 deep, and holds no number beyond a double, no lone surrogate escape, no raw control character.
@@ -20,12 +20,12 @@ from storage.formats.nesting import Nesting
 
 DEPTH_MAX = 127
 _SHALLOW_BYTES: Final = 2 * DEPTH_MAX
-"""A document of so few bytes is not nested deeper: it parses, so each bracket has its other one."""
+"""A document no longer than this cannot exceed `DEPTH_MAX`: it parses, so its brackets are balanced."""
 WHITE_SPACE = b" \t\n\r"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# The rest of the text counts as a string where none ends: looking at each quote in it for one that
-# does would take quadratic time.
+# An unterminated string takes in the rest of the text: trying each later quote as a start would take
+# quadratic time.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS_OR_NUMBERS = re.compile(_STRING + rb"|([-+.0-9Ee]++)", re.DOTALL)
 _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
@@ -33,14 +33,14 @@ _STRING_OR_WORD = re.compile(_STRING + rb"|[^][{},:\" \t\n\r]++", re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _GREATEST = Decimal(sys.float_info.max)
 _HALVES_OF_GREATEST = rb"17976931", rb"34862315"
-"""Wherever its point stands, one of these is in a number that rounds to the greatest double."""
+"""A number that rounds to the greatest double contains one of these, wherever its decimal point is."""
 
 
 class NotJSON(ValueError):  # noqa: N818 - it says what the bytes are
-    """Bytes that are no JSON document.
+    """Bytes that are not a JSON document.
 
-    `sentence` says what is wrong and where, `offset` is the first offending byte counted from 0,
-    `code` is `"not-utf8"`, `"too-deep"` or `"not-json"`.
+    `sentence` says what is wrong and where, `offset` is the first offending byte (from 0), `code`
+    is `"not-utf8"`, `"too-deep"` or `"not-json"`.
     """
 
     def __init__(self, reason: str, offset: int, code: str = "not-json") -> None:
@@ -52,9 +52,10 @@ class NotJSON(ValueError):  # noqa: N818 - it says what the bytes are
 
 
 class Repeating(dict[str, Any]):
-    """An object in which some keys occur more than once; `keys_repeated` are those.
+    """An object in which some keys occur more than once.
 
-    `members` are all that were written; of a repeated key the dictionary has the last.
+    `keys_repeated` are those keys, `members` all members as written. The dictionary itself has the
+    last value of a repeated key.
     """
 
     def __init__(self, members: list[tuple[str, Any]]) -> None:
@@ -68,7 +69,7 @@ class Repeating(dict[str, Any]):
 
 
 def parse(data: bytes) -> Any:
-    """The value of the document `data`; of a repeated key the last counts. Raises `NotJSON`."""
+    """Parse the document `data`; the last value of a repeated key wins. Raises `NotJSON`."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -78,10 +79,10 @@ def parse(data: bytes) -> Any:
 
 
 def parse_on(data: bytes, value: Any) -> Any:
-    """`exact` for who has only loaded `value` from `data`. Raises `NotJSON` as `parse`.
+    """As `exact`, for a `value` that orjson loaded from `data` and `parse` has not checked.
 
-    At once where the document is as the daemon writes it: a value that gives the same bytes when it
-    is written again repeats no key, and holds no `-0` and no number that only rounds to a double.
+    Fast for documents in the daemon's own format: a value that encodes to the same bytes repeats no
+    key, and holds no `-0` and no number that only rounds to a double. Raises `NotJSON` as `parse` does.
     """
     if len(data) > _SHALLOW_BYTES and _brackets(data) > DEPTH_MAX:
         _refuse_what_parses(data)
@@ -94,17 +95,17 @@ def parse_on(data: bytes, value: Any) -> Any:
 
 
 def exact(data: bytes, value: Any) -> Any:
-    """`value`, which `parse` read from `data`, with what `parse` forgets kept apart.
+    """`value`, which `parse` read from `data`, with the details that `parse` drops.
 
-    Objects that repeat keys are `Repeating`, and the number `-0` is a float. The slow reading that
-    tells is left out where the value written again has lost nothing: a forgotten key would have
-    taken its quotation marks along.
+    Objects that repeat keys are `Repeating`, and the number `-0` is a float. The slow parser that
+    keeps them runs only if encoding the value again loses something: a dropped key takes its
+    quotation marks with it.
     """
     return _exact(data, value, orjson.dumps(value))
 
 
 def _exact(data: bytes, value: Any, again: bytes) -> Any:
-    """As `exact`, where `again` is `value` written again."""
+    """As `exact`; `again` is `value` encoded again."""
     if again == data:
         return value
     if again.count(b'"') == data.count(b'"') and b"-0" not in data and rb"\u0022" not in data:
@@ -113,15 +114,15 @@ def _exact(data: bytes, value: Any, again: bytes) -> Any:
 
 
 def pairs(data: bytes) -> Any:
-    """The value of a document that `parse` accepted, read slowly: see `exact`."""
+    """The exact value of a document that `parse` accepted, from the slow parser: see `exact`."""
     return _EXACT.decode(data.decode())
 
 
 def member(data: bytes, key: str) -> tuple[int, int] | None:
-    """Where in the object `data` the value of its member `key` begins and ends, in bytes.
+    """The byte range of the value of member `key` in the object `data`; None if there is no such member.
 
-    `data` is a document that `parse` accepted, `key` is ASCII. Of a repeated key it is the last;
-    None when there is no such member.
+    `data` is a document that `parse` accepted, `key` is ASCII. The last member of a repeated key
+    counts.
     """
     nesting, at, found = Nesting(), 0, None
     for match in _key(key).finditer(data):
@@ -133,7 +134,7 @@ def member(data: bytes, key: str) -> tuple[int, int] | None:
 
 
 def members(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of the object `data`, which `parse` accepted, as their bytes, in order."""
+    """The raw keys and values of the object `data`, which `parse` accepted, in order."""
     at = _after_space(data, data.index(b"{") + 1)
     while data[at] != ord("}"):
         end = _end_of_value(data, at)
@@ -146,10 +147,7 @@ def members(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def items(data: bytes) -> list[tuple[int, int]]:
-    """Where in the array `data` each of its items begins and ends, in bytes.
-
-    `data` is a document that `parse` accepted.
-    """
+    """The byte range of each item in the array `data`, a document that `parse` accepted."""
     found = []
     at = _after_space(data, data.index(b"[") + 1)
     while data[at] != ord("]"):
@@ -203,7 +201,7 @@ _EXACT = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 @cache
 def _key(key: str) -> re.Pattern[bytes]:
-    """Finds `key`, however its characters are escaped, and the white space to its value."""
+    """Matches `key`, however its characters are escaped, up to the start of its value."""
     characters = (rb"(?:%c|\\u00(?i:%02x))" % (ord(c), ord(c)) for c in key)
     return re.compile(rb'"' + b"".join(characters) + rb'"[ \t\n\r]*+:[ \t\n\r]*+')
 
@@ -226,7 +224,7 @@ def _offset_too_deep(data: bytes, end: int) -> int | None:
 
 
 def _refuse_rounded(data: bytes) -> None:
-    """The daemon takes no number that is beyond the greatest double and only rounds to it."""
+    """Refuse a number above the greatest double that would be rounded to it: the daemon does."""
     for token in _STRINGS_OR_NUMBERS.finditer(data):
         number = token[1]
         if number and any(half in number for half in _HALVES_OF_GREATEST):

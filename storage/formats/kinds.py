@@ -1,6 +1,6 @@
-"""Which document is which kind of step: compaction, legacy compaction, event, entry, or none.
+"""Classifies documents as steps: compaction, legacy compaction, event, entry, or no step at all.
 
-The kinds are tried in this order and the first that fits wins.
+The kinds are tried in this order, and the first that fits wins.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
 
 
 class NotAStep(ValueError):  # noqa: N818 - it says what the document is
-    """A document that is no step; `sentence` says what is wrong and what would be right."""
+    """A document that is not a step; `sentence` says what is wrong and what would be right."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
@@ -55,10 +55,10 @@ class Step(NamedTuple):
 
 
 def classify(data: bytes) -> Step:
-    """The step that a file with the bytes `data` is.
+    """Classify the content `data` of a step file.
 
-    Raises `NotAStep` where the reference would skip the file, and for the forms that are
-    deliberately no steps (arrays in place of objects, numbers as names of events).
+    Raises `NotAStep` where the reference would skip the file, and for forms that are deliberately
+    not accepted (arrays in place of objects, numbers as event names).
     """
     try:
         value = orjson.loads(data)
@@ -73,7 +73,7 @@ def classify(data: bytes) -> Step:
 
 
 def classify_value(value: Any, data: bytes) -> Step:
-    """As `classify`, for who has parsed `data` already: `value` is what it holds."""
+    """As `classify`, for a caller that has already parsed `data` into `value`."""
     return _judged(value, exact(data, value), data)
 
 
@@ -88,9 +88,9 @@ def _judged(value: Any, judged: Any, data: bytes) -> Step:
 
 
 def _is_of_texts(value: Any) -> bool:
-    """Whether this is an entry whose message holds only texts and nulls, and nothing else.
+    """Whether this is an entry whose message holds only strings and nulls.
 
-    Most steps are. One that is as its value is written again needs no other rule.
+    Most steps are. If its value also encodes to the same bytes, no other rule needs to be checked.
     """
     if type(value) is not dict or len(value) != 1:
         return False

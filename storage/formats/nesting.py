@@ -1,8 +1,8 @@
-"""How deep JSON text is nested, followed in linear time and without building a value.
+"""Tracks the nesting depth of JSON text in linear time, without building a value.
 
-The text is taken in windows: strings, their escapes and everything but brackets are taken out of a
-window by whole-buffer operations, and only a window in which the depth can leave its bounds is gone
-through bracket by bracket. It may be no JSON at all, and may come in pieces.
+The text is processed in windows: whole-buffer operations strip strings, escapes and everything but
+brackets from a window, and only a window in which the depth can leave its bounds is scanned bracket by
+bracket. The text need not be valid JSON, and may come in pieces.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 _WINDOW_BYTES: Final = 1 << 16
 _FIRST_WINDOW_BYTES: Final = 1 << 8
-"""Windows double from here, so that a look at a short value does not copy what follows it."""
+"""Size of the first window; each next one doubles, so that a short value's tail is not copied."""
 _OPENING, _CLOSING = b"\x01", b"\xff"
 _SIGNS: Final = bytes.maketrans(b"[{]}", 2 * _OPENING + 2 * _CLOSING)
 _ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -23,7 +23,7 @@ _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|\\["\\]|[][
 
 
 class Nesting:
-    """Follows text from its beginning, or from the beginning of a value in it."""
+    """Tracks the depth from the beginning of a text, or of a value in it."""
 
     __slots__ = ("_escaped", "depth", "in_string")
 
@@ -43,10 +43,10 @@ class Nesting:
         least: int = -sys.maxsize,
         most: int = sys.maxsize,
     ) -> int | None:
-        """Take in `text` from `start` to `end`, which continues what was followed before.
+        """Process `text[start:end]`, which continues what was processed before.
 
-        The offset in `text` of the first bracket at which the depth becomes less than `least` or
-        more than `most`; nothing can be followed after it. None if there is no such bracket.
+        Returns the offset in `text` of the first bracket that takes the depth below `least` or above
+        `most`, after which this object is of no further use; None if there is no such bracket.
         """
         at, end, size = start, min(end, len(text)), _FIRST_WINDOW_BYTES
         while at < end:
@@ -85,7 +85,7 @@ class Nesting:
 
 
 def _offset(window: bytes, bracket: int, in_string: bool) -> int:
-    """Where in the window its bracket of that number is, counted from 0."""
+    """The offset in the window of bracket number `bracket`, counted from 0."""
     text = b'"' + window if in_string else window
     for token in _TOKENS.finditer(text):
         if token[0] in b"[]{}":

@@ -1,8 +1,7 @@
-"""Rules for JSON values: each tells what keeps a value from fitting.
+"""Validation rules for JSON values; each says why a value does not fit.
 
-A rule answers with a path and a reason (`".usage.total_tokens is missing"`), or with `""` when the
-value fits. Values are as `jsontext.exact` gives them. A known key that an object repeats does not fit;
-other keys are ignored.
+A rule returns a path and a reason (`".usage.total_tokens is missing"`), or `""` if the value fits.
+Values come from `jsontext.exact`. An object must not repeat a known key; unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _FIT_BY_STRINGS: Final[set[Rule]] = {anything, string}
 
 
 def or_null(rule: Rule) -> Rule:
-    """What fits `rule`, or null."""
+    """A value that fits `rule`, or null."""
 
     def nullable(value: Any) -> str:
         if value is None or not (wrong := rule(value)):
@@ -80,7 +79,7 @@ def array(rule: Rule) -> Rule:
 
 
 def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
-    """An object that has the `required` keys and perhaps the `optional` ones."""
+    """An object that has all `required` keys and may have the `optional` ones."""
     rules = {**required, **(optional or {})}
     rule_of, needed = rules.get, required.keys()
     texts = {key for key, rule in rules.items() if rule in _FIT_BY_STRINGS}
@@ -105,7 +104,7 @@ def object_(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = 
 
 
 def map_of(rule: Rule) -> Rule:
-    """An object of any keys, each of whose values fits `rule`; keys may be repeated."""
+    """An object with any keys, whose values all fit `rule`; keys may be repeated."""
 
     def members(value: Any) -> str:
         if not isinstance(value, dict):
@@ -120,7 +119,7 @@ def map_of(rule: Rule) -> Rule:
 
 
 def tagged(tag: str, variants: Mapping[str, Rule]) -> Rule:
-    """An object whose key `tag` says which of the `variants` it must fit."""
+    """A tagged union: the value of key `tag` names the one of `variants` that the object must fit."""
     tagged_object = object_({tag: one_of(*variants)})
     rule_of = variants.get
 
@@ -135,7 +134,8 @@ def tagged(tag: str, variants: Mapping[str, Rule]) -> Rule:
 
 
 def either(first: Rule, second: Rule, mark: Callable[[Any], bool]) -> Rule:
-    """What fits one of two rules; where none fits, `mark` tells values that were meant for `second`."""
+    """A value that fits `first` or `second`. If neither fits, the reason is the second rule's where
+    `mark` says that the value was meant for it, else the first's."""
 
     def rule(value: Any) -> str:
         wrong = first(value)

@@ -1,4 +1,4 @@
-"""A changed JSON object written again, with the bytes of all that did not change."""
+"""Encodes a changed JSON object, keeping the original bytes of everything that did not change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from storage.formats import jsontext
 
 
 def spliced(raw: bytes, before: dict[str, Any], after: dict[str, Any]) -> bytes:
-    """`after` as compact JSON, in which what is the same object in `before` keeps its bytes.
+    """`after` as compact JSON; values that are the same objects as in `before` keep their bytes.
 
-    `raw` is the document that `before` was parsed from. Numbers that Python would write in another
-    way so survive a change beside them, at any depth.
+    `raw` is the document that `before` was parsed from. So numbers that Python would write
+    differently survive a change elsewhere in the document, at any depth.
     """
     known = {json.loads(key): (key, value) for key, value in jsontext.members(raw)}
     members = []
@@ -31,5 +31,5 @@ def spliced(raw: bytes, before: dict[str, Any], after: dict[str, Any]) -> bytes:
 
 
 def encoded(value: object) -> bytes:
-    """`value` as compact JSON, in UTF-8 and with the escapes that the daemon writes."""
+    """`value` as compact JSON in UTF-8, escaped as the daemon escapes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

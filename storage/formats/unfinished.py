@@ -1,4 +1,4 @@
-"""One JSON object that comes in pieces, followed until it is complete (G10, G11)."""
+"""Collects one JSON object that arrives in pieces, until it is complete (G10, G11)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BRACE: Final = ord("{")
 
 
 class UnfinishedObject:
-    """The text of an object as far as it has come. A piece costs what it is long."""
+    """The text of an object received so far. Adding a piece takes time linear in the piece."""
 
     def __init__(self) -> None:
         self._text = bytearray()
@@ -23,10 +23,10 @@ class UnfinishedObject:
         return len(self._text)
 
     def take(self, piece: bytes) -> bytes | None:
-        """The object, once `piece` completes it; None while it is unfinished.
+        """Add `piece`; returns the object if that completes it, None while it is unfinished.
 
-        White space around it is allowed, and dropped. Raises StoreError EINVAL as soon as the text
-        begins with anything else or goes on after the object; it is of no use afterwards.
+        White space around the object is allowed and dropped. Raises `StoreError` EINVAL as soon as
+        the text starts with anything else or continues after the object; this is of no use then.
         """
         if not self._text:
             piece = piece.lstrip(WHITE_SPACE)

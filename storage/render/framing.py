@@ -1,10 +1,10 @@
-"""Text of others inside our own Markdown: it neither runs on into what follows, nor rises above it.
+"""Embeds people's Markdown in ours, so that it neither spills into what follows nor outranks it.
 
 What a text leaves open (a code fence, an HTML comment) is closed after it, so that it does not swallow
-what others say next. Its headings are made two levels lower, so that they never outrank those that tell
-who speaks. Both by the rules of CommonMark: what looks like a heading in a fence, a comment or indented
-code is left alone, and what a list item or a quotation holds open ends with them. Between HTML tags
-headings are made lower too, since pandoc reads Markdown there.
+the next speaker's text. Its headings are moved two levels down, so that they never outrank the speakers'
+headings. Both follow CommonMark: what looks like a heading in a fence, a comment or indented code is
+left alone, and a block left open in a list item or a block quote ends with that container. Headings
+between HTML tags are moved down too, since pandoc reads Markdown there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 LEVELS: Final = 2
-"""By how much headings are made lower: those of speakers are of the second level."""
+"""How many levels headings are moved down: speakers' headings are of level 2."""
 LEVEL_MAX: Final = 6
 
 _MARKS: Final = ("#", "<", "```", "~~~")
@@ -61,7 +61,7 @@ _HTML_HEADING: Final = re.compile(r"<(/?)[hH]([1-6])(?=[\s>])")
 
 
 def framed(text: str) -> str:
-    """`text` for a place below a speaker's heading; `""` if it is only white space."""
+    """`text` made safe to embed below a speaker's heading; `""` if it is only white space."""
     text = text.rstrip("\n")
     if not text.strip():
         return ""
@@ -69,7 +69,7 @@ def framed(text: str) -> str:
 
 
 def _may_matter(text: str) -> bool:
-    """Whether anything in it could be more than text, as in most it cannot."""
+    """Whether the text could contain any markup that needs framing; most texts cannot."""
     if any(mark in text for mark in _MARKS):
         return True
     return ("-" in text or "=" in text) and _UNDERLINES.search(text) is not None
@@ -77,7 +77,7 @@ def _may_matter(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A fence or an HTML block that has begun: what ends it, and a line that does so."""
+    """An open fence or HTML block: the pattern that ends it, and a line that would close it."""
 
     end: re.Pattern[str]
     closing: str
@@ -85,17 +85,17 @@ class _Open:
 
 
 class _Frame:
-    """Goes through a text line by line.
+    """Processes a text line by line.
 
-    The containers that a line is in are a list: of a list item how far its content is indented, of a
-    quotation 0.
+    The containers around a line are a tuple of widths: a list item's content indent in columns, and 0
+    for a block quote.
     """
 
     def __init__(self) -> None:
         self._containers: tuple[int, ...] = ()
         self._open: _Open | None = None
         self._paragraph: tuple[int, ...] | None = None
-        """The containers of the paragraph that the next line may go on."""
+        """The containers of the paragraph that the next line may continue."""
         self._empty_item = False
 
     def put(self, text: str) -> str:
@@ -131,7 +131,7 @@ class _Frame:
         return self._begun(line, at)
 
     def _continued(self, line: str) -> tuple[int, tuple[int, ...]]:
-        """Where `line` begins in the containers so far that it goes on, and these."""
+        """The open containers that `line` continues, and the offset at which its content begins."""
         at = 0
         for depth, width in enumerate(self._containers):
             rest = line[at:]
@@ -147,7 +147,7 @@ class _Frame:
         return at, self._containers
 
     def _begun(self, line: str, at: int) -> str:
-        """A line outside of any open block: what begins in it."""
+        """Process a line outside of any open block, which may begin one."""
         for _ in range(_CONTAINERS_MAX):
             content = line[at:]
             if self._goes_on() and (underline := _UNDERLINE.match(content)):
@@ -165,7 +165,7 @@ class _Frame:
         return self._paragraph == self._containers
 
     def _is_text(self, match: re.Match[str]) -> bool:
-        """Whether what looks like a list item cannot be one, since a paragraph goes on in it."""
+        """Whether what looks like a list item is text: not every item may interrupt a paragraph."""
         if match["quote"] or not self._goes_on():
             return False
         return match["empty"] is not None or (match["number"] or "1") != "1"
@@ -183,7 +183,7 @@ class _Frame:
         return _HTML_HEADING.sub(_lowered, line) if "<" in content else line
 
     def _opens(self, content: str) -> bool:
-        """Whether a fence or an HTML block begins, which may go on in the lines that follow."""
+        """Whether a fence or an HTML block begins here; it may extend over the following lines."""
         if (fence := _FENCE.match(content)) and not (fence[1][0] == "`" and "`" in fence[2]):
             mark = fence[1]
             end = re.compile(rf"^ {{0,3}}{mark[0]}{{{len(mark)},}}[ \t]*$")
@@ -207,7 +207,7 @@ def _deeper(line: str, at: int, heading: re.Match[str]) -> str:
 
 
 def _in_html(line: str, at: int) -> str:
-    """A line of an HTML block of tags, where some (pandoc) read Markdown though CommonMark has none."""
+    """A line in an HTML block of tags, where pandoc reads Markdown though CommonMark does not."""
     if heading := _HEADING.match(line[at:]):
         line = _deeper(line, at, heading)
     elif underline := _UNDERLINE.match(line[at:]):

@@ -1,4 +1,4 @@
-"""The lines that steps become in the views: `log.jsonl` and `history.jsonl`, `messages.jsonl`."""
+"""Renders steps as lines of the JSONL views: `log.jsonl`, `history.jsonl` and `messages.jsonl`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def log_line(step: Step) -> bytes:
 
 
 def message_line(step: Step) -> bytes:
-    """The line of an entry in `messages.jsonl` (G2): its message's own bytes.
+    """The line of an entry in `messages.jsonl` (G2): the message's own bytes.
 
-    Where an agent other than the session's own spoke as assistant, its words tell its name: a text
-    as a whole, of content blocks each text block. No other value is encoded again.
+    If a guest agent spoke as the assistant, its text is wrapped in a tag that names it: the whole
+    content if that is a string, else each text block. No other value is encoded again.
     """
     if step.is_line:
         return step.data[len(_MESSAGE_FIRST) : -1] + b"\n"
@@ -36,8 +36,8 @@ def message_line(step: Step) -> bytes:
 def archive_line(name: str, text: str | None, blocks: bool = False) -> bytes:
     """The first line of `messages.jsonl` after a compaction with the archive `name` (G2).
 
-    It is a user message with the archive's `text`, or with a placeholder where that is unknown; with
-    `blocks` in the form of the dialect whose content is blocks.
+    It is a user message with the archive's `text`, or with a placeholder if `text` is None. `blocks`
+    selects the dialect whose content is an array of blocks.
     """
     told = f"[archived context unavailable: {name}]" if text is None else text
     content = [{"type": "text", "text": told}] if blocks else told

@@ -1,9 +1,8 @@
-"""What each view shows of a step: its line, None where it has none.
+"""How each view renders a step: one function per view, which returns a line, or None to show nothing.
 
-That is asked with the descriptor of the session and the name of the step's file beside the step; those
-here need neither. `storage.session.for_people` has that of `history.md`.
-
-These are functions of a module, so that a worker process can be told to call them.
+They are called with the session's descriptor and the step's file name too, which those here ignore;
+`storage.session.for_people` has the one for `history.md`, which needs both. They are module-level
+functions, so that they can be sent to a worker process.
 """
 
 from __future__ import annotations
@@ -28,5 +27,5 @@ def messages(step: Step, _session_fd: int, _name: str) -> bytes | None:
 
 
 def nothing(_step: Step, _session_fd: int, _name: str) -> bytes | None:
-    """For those who want to know the kinds of the steps alone."""
+    """No text: for callers that only want to know the kinds of steps."""
     return None

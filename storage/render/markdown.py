@@ -1,11 +1,11 @@
-"""An entry of the history as Markdown, for people: `history.md`.
+"""Renders entries of the history as Markdown for people: `history.md`.
 
-Every entry is a section that begins with a heading and ends with an empty line, so that the file is
-the sections one after the other and only ever grows (G13). Both dialects look the same: who speaks,
-reasoning, text, tool calls with their input laid out; a tool's result is a section of its own. Text is
-shown as it is, with two exceptions. Control characters other than tab and line feed are shown as their
-pictures (`␛` for ESC), so that no text drives the terminal it is read in. And it is framed: what it
-leaves open is closed, and its headings rank below those that tell who speaks.
+Each entry is a section that begins with a heading and ends with an empty line, so that the file is a
+sequence of sections and only ever grows (G13). Both dialects look the same: speaker, reasoning, text,
+tool calls with pretty-printed input; a tool's result is a section of its own. Text is shown unchanged,
+with two exceptions. Control characters other than tab and line feed are replaced by their pictures
+(`␛` for ESC), so that no text can drive the reader's terminal. And text is framed: blocks that it leaves
+open are closed, and its headings rank below the speakers'.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _TOOL_ROLES: Final = frozenset({"tool", "function"})
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is known of an entry beside its document."""
+    """What is known about an entry besides its document."""
 
     number: int = 0
-    """The number of its step, 0 to show none."""
+    """The number of its step; 0 to show none."""
     time: str = ""
-    """When it was stored, in words; empty to show none."""
+    """When it was stored, as text; empty to show none."""
     tool_name: Callable[[str], str | None] = lambda _call_id: None
-    """The name of the tool that an earlier entry called under that id, None if none did."""
+    """Returns the name of the tool that an earlier entry called with this id, or None."""
 
 
 NOTHING: Final = About()
@@ -45,10 +45,10 @@ _NO_MORE: Final = object()
 
 
 def entry(step: Step, about: About = NOTHING) -> bytes:
-    """The section of an entry, or of each of its speakers: a tool's results are apart from the rest.
+    """The section of an entry, or several: a tool's results have sections of their own.
 
-    Of a result of more than `LINES_MAX` lines or `CHARACTERS_MAX` characters that much is shown,
-    three quarters from its beginning, with a note of what is left out before its end.
+    A result longer than `LINES_MAX` lines or `CHARACTERS_MAX` characters is cut to that: three
+    quarters of it from the beginning and one from the end, with a note of what is left out between.
     """
     message: dict[str, Any] = step.value["message"]
     speaker, after = _speaker(message, step.value.get("agent"), about), _after(about)
@@ -71,20 +71,23 @@ def entry(step: Step, about: About = NOTHING) -> bytes:
 
 
 def calls(step: Step) -> dict[str, str]:
-    """The ids under which an entry calls tools, and their names."""
+    """The tool calls in an entry: tool names by call id."""
     parts = islice(_parts(step.value["message"]), PARTS_MAX)
     uses = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_use"]
     return {u["id"]: u["name"] for u in uses if _is_text(u, "id") and _is_text(u, "name")}
 
 
 def head(slug: str, created_at: str) -> bytes:
-    """How the file begins: the session, and when it was made (RFC 3339; `""` if that is unknown)."""
+    """The head of the file: the slug, and `created_at` (RFC 3339; `""` if unknown) as a sentence."""
     begun = f"Begun {visible(created_at[:19]).replace('T', ' ')}. " if created_at else ""
     return f"# {code(slug)}\n\n{begun}Times are in UTC.\n\n".encode()
 
 
 def archive(name: str, text: str | None) -> bytes:
-    """What follows the head after a compaction with the archive `name`; `text` is None if unknown."""
+    """The section after the head in a history that follows a compaction with the archive `name`.
+
+    `text` is the archive's text, None if it is unknown.
+    """
     if text is None:
         body = f"*The text of the archive {code(name)} is not available.*"
     else:
@@ -109,7 +112,7 @@ def _after(about: About) -> str:
 
 
 def _is_text_alone(message: dict[str, Any]) -> bool:
-    """Whether it has one part, which is text, as most do."""
+    """Whether the message is a single text, as most are."""
     get = message.get
     return (
         isinstance(get("content"), str)
@@ -119,11 +122,11 @@ def _is_text_alone(message: dict[str, Any]) -> bool:
 
 
 class _Arguments(str):
-    """The input of a call as text, which should be JSON."""
+    """A call's input given as a string, which should be JSON."""
 
 
 def _parts(message: dict[str, Any]) -> Iterator[Any]:
-    """What a message holds, in the order in which it is shown; all of it as blocks."""
+    """The parts of a message as blocks, in display order."""
     if _is_text(message, "reasoning_content"):
         yield {"type": "thinking", "thinking": message["reasoning_content"]}
     content, calls = message.get("content"), message.get("tool_calls")
@@ -148,7 +151,7 @@ def _is_result(part: object) -> bool:
 
 
 def _said(message: dict[str, Any], part: Any, room: Room) -> Iterator[str]:
-    """A part of what somebody says."""
+    """The Markdown of one part of a speaker's message."""
     if isinstance(part, dict) and isinstance(part.get("type"), str):
         yield from _block(message, part, room)
     elif isinstance(part, str):
@@ -189,7 +192,7 @@ def _text(message: dict[str, Any], text: str) -> Iterator[str]:
 
 
 def _result_section(block: dict[str, Any], after: str, about: About, room: Room) -> Iterator[str]:
-    """A tool's result: its name, or that of the call with its id, and what it answered."""
+    """A tool's result: the tool's name, its own or that of the call with its id, and the content."""
     call_id: str = block["tool_use_id"]
     name = block["name"] if _is_text(block, "name") else about.tool_name(call_id)
     failed = " failed" if block.get("is_error") is True else ""
@@ -216,7 +219,7 @@ def _is_text(value: dict[str, Any], key: str, empty: bool = False) -> bool:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """A tool's result, fenced; a long one without its middle."""
+    """A tool's result in a fence; a long one loses its middle."""
     if len(text) <= CHARACTERS_MAX and text.count("\n") <= LINES_MAX:
         if text:
             yield fenced(text)
@@ -236,7 +239,7 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def _whole_lines(text: str, quarters: int) -> int:
-    """How many characters to show of a long text, in whole lines where that is not much less."""
+    """How many characters of a long text to show; whole lines, unless that shows less than half."""
     characters = CHARACTERS_MAX * quarters // 4
     at = 0
     for _ in range(LINES_MAX * quarters // 4):

@@ -1,4 +1,4 @@
-"""Pieces of Markdown that nothing in a text can break out of."""
+"""Markdown constructs that no text inside them can break out of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BACKTICKS: Final = re.compile("`+")
 
 
 def visible(text: str) -> str:
-    """`text` with its control characters as pictures, and line ends as line feeds."""
+    """`text` with control characters replaced by their pictures, and CRLF line ends by line feeds."""
     if text.replace("\n", "").isprintable():
         return text
     if "\r" in text:
@@ -30,7 +30,7 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def code(text: str) -> str:
-    """`text` as a code span on one line; a very long one is cut."""
+    """`text` as a code span on one line, cut to `NAME_MAX` characters."""
     line = " ".join(visible(text[:NAME_MAX]).split()) or " "
     if len(text) > NAME_MAX:
         line += "…"
@@ -40,7 +40,7 @@ def code(text: str) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """`text` in a fence that is longer than any in it."""
+    """`text` in a code fence longer than any run of backticks in it."""
     longest = max((run.end() - run.start() for run in _BACKTICKS.finditer(text)), default=0)
     fence = "`" * max(3, longest + 1)
     end = "" if text.endswith("\n") else "\n"
@@ -48,7 +48,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def json_fenced(value: object, room: Room) -> str:
-    """A JSON value laid out over lines, as far as there is room."""
+    """A JSON value, pretty-printed in a fence as far as `room` allows."""
     text, whole = room.pretty(value)
     if not text:
         return LEFT_OUT
@@ -57,20 +57,20 @@ def json_fenced(value: object, room: Room) -> str:
 
 
 def reasoning(text: str) -> str:
-    """What somebody thought, set apart as a quotation."""
+    """A speaker's reasoning as a block quote."""
     lines = visible(text).rstrip("\n").split("\n")
     return "> *Reasoning*\n>\n" + "\n".join(f"> {line}".rstrip() for line in lines)
 
 
 def size(bytes_: int) -> str:
-    """A size for people."""
+    """A number of bytes in readable units."""
     if bytes_ < 1024:
         return f"{bytes_} bytes"
     return f"{bytes_ / 1024:,.1f} KiB" if bytes_ < 1 << 20 else f"{bytes_ / (1 << 20):,.1f} MiB"
 
 
 def named(part: dict[str, Any]) -> str:
-    """A part of a message that is no text: its type and what it is, never its data."""
+    """A placeholder for a part that is not text: its type and a description, never its data."""
     kind: str = part["type"]
     words = [code(kind)]
     for inner in (part.get(kind), part.get("source"), part):
@@ -81,7 +81,7 @@ def named(part: dict[str, Any]) -> str:
 
 
 def _source(inner: object) -> list[str]:
-    """What is known of a picture, a sound or a document."""
+    """A description of an image, a sound or a document."""
     if isinstance(inner, dict):
         url = inner.get("url")
         if isinstance(url, str):

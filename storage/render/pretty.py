@@ -1,4 +1,4 @@
-"""JSON laid out over lines for people, bounded: nobody reads what millions of values look like."""
+"""Pretty-prints JSON for people, up to a bound: nobody reads millions of values."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import json
 from typing import Final
 
 CHARACTERS_MAX: Final = 256 << 10
-"""Characters of JSON shown per entry, at most."""
+"""At most this many characters of JSON are shown per entry."""
 PARTS_MAX: Final = 1000
-"""Parts, and calls, shown per entry; the rest is left out."""
+"""At most this many parts, and calls, are shown per entry; the rest is left out."""
 LEFT_OUT: Final = "*… left out here; history.jsonl has all …*"
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, indent=2)
 
 
 class Room:
-    """What room one entry has for the JSON in it."""
+    """The characters of JSON that one entry may still show."""
 
     def __init__(self, characters: int = CHARACTERS_MAX) -> None:
         self._left = characters
 
     def pretty(self, value: object) -> tuple[str, bool]:
-        """A value laid out, as far as there is room, and whether that is all of it."""
+        """A value pretty-printed as far as there is room, and whether it is complete."""
         pieces, left = [], self._left
         for piece in _ENCODER.iterencode(value):
             pieces.append(piece)

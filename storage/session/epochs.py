@@ -1,9 +1,9 @@
-"""The epochs of a session: what its history was before each of its compactions (G29, G30).
+"""The epochs of a session: its history before each of its compactions (G29, G30).
 
-A history is the entries after the last compaction, so a session of *k* compactions has had *k* + 1
-histories, its epochs, counted from 1. The last one is the present history. A closed one is what the
-history was just before the compaction that ended it: the replay of all steps with lower numbers, which
-`replay` does, given where to stop. What is left to know is the numbers of the compactions.
+A history is the entries after the last compaction, so a session with *k* compactions has had *k* + 1
+histories. These are its epochs, counted from 1; the last one is the present history. A closed epoch is
+the history just before the compaction that ended it: the replay of all steps with lower numbers, for
+which `replay` only needs the numbers of the compactions. This module finds them.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from storage.session.replay import PASS_BYTES, PASS_STEPS
 from storage.session.steps import step_name
 
 DOUBTFUL_STEPS: Final = 4 * PASS_STEPS
-"""More changed steps than these are not remembered one by one: everything is looked at again."""
+"""If more steps than this have changed, they are not tracked one by one: all are examined again."""
 
 
 @dataclass(slots=True)
 class Epochs:
-    """The numbers of a session's compactions, found once and kept as its steps change.
+    """The numbers of a session's compactions, found once and kept up to date.
 
-    State with one owner, as the index; between `next_pass` and `found` a thread may read:
+    State with one owner, like the index; between `next_pass` and `found` a thread may read:
 
         while look := epochs.next_pass(index):
             epochs.found(look, compactions(reader, look.numbers, index.odd))
 
-    Steps never change in the usual case, so that only new ones are looked at (G24). Whoever learns
-    that one was removed, replaced or back-filled says so by `changed` (G13).
+    Steps do not normally change, so only new ones are examined (G24). A caller that learns that one
+    was removed, replaced or back-filled calls `changed` (G13).
     """
 
     _compactions: array[int] = field(default_factory=lambda: array("Q"))
+    """Numbers of the compactions found so far, ascending."""
     _reached: int = 0
-    """Steps up to this number have been looked at, or are in `_doubtful`."""
+    """Steps up to this number have been examined, or are in `_doubtful`."""
     _doubtful: set[int] = field(default_factory=set)
-    """Numbers of steps that changed since they were looked at."""
+    """Numbers of steps that have changed since they were examined."""
     _generation: int = 0
-    """What was looked at before the last `forget` counts no more."""
+    """Counts calls of `forget`, so that the result of a pass that began before one is dropped."""
 
     def next_pass(self, index: Index) -> Look | None:
-        """Which steps to look at now; None if the epochs are those of the index."""
+        """The steps to examine next; None if the epochs are up to date with the index."""
         numbers: Sequence[int]
         if self._doubtful:
             numbers = sorted(self._doubtful)[:PASS_STEPS]
@@ -61,11 +62,11 @@ class Epochs:
 
     @property
     def begun(self) -> bool:
-        """Whether any step has been looked at, so that what becomes of it must be told."""
+        """Whether any step has been examined, so that changes must be reported."""
         return self._reached > 0
 
     def found(self, look: Look, seen: Seen) -> None:
-        """Take in what a pass over the steps of `look` saw."""
+        """Record what a pass over the steps of `look` has seen."""
         if look.generation != self._generation:
             return
         for number in look.numbers[: seen.steps]:
@@ -75,11 +76,11 @@ class Epochs:
         self._doubtful.update(look.numbers[seen.steps :])
 
     def failed(self, look: Look) -> None:
-        """The steps of `look` could not be read: they are looked at again."""
+        """The steps of `look` could not be read: have them examined again."""
         self.found(look, Seen(0, ()))
 
     def changed(self, number: int) -> None:
-        """A step of that number was added, replaced or removed."""
+        """Step `number` was added, replaced or removed."""
         if number > self._reached:
             return
         self._doubtful.add(number)
@@ -87,18 +88,18 @@ class Epochs:
             self.forget()
 
     def forget(self) -> None:
-        """Look at everything again: which steps changed is not known."""
+        """Start over: it is not known which steps have changed."""
         self._compactions = array("Q")
         self._reached = 0
         self._doubtful.clear()
         self._generation += 1
 
     def __len__(self) -> int:
-        """How many epochs there are: one more than compactions."""
+        """The number of epochs: one more than there are compactions."""
         return len(self._compactions) + 1
 
     def last_step(self, epoch: int) -> int | None:
-        """The greatest number that belongs to a closed epoch; None for the present one.
+        """The greatest step number in a closed epoch; None for the present one.
 
         Raises `LookupError` if there is no such epoch.
         """
@@ -107,7 +108,7 @@ class Epochs:
         return None if epoch == len(self) else self._compactions[epoch - 1] - 1
 
     def begins_after(self, epoch: int) -> int:
-        """The number of the compaction that an epoch begins after, 0 for the first one.
+        """The number of the compaction after which an epoch begins; 0 for the first one.
 
         Raises `LookupError` if there is no such epoch.
         """
@@ -123,7 +124,7 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Steps that are to be looked at."""
+    """The steps to examine in one pass."""
 
     generation: int
     numbers: Sequence[int]
@@ -131,16 +132,16 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one bounded pass saw: of so many steps, from the first on, these are compactions."""
+    """The result of one bounded pass: the compactions among the first `steps` steps of the look."""
 
     steps: int
     compactions: Sequence[int]
 
 
 def compactions(reader: Reader, numbers: Iterable[int], odd: Mapping[int, Sequence[str]]) -> Seen:
-    """Which steps are compactions of either kind; one bounded pass, safe in a thread.
+    """Find compactions of either kind among `numbers`, in one bounded pass; safe in a thread.
 
-    Raises `OSError` where a step cannot be read, so that no epoch is silently missing.
+    Raises `OSError` if a step cannot be read, so that no epoch is silently missing.
     """
     found: list[int] = []
     looked = size = 0
@@ -158,7 +159,7 @@ def compactions(reader: Reader, numbers: Iterable[int], odd: Mapping[int, Sequen
 
 
 def scan_epochs(reader: Reader, index: Index) -> Epochs:
-    """The epochs of a session, all in one go."""
+    """Find all epochs of a session at once."""
     epochs = Epochs()
     while look := epochs.next_pass(index):
         epochs.found(look, compactions(reader, look.numbers, index.odd))
@@ -177,7 +178,7 @@ def _read(reader: Reader, name: str) -> bytes:
 
 
 def _is_compaction(reader: Reader, name: str, data: bytes) -> bool:
-    # Most steps are none, and need not be parsed: their keys do not occur, written plainly or escaped.
+    # Most steps need not be parsed: a compaction's keys do not occur in them, plain or escaped.
     if b'"archive_name"' not in data and b'"compact"' not in data and b"\\u" not in data:
         return False
     try:

@@ -1,7 +1,7 @@
-"""`history.md`: the entries as Markdown, with what is told of each beside its document (G2).
+"""`history.md`: the entries as Markdown, with what is known of each besides its document (G2).
 
-That is the number of its step, when it was stored, and the name of the tool that a nameless result came
-from, which the call before it has.
+That is its step number, the time at which it was stored, and, for a result that does not name its tool,
+the name in the call before it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from storage.session.reader import LONG_BYTES, Reader
 from storage.session.steps import LongStep, step_name, step_number
 
 CALL_STEPS_MAX: Final = 16
-"""How many steps back the call of a nameless result is searched for."""
+"""How many steps back the call for a result that does not name its tool is searched."""
 
 
 def entry(step: Step, session_fd: int, name: str) -> bytes | None:
-    """The section of the step that the file `name` holds, None where it is no entry."""
+    """The section for the step in the file `name`; None if it is not an entry."""
     if step.kind is not Kind.ENTRY:
         return None
     number = step_number(name) or 0
@@ -32,7 +32,7 @@ def entry(step: Step, session_fd: int, name: str) -> bytes | None:
 
 
 def head(session_fd: int, slug: str) -> bytes:
-    """How the file begins: with what does not change, so that it only grows (G13)."""
+    """The head of the file. It holds only what never changes, so that the file only grows (G13)."""
     try:
         created_at = str(meta.parsed(meta.read(session_fd)[0])["created_at"])
     except (OSError, StoreError):
@@ -41,7 +41,7 @@ def head(session_fd: int, slug: str) -> bytes:
 
 
 def _stored(session_fd: int, name: str) -> str:
-    """When a step was stored, in UTC; a step's time is its file's."""
+    """When a step was stored, in UTC: the mtime of its file. Empty if that is unknown."""
     try:
         seconds = os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mtime
         return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
@@ -50,7 +50,7 @@ def _stored(session_fd: int, name: str) -> str:
 
 
 def _tool_called(session_fd: int, number: int, call_id: str) -> str | None:
-    """The name of the tool that an entry shortly before step `number` called under that id."""
+    """The name of the tool that an entry shortly before step `number` called with this id."""
     reader = Reader(session_fd)
     for earlier in range(number - 1, max(0, number - 1 - CALL_STEPS_MAX), -1):
         try:

@@ -1,4 +1,4 @@
-"""The meta: one JSON object a session, that others rewrite at the same time (G9, G10)."""
+"""The meta: one JSON object per session, which other programs rewrite concurrently (G9, G10)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from storage.formats.splice import encoded
 NAME = "meta"
 REQUIRED = ("agent", "created_by", "created_at")
 ABSENT = {"title": "", "updated_at": "", "message_count": 0}
-"""What the daemon takes keys to be that are not there."""
+"""The values that the daemon assumes for missing keys."""
 KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
 _ATTEMPTS = 20
 U64_MAX = 2**64 - 1
 META_BYTES_MAX = 1 << 20
-"""A longer one counts as broken, and is never read."""
+"""A longer meta counts as broken and is never read."""
 
 Meta = dict[str, Any]
 Change = Callable[[Meta], Meta | None]
@@ -31,7 +31,7 @@ Seen = tuple[bytes, os.stat_result]
 
 
 def check(value: object) -> Meta:
-    """`value` if the daemon would read it as a meta. Raises StoreError EINVAL."""
+    """`value`, if the daemon would accept it as a meta; else raises `StoreError` EINVAL."""
     if not isinstance(value, dict):
         raise invalid("the meta must be one JSON object")
     if isinstance(value, jsontext.Repeating) and value.keys_repeated & KNOWN:
@@ -53,8 +53,8 @@ def check(value: object) -> Meta:
 def merged(meta: Meta, patch: Meta) -> Meta:
     """`meta` after the merge patch `patch` (RFC 7396), checked (G10). Neither is changed.
 
-    What the patch does not touch is the same object as before. Raises StoreError EINVAL for
-    another `created_at`, a required key deleted, or a known key of the wrong type.
+    Values that the patch does not touch are the same objects as before. Raises `StoreError` EINVAL
+    if `created_at` would change, a required key be deleted, or a known key get the wrong type.
     """
     result = check(_patched(meta, patch))
     if result["created_at"] != meta["created_at"]:
@@ -75,7 +75,7 @@ def _patched(target: object, patch: Meta) -> Meta:
 
 
 def patch(text: bytes) -> Meta:
-    """The merge patch that an object's text is. Raises StoreError EINVAL if it is no JSON object."""
+    """Parse a merge patch. Raises `StoreError` EINVAL if `text` is not a JSON object."""
     value = _value(text)
     if not isinstance(value, dict):
         raise invalid("a JSON object is needed")
@@ -85,15 +85,15 @@ def patch(text: bytes) -> Meta:
 def _value(data: bytes) -> Any:
     try:
         jsontext.parse(data)
-        return jsontext.pairs(data)  # keeps big integers, and tells of repeated keys
+        return jsontext.pairs(data)  # keeps big integers and repeated keys
     except jsontext.NotJSON as error:
         raise StoreError(errno.EINVAL, error.code, error.sentence) from None
 
 
 def read(session_fd: int, name: str = NAME) -> Seen:
-    """The bytes of the session's meta and its status: never what another host has replaced already.
+    """The bytes and the status of the session's meta, never those that another host has replaced.
 
-    Raises OSError; StoreError EINVAL for what is not a regular file, or is too long.
+    Raises `OSError`, and `StoreError` EINVAL if it is not a regular file or is too long.
     """
     if is_near(session_fd):
         return _read(session_fd, name)
@@ -111,35 +111,32 @@ def read(session_fd: int, name: str = NAME) -> Seen:
 
 
 def read_near(session_fd: int) -> Seen:
-    """As `read`, on a local file system, for who has just seen that it is a regular file."""
+    """As `read`, on a near store, for a caller that has just seen that it is a regular file."""
     return files.read_regular(NAME, session_fd, META_BYTES_MAX)
 
 
 def _read(session_fd: int, name: str) -> Seen:
-    """The bytes of the session's meta and its status.
-
-    Raises OSError, and StoreError EINVAL if it is no file or longer than `META_BYTES_MAX`.
-    """
+    """One attempt to read the meta. Raises `OSError`, and `StoreError` EINVAL as `read` does."""
     if not stat.S_ISREG(os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mode):
         raise invalid("the meta is not a regular file")
     return files.read_regular(name, session_fd, META_BYTES_MAX)
 
 
 def parsed(data: bytes) -> Meta:
-    """The meta that a meta file's bytes hold. Raises StoreError EINVAL if the daemon would not."""
+    """Parse the content of a meta file. Raises `StoreError` EINVAL if the daemon would refuse it."""
     return check(_value(data))
 
 
 def fresh(agent: str, created_by: str, now: str) -> bytes:
-    """The meta of a new session, as the daemon writes it."""
+    """The content of a new session's meta, as the daemon writes it; `now` is RFC 3339."""
     meta = {"agent": agent, "created_by": created_by, "created_at": now}
     return encoded({**meta, "title": "", "updated_at": now, "message_count": 0})
 
 
 def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
-    """The change after stores at the time `now` (G9): `entries` more messages.
+    """The change to a meta after `entries` messages were stored at the time `now` (G9, RFC 3339).
 
-    With `reset` they follow a compaction, after which only the archive's own message is left.
+    With `reset` they follow a compaction, after which only the archive's own message counts.
     """
 
     def change(meta: Meta) -> Meta:
@@ -150,5 +147,5 @@ def count_delta(entries: int, now: str, *, reset: bool = False) -> Change:
 
 
 def invalid(sentence: str) -> StoreError:
-    """What is refused as a meta, for that reason."""
+    """The error for a meta that is refused for the reason in `sentence`."""
     return StoreError(errno.EINVAL, "bad-meta", sentence)

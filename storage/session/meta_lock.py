@@ -1,7 +1,7 @@
-"""The lock under which mounts change a meta one after the other, on several hosts too (G9).
+"""The lock that serialises changes to a meta between mounts, also on different hosts (G9).
 
-A hidden file carries it that only those can open who may write the session: a directory can be locked by
-whoever may read it.
+It is taken on a hidden file that only users with write access to the session can open; a lock on the
+directory itself could be held by anybody who may read it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from storage.capabilities import is_near
 from storage.errors import StoreError
 
 LOCK = ".meta.lock"
-"""The file that carries the lock."""
+"""The file on which the lock is taken."""
 PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.001
 _PAUSE_MAX_SECONDS = 0.05
 _RACES_MAX = 8
-"""How often the lock's file may be another by the time that it is locked."""
+"""How often the lock file may have been replaced by the time it is locked, before we give up."""
 
 
 @contextmanager
 def locked(directory: int, seconds: float) -> Iterator[None]:
-    """Hold the lock while the block lasts. Raises StoreError EBUSY after so many seconds, and OSError.
+    """Hold the lock within the block, waiting up to `seconds` for it.
 
-    On a near store the file that carries it is there only while somebody holds it. On a far one it
-    stays: what a client believes of a name that comes and goes can be wrong.
+    On a near store the lock file exists only while somebody holds it. On a far one it stays: what a
+    client caches about a name that comes and goes can be wrong. Raises `StoreError` EBUSY if the
+    lock is not free in time, and `OSError`.
     """
     lock = _taken(directory, seconds)
     try:
@@ -58,10 +59,10 @@ def _taken(directory: int, seconds: float) -> int:
 
 
 def _taken_at_once(directory: int) -> int | None:
-    """The locked file, open, if nobody has it; it is the one of its name.
+    """Try to lock the lock file; its descriptor, or None if somebody else holds the lock.
 
-    Whoever had it unlinks it, so the file may be another by the time that it is locked. Then nobody
-    holds it, and it is tried again.
+    The previous holder unlinks the file, so by the time we have locked it the name may refer to
+    another file. Then we lock that one instead.
     """
     for _ in range(_RACES_MAX):
         lock = _lock_file(directory)
@@ -90,7 +91,10 @@ def _is_named(lock: int, directory: int) -> bool:
 
 
 def _lock_file(directory: int) -> int | None:
-    """The lock's file, made if it is not there, for whoever may make files in the directory."""
+    """Open the lock file, creating it if it is missing; None if that has to be tried again.
+
+    Everybody who may create files in the directory may open it.
+    """
     status = os.fstat(directory)
     writers = status.st_mode & 0o222
     mode, owner = 0o600 | writers | writers << 1, (status.st_uid, status.st_gid)
@@ -101,7 +105,7 @@ def _lock_file(directory: int) -> int | None:
     except PermissionError:
         if not os.access(".", os.W_OK, dir_fd=directory, effective_ids=True):
             raise
-        return None  # it has not been given its mode yet
+        return None  # its creator has not set its mode yet
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESTALE):
             raise

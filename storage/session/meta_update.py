@@ -1,7 +1,7 @@
-"""Changing a meta that others rewrite at the same time, so that nothing of any side is lost (G9, G10).
+"""Updates a meta that other programs rewrite concurrently, without losing anybody's change (G9, G10).
 
-The changed meta is written aside and exchanged with the one in place. Where that turns out to be another
-than the one that had been changed, the change is made again, to what came out.
+The changed meta is written to a temporary file and exchanged with the one in place. If the file that
+comes out is not the one that was read, the change is applied again, to what came out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from storage.session.meta import META_BYTES_MAX, NAME, Change, Meta, Seen, inval
 from storage.session.meta_lock import LOCK, PATIENCE_SECONDS, locked
 
 ASIDE = f".meta.{os.uname().nodename.replace('/', '-')}.tmp"
-"""Where an update is written aside: one name a host, so that whoever has the lock may clear it."""
+"""Temporary name of an update: one per host, so that whoever holds the lock may remove it."""
 NEXT = f"{ASIDE}.next"
 TEMPORARIES = (LOCK, ASIDE, NEXT)
 
@@ -25,16 +25,16 @@ TEMPORARIES = (LOCK, ASIDE, NEXT)
 def update(
     session_fd: int, change: Change, *, sync: bool, patience_seconds: float = PATIENCE_SECONDS
 ) -> Meta:
-    """Applies `change` to the meta as it is, and returns what the meta is now (G9, G10).
+    """Apply `change` to the current meta, and return the result (G9, G10).
 
-    `change` gets the meta and returns the new one, or None for nothing to do; it is called again on
-    what an outside writer put there meanwhile, so that no side's change is lost. Mounts take turns, on
-    several hosts too, by the lock of a hidden file that only those can open who may write the session.
-    What did not change keeps its bytes, the file its mode and, where the process may, its owner. With
-    `sync` it is on disk on return.
+    `change` gets the meta and returns the new one, or None if there is nothing to do; it is called
+    again on what an outside writer has stored in the meantime, so that neither change is lost. Mounts
+    take turns, also on different hosts, under the lock of `meta_lock`. Unchanged values keep their
+    bytes, the file keeps its mode and, if the process may set it, its owner. With `sync` the result is
+    on disk on return.
 
-    Raises StoreError, also what `change` raises, with the meta left as it was: EINVAL for a broken
-    one, EBUSY if somebody holds the lock for `patience_seconds` (0: it is tried once). Raises OSError.
+    Raises `OSError` and `StoreError`, and whatever `change` raises, with the meta left as it was:
+    EINVAL for a broken meta, EBUSY if the lock is not free within `patience_seconds` (0: one attempt).
     """
     with files.reopened(session_fd) as directory, locked(directory, patience_seconds):
         try:
@@ -47,9 +47,9 @@ def update(
 
 
 def clear_leftover(session_fd: int) -> None:
-    """Removes what an update left aside when a crash ended it. Raises OSError."""
+    """Remove the temporaries of an update that a crash interrupted. Raises `OSError`."""
     with (
-        suppress(StoreError),  # one may be at work
+        suppress(StoreError),  # an update may be in progress
         files.reopened(session_fd) as directory,
         locked(directory, 0),
     ):
@@ -63,7 +63,7 @@ def _clear(directory: int) -> None:
 
 
 def _changed(directory: int, change: Change, sync: bool) -> Meta:
-    """Puts the changed meta in place until what it replaces is what had been changed."""
+    """Apply `change` and swap the result in, again until it replaces the very meta that was changed."""
     base = seen = read(directory)
     try:
         while True:
@@ -102,11 +102,11 @@ def _write_aside(directory: int, data: bytes, like: os.stat_result, sync: bool) 
 
 
 def _swap(directory: int, seen: Seen) -> tuple[Seen, bool]:
-    """Puts the file written aside in place: what was there, and whether it is in place now.
+    """Exchange the temporary with the meta: what was in place, and whether the temporary is now.
 
-    What was there is aside then. A file system without an exchange cannot tell what a rename
-    replaces; there the meta is looked at just before, and left if it is not what was `seen`. What
-    the daemon writes between these two calls is lost.
+    What was in place is then under the temporary's name. A file system without RENAME_EXCHANGE cannot
+    say what a rename replaces; there the meta is read just before, and left alone if it is not what
+    was `seen`. A write of the daemon between these two calls is lost.
     """
     try:
         files.exchange(ASIDE, NAME, directory)
@@ -123,7 +123,7 @@ def _swap(directory: int, seen: Seen) -> tuple[Seen, bool]:
 
 
 def _put_back(directory: int, mine: Seen) -> None:
-    """Puts back the outside change that is aside, or a later one that came out meanwhile."""
+    """Restore the outside change that was swapped out, or a later one that came out meanwhile."""
     theirs = read(directory, ASIDE)
     while not _same(out := _swap(directory, mine)[0], mine):
         mine, theirs = theirs, out

@@ -1,7 +1,7 @@
-"""Moving a step to another number, while a daemon may rename over the one that it has (G16).
+"""Moves a step to another number while a daemon may rename a file over its name (G16).
 
-No system call takes a name away from a certain file only. So a step is looked at just before it is
-moved, and looked at again under its new name: another's, met there, gets its name back.
+No system call removes a name only if it still belongs to a given file. So a step is checked just before
+it is moved, and again under its new name: if another file was moved by accident, it gets its name back.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from storage.session.steps import step_name
 
 
 class Mover:
-    """Moves steps of one session's directory. It may be used from any thread, by one at a time."""
+    """Moves steps within one session's directory. Usable from any thread, one at a time."""
 
     def __init__(self, claimer: Claimer, *, renames: bool) -> None:
-        """`renames` says that a rename to a free name can be tried, and that the store is near."""
+        """`renames` allows renames that never replace a file; only for near stores."""
         self._claimer = claimer
         self._fd = claimer.fd
         self._renames = renames
 
     def move(self, number: int, identity: int, first: int) -> int | None:
-        """Move the step of that number and identity to the first free one from `first` on.
+        """Move step `number` with this `identity` to the first free number from `first` on.
 
-        The new number, or None if the step is another's by now, which keeps its name. Raises
-        `StoreError`.
+        Returns the new number, or None if the name belongs to another file by now, which keeps it.
+        Raises `StoreError`.
         """
         old = step_name(number)
         try:
@@ -48,7 +48,7 @@ class Mover:
             raise from_os_error(error, f"move {old}") from error
 
     def _renamed(self, old: str, status: os.stat_result, first: int) -> int | None:
-        """It has one name at any time, so that a kill leaves it there once."""
+        """Move by rename: the step has exactly one name at any time, even if we are killed."""
         target = self._claimer.first_free(first, partial(self._rename, old))
         if self._is(target, status):
             return target
@@ -57,7 +57,7 @@ class Mover:
         return None
 
     def _linked(self, old: str, status: os.stat_result, first: int) -> int | None:
-        """For file systems that know no other way."""
+        """Move by link and unlink, for file systems without RENAME_NOREPLACE."""
         target = self._claimer.first_free(first, partial(self._claimer.link_named, old))
         if self._is(target, status) and self._drop(old, status):
             return target
@@ -65,11 +65,11 @@ class Mover:
         return None
 
     def _drop(self, name: str, status: os.stat_result) -> bool:
-        """Take a name away from the file of that status; False where the name is gone."""
+        """Remove `name` if it belongs to the file with this `status`; False if the name is gone."""
         aside = f".stepfs-{secrets.token_hex(8)}.tmp"
         try:
             if not os.path.samestat(self._stat(name), status):
-                return True  # another's by now
+                return True  # it belongs to another file by now
             os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except FileNotFoundError:
             return False
@@ -80,7 +80,7 @@ class Mover:
         return True
 
     def _rename(self, old: str, new: str) -> bool:
-        """Whether the file has the new name now; False if another has."""
+        """Rename unless `new` exists; whether that was done."""
         try:
             rename_new(old, new, self._fd)
         except FileExistsError:

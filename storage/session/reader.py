@@ -1,7 +1,7 @@
-"""The reader of one session's steps: ahead of need on a far store, briefly on the loop of a near one.
+"""Reads one session's steps: prefetched on a far store, in short passes on the loop on a near one.
 
-What is long it leaves to who reads documents apart. A brief reader gives up where it would hold up the
-loop, and a thread goes over the steps instead (G23).
+Long steps are left to worker processes. A brief reader gives up before it would hold up the loop, and
+a thread makes the pass instead (G23).
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from storage.formats.kinds import NotAStep, Step, classify
 from storage.session.steps import STEP_BYTES_MAX, LongStep, read_step
 
 LONG_BYTES: Final = 256 << 10
-"""A longer step is long: nobody who keeps the interpreter from others reads it."""
+"""A step longer than this is long, and is not parsed where that would hold the GIL for others."""
 LOOP_BYTES: Final = 64 << 10
-"""Bytes of steps that may be judged and rendered on the loop in one go."""
+"""At most this many bytes of steps are judged and rendered on the loop in one pass."""
 LOOP_SECONDS: Final = 0.002
-"""For so long likewise: what waits for the disk, or is slow to show, is for a thread."""
+"""Time limit of a pass on the loop: steps that wait for the disk or render slowly need a thread."""
 TOO_LONG: Final = f"it is longer than {STEP_BYTES_MAX >> 20} MiB"
 IRREGULAR: Final = "it is not a regular file"
 NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 NO_STEP: Final = NOT_REGULAR | {errno.EFBIG}
-"""Errors of reading a file that is no step whatever it holds."""
+"""Errors on reading a file that cannot be a step, whatever it holds."""
 
 Show = Callable[[Step, int, str], bytes | None]
-"""The line that a view shows for a step, or None if it shows none; the descriptor of the session and
-the name of the step's file tell where it is."""
+"""Renders a step for a view: its line, or None to show nothing. The arguments are the step, the
+session's descriptor and the name of the step's file."""
 Met = tuple[Step, bytes | None]
 """A step and its line."""
 Skipped = list[tuple[str, str]]
-"""Names that are no steps, each with a sentence."""
+"""Names of files that are not steps, each with a sentence that says why."""
 Read = Callable[[str], bytes]
+"""Reads the step file of a name."""
 
 
 class LongSteps(Protocol):
-    """Who reads long steps apart: `storage.documents.pool.Documents`."""
+    """Reads long steps in other processes: `storage.documents.pool.Documents`."""
 
     def meet(self, session_fd: int, name: str, flags: int, show: Show) -> Met:
         """As `Documents.meet`."""
 
 
 class Reader:
-    """Reads steps of one session, leaving their access times alone where the process may (G4).
+    """Reads steps of one session, without touching their access times if the process may do so (G4).
 
-    A long step is read by `documents`, where there are any, and else here.
+    Long steps are read by `documents` if that is given, else here.
     """
 
     def __init__(self, session_fd: int, documents: LongSteps | None = None) -> None:
@@ -62,17 +63,18 @@ class Reader:
         self._documents = documents
         self._most = STEP_BYTES_MAX if documents is None else LONG_BYTES
         self._known: Mapping[str, Step] = MappingProxyType({})
-        """Steps by name that need no reading."""
+        """Steps by name that need not be read."""
         self.judged: dict[str, Step] = {}
-        """What was read, by name, where that is noted."""
+        """The steps that were read, by name, if `_notes`."""
         self._notes = False
+        """Whether steps that were read are kept in `judged`."""
         self._time_ns: int | None = None
-        """Steps that were stored later are not there."""
+        """Steps stored after this time, in nanoseconds since 1970, count as missing."""
 
     def ahead(self, names: Iterable[str]) -> Read:
-        """What reads these names, in this order, for `meet`; some may be left out.
+        """A function that reads these names in this order, for `meet`; some may be skipped.
 
-        On a far store many are read at a time, before they are asked for.
+        On a far store many are prefetched at a time.
         """
         read = partial(self.read, most=self._most)
         if self._near is None:
@@ -87,19 +89,19 @@ class Reader:
         return take
 
     def as_of(self, time_ns: int) -> Reader:
-        """A reader for which steps that were stored after a time are not there (G30).
+        """A reader to which steps stored after `time_ns` (nanoseconds since 1970) are missing (G30).
 
-        `time_ns` is in nanoseconds since 1970. A step's time is its file's mtime, the only time that
-        every step has: the daemon, mounts and forks leave it at the moment of storing, and copies made
-        by `cp -p`, `tar` and `rsync -a` keep it. The times in events and compactions are their writers'
-        words, and entries have none.
+        A step's time is its file's mtime, the only time that every step has: the daemon, mounts and
+        forks leave it at the moment of storing, and copies made by `cp -p`, `tar` and `rsync -a` keep
+        it. The times in events and compactions are only claimed by their writers, and entries have
+        none.
         """
         reader = copy(self)
         reader._time_ns = time_ns
         return reader
 
     def read(self, name: str, most: int = STEP_BYTES_MAX) -> bytes:
-        """As `read_step`. Raises `FileNotFoundError` too for a step that was stored too late."""
+        """As `read_step`; also raises `FileNotFoundError` for a step stored after `as_of`'s time."""
         if self._time_ns is not None:
             found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
             if found.st_mtime_ns > self._time_ns:
@@ -113,12 +115,12 @@ class Reader:
             return read_step(name, self.fd, most=most)
 
     def meet(self, read: Read, name: str, show: Show, skipped: Skipped) -> Met | None:
-        """The step `name`, read by `read` (see `ahead`), and what `show` makes of it.
+        """Read step `name` with `read` (see `ahead`), and render it with `show`.
 
-        None for one that has gone, or that is no step: that is told to `skipped`. `show` is a function
-        of a module, which a worker process can be told to call. A long step that documents have read
-        has its value cut short, and no data. Raises `LongStep`, `StoreError` as `Documents.meet`, and
-        `OSError` as `read_step`.
+        Returns None if the file has gone or is not a step; the latter is added to `skipped`. `show` is
+        a module-level function, so that it can be sent to a worker process. A long step that a worker
+        has read comes with a shortened value and no data. Raises `LongStep`, `StoreError` as
+        `Documents.meet` does, and `OSError` as `read_step` does.
         """
         try:
             return self._met(read, name, show)
@@ -146,13 +148,13 @@ class Reader:
         return step, show(step, self.fd, name)
 
     def brief(self, known: Mapping[str, Step]) -> BriefReader:
-        """A reader for one pass on the loop of a near store; it need not read what is `known`."""
+        """A reader for one pass on the loop, on a near store; it does not read `known` steps again."""
         return BriefReader(self, known if self._time_ns is None else {})
 
     def undocumented(self, known: Mapping[str, Step], *, noting: bool = False) -> Reader:
-        """A reader for passes in threads that may compute: of a long step `LongStep`.
+        """A reader for passes in threads of the server: it raises `LongStep` for a long step.
 
-        With `noting` it notes what it has judged.
+        With `noting` it keeps the steps it has read in `judged`.
         """
         reader = copy(self)
         reader._documents, reader._notes, reader.judged = None, noting, {}
@@ -161,11 +163,11 @@ class Reader:
 
 
 class Spent(Exception):  # noqa: N818 - it says what became of the reader
-    """A pass on the loop came to its limit: a thread has to do it."""
+    """A pass on the loop has reached its limit: a thread has to make it."""
 
 
 class BriefReader(Reader):
-    """Reads and judges at most `LOOP_BYTES` for at most `LOOP_SECONDS`, and then raises `Spent`."""
+    """Reads and judges up to `LOOP_BYTES` within `LOOP_SECONDS`, then raises `Spent`."""
 
     def __init__(self, reader: Reader, known: Mapping[str, Step]) -> None:
         super().__init__(reader.fd)

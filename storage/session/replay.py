@@ -1,8 +1,8 @@
 """Replay: from step files to the lines that a view shows.
 
-The history begins after the last compaction, so it is looked for from the greatest number down, and
+The history begins after the last compaction, so that is searched from the greatest number down, and
 steps before it are never opened (G24). Each pass is bounded in steps and bytes, so that a caller can
-run it in a thread and do something else in between (G23). Nothing here keeps state between passes.
+run it in a thread and do other work in between (G23). Nothing here keeps state between passes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIGEST_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """Where the history begins: the number of the last compaction (0: none) and its archive."""
+    """Where a history begins: the number of the last compaction (0: none) and its archive's name."""
 
     number: int
     archive: str | None
@@ -49,7 +49,7 @@ class Text:
 
     def __post_init__(self) -> None:
         self.digest = hashlib.blake2b(self.text, digest_size=DIGEST_BYTES)
-        """Told here, where it is rendered: of a long text it takes its time."""
+        """Computed here, in the thread that renders the text: a long one takes time."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Pass:
     texts: list[Text] = field(default_factory=list)
     """In step order."""
     boundary: Boundary | None = None
-    """The compaction met; forwards it is the last of several, and `texts` is what follows it."""
+    """The compaction found; forwards, the last of several, and `texts` is what follows it."""
     reached: int | None = None
     """The number of the last step that was examined, in the direction of the pass."""
     skipped: Skipped = field(default_factory=list)
@@ -78,7 +78,7 @@ class _Gathering:
     ) -> None:
         self.found = Pass()
         self.boundaries = True
-        """Whether a compaction is one, and not a step like others."""
+        """Whether compactions count, or are shown like other steps."""
         self._reader = reader
         self._meet = reader.meet
         self._show = show
@@ -108,12 +108,12 @@ class _Gathering:
         return names[::-1] if self._backwards else names
 
     def _examine(self, number: int, read: Read) -> bool:
-        """Look at every name of `number`; whether the pass goes on."""
+        """Examine every name of `number`; whether the pass continues."""
         show, skipped = self._show, self.found.skipped
         try:
             if number in self._odd:
                 met = [self._meet(read, name, show, skipped) for name in self._names(number)]
-            else:  # as nearly all are, and this is done for each step
+            else:  # the usual case, kept fast since this runs for every step
                 met = [self._meet(read, f"step-{number:06}", show, skipped)]
         except LongStep:
             if self.found.reached is None:
@@ -140,7 +140,7 @@ class _Gathering:
         return self._held + self._bytes < PASS_BYTES
 
     def _close_text(self) -> None:
-        """A text may end here: every name of the last number was looked at."""
+        """End a text. Allowed only when every name of the last number was examined."""
         if self._edge is None or self.found.reached is None:
             return
         if self._lines:
@@ -153,7 +153,7 @@ class _Gathering:
         self._lines, self._shown, self._edge, self._held = [], array("Q"), None, 0
 
     def _start_again(self) -> None:
-        """Forget what was gathered: a compaction was met going forwards."""
+        """Drop what was gathered: a compaction was found going forwards."""
         self._bytes += self._held
         self._lines, self._shown, self._held = [], array("Q"), 0
         self.found.texts.clear()
@@ -168,9 +168,9 @@ def forwards(
 ) -> Pass:
     """Read steps upwards, until the pass is full.
 
-    With `compactions` a compaction begins the history anew; without, it is shown like any step.
-    Raises `OSError` where a step cannot be read, so that no view silently lacks one, and `LongStep`
-    as `Reader.meet`.
+    With `compactions` a compaction starts the history over; without, it is shown like any step.
+    Raises `OSError` if a step cannot be read, so that no view silently lacks one, and `LongStep` as
+    `Reader.meet` does.
     """
     gathering = _Gathering(reader, show, odd, backwards=False)
     gathering.boundaries = compactions
@@ -180,12 +180,12 @@ def forwards(
 def backwards(
     reader: Reader, numbers: Sequence[int], odd: Mapping[int, Sequence[str]], show: Show
 ) -> Pass:
-    """Read steps downwards, until a compaction is found or the pass is full."""
+    """Read steps downwards, until a compaction is found or the pass is full. Raises as `forwards`."""
     return _Gathering(reader, show, odd, backwards=True).run(numbers[::-1])
 
 
 def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Boundary:
-    """The last compaction of a session (one with a number less than `below`, if given)."""
+    """Find the last compaction of a session, or the last one before step `below`."""
     end = index.greatest + 1 if below is None else below
     while numbers := index.before(end, PASS_STEPS):
         found = backwards(reader, numbers, index.odd, nothing)
@@ -196,9 +196,9 @@ def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Bou
 
 
 def in_blocks(reader: Reader, index: Index, boundary: Boundary) -> bool | None:
-    """Whether the message of an archive is of content blocks (G2); None where no entry tells.
+    """Whether an archive's message should have content blocks (G2); None if there is no entry.
 
-    It is if the last entry before the compaction is, without one if the first after it is.
+    It follows the last entry before the compaction, or if there is none the first one after it.
     """
     message = _last_message(reader, index, boundary.number)
     if message is None:
@@ -221,12 +221,12 @@ def _first_message(reader: Reader, index: Index, after: int) -> Any:
 
 
 def _first_entry(reader: Reader, names: Iterable[str]) -> Any:
-    """The message of the first entry among these steps, None if there is none."""
+    """The message of the first entry among these steps; None if there is none."""
     for name in names:
         try:
             met = reader.meet(reader.ahead([name]), name, nothing, [])
         except LongStep:
-            continue  # any other entry tells as well
+            continue  # any other entry will do
         if met is not None and met[0].kind is Kind.ENTRY:
             return met[0].value["message"]
     return None

@@ -1,4 +1,4 @@
-"""A session as the daemon would resume it, all of it in memory, or its history step by step."""
+"""Loads a session as the daemon would resume it: all in memory, or its history step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.session.steps import NUMBER_MAX
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A session as the daemon would resume it."""
+    """A session as the daemon would resume it: its meta, its entries and its archive's name."""
 
     meta: dict[str, Any]
     history: list[Step]
@@ -25,11 +25,11 @@ class Snapshot:
 
 
 def load(session_fd: int, last: int = NUMBER_MAX, time_ns: int | None = None) -> Snapshot | None:
-    """A whole session in memory: its meta, its history and its archive; None without a meta.
+    """Load a whole session into memory; None if it has no meta.
 
-    With `last` as if the steps up to that number were all there is, with `time_ns` as if those stored
-    by that time were (nanoseconds since 1970, G30). Raises `StoreError` for a broken meta, as the
-    reference does; a mount shows the history then too.
+    `last` ignores steps with greater numbers, `time_ns` steps stored after that time (nanoseconds
+    since 1970, G30). Raises `StoreError` for a broken meta, as the reference does (a mount shows the
+    history even then), and `OSError`.
     """
     try:
         about = meta.read(session_fd)[0]
@@ -42,10 +42,10 @@ def load(session_fd: int, last: int = NUMBER_MAX, time_ns: int | None = None) ->
 def history(
     session_fd: int, last: int = NUMBER_MAX, time_ns: int | None = None
 ) -> tuple[str | None, Iterator[tuple[int, Step]]]:
-    """The archive that a session's history begins after, and its entries with their numbers.
+    """The archive after which a session's history begins, and its entries with their numbers.
 
-    `last` and `time_ns` are as for `load`. The entries are read as they are asked for. Raises
-    `OSError` as the listing and the reading do.
+    `last` and `time_ns` are as for `load`. Entries are read lazily. Raises `OSError` if the directory
+    cannot be listed or a step cannot be read.
     """
     reader = Reader(session_fd) if time_ns is None else Reader(session_fd).as_of(time_ns)
     index = scan(session_fd)

@@ -1,4 +1,4 @@
-"""Step files: their names, reading one, the rights that a new one gets, and making them durable."""
+"""Step files: names, reading, the mode and owner of a new one, and making them durable."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from storage.posix import read_on, status, sync_filesystem
 
 NUMBER_MAX: Final = 2**64 - 1
 STEP_BYTES_MAX: Final = 64 << 20
-"""A longer file counts as broken, and is never read."""
+"""A longer file counts as broken and is never read."""
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP: Final = re.compile(r"step-([0-9]+)", re.ASCII)
 _CHUNK: Final = 1 << 16
 
 
 def step_number(name: str) -> int | None:
-    """The number in a step's name, or None if it is no step's: only `step-` and ASCII digits are.
-
-    Numbers begin at 1.
-    """
+    """The number in a step's name: `step-` and ASCII digits, from 1. None for any other name."""
     match = _STEP.fullmatch(name)
     return int(match[1]) or None if match else None
 
@@ -35,17 +32,17 @@ def step_name(number: int) -> str:
 
 
 class LongStep(Exception):  # noqa: N818 - it says what the step is
-    """A step that is too long to be read where that was tried."""
+    """A step that is too long to be read by this reader."""
 
 
 def read_step(
     name: str, session_fd: int, extra_flags: int = 0, most: int = STEP_BYTES_MAX
 ) -> bytes:
-    """The bytes of a regular step file; `extra_flags` may hold `O_NOATIME`.
+    """The bytes of a regular step file; `extra_flags` may be `O_NOATIME`.
 
-    Raises `OSError` as open(2) and read(2) do, and EFBIG for a file over `STEP_BYTES_MAX`, of which
-    nothing but its beginning is read; `LongStep` likewise for one of more than `most` bytes. The
-    caller knows from the listing that it is regular.
+    Raises `OSError` as open(2) and read(2) do, and with EFBIG for a file longer than
+    `STEP_BYTES_MAX`; raises `LongStep` for one longer than `most` bytes. Only the beginning of such
+    files is read. The caller knows from a listing that the file is regular.
     """
     fd = os.open(name, READ_FLAGS | extra_flags, dir_fd=session_fd)
     try:
@@ -66,21 +63,21 @@ def read_step(
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What a new step takes: permission bits, and the owner where it differs from the process's."""
+    """Attributes of a new step: permission bits, and uid and gid unless they are the process's."""
 
     mode: int
     owner: tuple[int, int] | None
 
     @classmethod
     def of_session(cls, session_fd: int) -> Ownership:
-        """As `of`, looked up. Raises OSError."""
+        """As `of`, for the session open as `session_fd`. Raises `OSError`."""
         return cls.of(os.fstat(session_fd), status("meta", session_fd, kept=True))
 
     @classmethod
     def of(cls, directory: os.stat_result, meta: os.stat_result) -> Ownership:
-        """The mode of a session's `meta` and the owner of its directory (G21).
+        """The mode of a session's `meta`, and the owner of its directory (G21).
 
-        The owner is given only where the process may give files away, and where it must.
+        The owner is set only if it differs from the process's and the process is root.
         """
         mine = directory.st_uid == os.geteuid() and directory.st_gid == os.getegid()
         owner = None if mine or os.geteuid() != 0 else (directory.st_uid, directory.st_gid)
@@ -90,8 +87,8 @@ class Ownership:
 def sync_steps(session_fd: int, claims: Iterable[int], whole: bool) -> None:
     """Make steps durable, contents before names (G17). Raises `OSError`.
 
-    `claims` are open descriptors of new steps. With `whole` there were more of them: everything on
-    the file system is written in one go, which costs less than many steps one by one.
+    `claims` are open descriptors of new steps. With `whole` there were more than these: the whole file
+    system is synced at once, which is cheaper than syncing many steps one by one.
     """
     if whole:
         sync_filesystem(session_fd)

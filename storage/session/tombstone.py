@@ -1,4 +1,4 @@
-"""Marking a session as deleted, for hosts that still believe in its name (G20, G25)."""
+"""Marks a session as deleted, for hosts that still have its name cached (G20, G25)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from storage.posix import exists
 from storage.session import meta
 
 TOMBSTONE: Final = ".deleted"
-"""In a session's directory: it was deleted and is being removed."""
+"""A file of this name in a session's directory says that the session is being removed."""
 
 
 def is_deleted(session_fd: int) -> bool:
-    """Whether a session that is held open was deleted, on another host too (G20, G25).
+    """Whether a session that is held open was deleted, possibly on another host (G20, G25).
 
-    Its tombstone says so while it is being removed, and the missing meta after that: whatever of
-    the two a client may still believe, it does not believe both.
+    The tombstone shows it while the session is being removed, the missing meta afterwards: a client
+    may have a stale view of one of them, but not of both. Raises `OSError`.
     """
     known = start(partial(exists, meta.NAME, session_fd, kept=True))
     try:
-        return exists(TOMBSTONE, session_fd) or not known.get()  # here what no client remembers
+        return exists(TOMBSTONE, session_fd) or not known.get()  # the tombstone, past any cache
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
@@ -32,7 +32,7 @@ def is_deleted(session_fd: int) -> bool:
 
 
 def bury(session_fd: int) -> None:
-    """Mark a directory that has lost its name as no session any more, for who holds it open."""
+    """Mark a directory that was renamed away as deleted, for those who hold it open."""
     with suppress(OSError):
         flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(TOMBSTONE, flags, 0o644, dir_fd=session_fd))

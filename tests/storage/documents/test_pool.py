@@ -1,4 +1,4 @@
-"""Long documents are judged and shown elsewhere as they would be here, or refused in bounded time."""
+"""Worker processes judge and render long documents as the server would, or refuse in bounded time."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ def gorge(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     return b"".join([bytes(1 << 30) for _ in range(8)])
 
 
+def lack_memory_in_orjson(_step: Step, _session_fd: int, _name: str) -> bytes | None:
+    raise SystemError("<built-in function loads> returned a result with an exception set")
+
+
 def crash(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     os.kill(os.getpid(), signal.SIGSEGV)
     return None
@@ -82,7 +86,7 @@ def children(pid: int) -> list[int]:
     ],
     ids=["entry", "bare", "event", "cut", "no text", "deep", "compaction", "empty"],
 )
-def test_a_line_is_judged_as_it_would_be_here(documents: Documents, line: bytes) -> None:
+def test_a_worker_judges_a_line_as_the_server_would(documents: Documents, line: bytes) -> None:
     try:
         expected = stored_form(line)
     except StoreError as error:
@@ -99,7 +103,7 @@ def test_a_line_is_judged_as_it_would_be_here(documents: Documents, line: bytes)
         assert (step.kind, step.data) == (expected.kind, expected.data)
 
 
-def test_a_step_is_shown_as_it_would_be_here(documents: Documents, tmp_path: Path) -> None:
+def test_a_worker_renders_a_step_as_the_server_would(documents: Documents, tmp_path: Path) -> None:
     (tmp_path / "step-000001").write_bytes(b'{"agent":"guest",' + entry(LONG)[1:])
     (tmp_path / "step-000002").write_bytes(compaction("n" * 5000))
     (tmp_path / "step-000003").write_bytes(entry(LONG)[:-1])
@@ -145,9 +149,14 @@ def test_workers_that_are_stopped_make_one_document_late_and_are_replaced() -> N
 @pytest.mark.guarantee("G23d")
 @pytest.mark.parametrize(
     ("doing", "number"),
-    [(dawdle, errno.ETIMEDOUT), (gorge, errno.ENOMEM), (crash, errno.ENOMEM)],
+    [
+        (dawdle, errno.ETIMEDOUT),
+        (gorge, errno.ENOMEM),
+        (lack_memory_in_orjson, errno.ENOMEM),
+        (crash, errno.ENOMEM),
+    ],
 )
-def test_what_takes_too_long_or_too_much_is_refused_and_the_next_is_served(
+def test_a_document_that_takes_too_long_or_too_much_memory_is_refused_and_the_next_is_served(
     tmp_path: Path, doing: Show, number: int
 ) -> None:
     (tmp_path / "step-000001").write_bytes(entry("text"))
@@ -165,8 +174,39 @@ def test_what_takes_too_long_or_too_much_is_refused_and_the_next_is_served(
         os.close(session)
 
 
+LIMITED_SERVER = """
+import os, resource, sys
+from storage.documents.pool import Documents
+from storage.errors import StoreError
+from storage.session.steps import READ_FLAGS
+from tests.storage.documents.test_pool import gorge
+resource.setrlimit(resource.RLIMIT_AS, (768 << 20, 768 << 20))
+documents = Documents()
+try:
+    documents.meet(os.open(sys.argv[1], os.O_RDONLY), "step-000001", READ_FLAGS, gorge)
+except StoreError as error:
+    print(error.code, error.sentence)
+documents.close()
+"""
+
+
+@pytest.mark.guarantee("G23d")
+def test_the_refusal_names_the_memory_limit_that_the_server_was_started_with(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "step-000001").write_bytes(entry("text"))
+    server = subprocess.run(
+        [sys.executable, "-c", LIMITED_SERVER, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert server.stdout.startswith("document-too-big ")
+    assert "at most 768 MiB" in server.stdout
+
+
 @pytest.mark.guarantee("G23d", "G23b")
-def test_no_worker_is_there_before_the_first_document_or_long_after_the_last(
+def test_no_worker_runs_before_the_first_document_or_long_after_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(documents_pool, "IDLE_SECONDS", 0.3)
@@ -218,7 +258,7 @@ def test_workers_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
 
-def test_a_value_is_cut_short_but_what_tells_its_kind_stays() -> None:
+def test_a_shortened_value_keeps_the_keys_that_show_its_kind() -> None:
     value: dict[str, Any] = {f"unknown{n}": n for n in range(1000)}
     blocks = [{"type": "text", "text": LONG}] * 1000
     value["message"] = {"role": "user", "content": blocks}
