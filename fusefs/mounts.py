@@ -14,8 +14,8 @@ import re
 import select
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from fusefs.exits import CommandError, Exit, command_line
 from storage.errors import printable
@@ -28,16 +28,14 @@ OCTAL_ESCAPE = re.compile(rb"\\([0-7]{3})")
 DEAD_ERRORS = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """The store and the mountpoint, absolute and free of symlinks."""
 
     store: str
     mountpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of the kernel's table: `number` is the device's minor, as under /sys/fs/fuse."""
 
     mountpoint: str

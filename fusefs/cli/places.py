@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from fusefs import mounts as mountinfo
 from fusefs.cli import stores
@@ -18,8 +17,7 @@ HIDDEN = ".stepfs"
 PATH_HELP = "a store, a mount, or a session in one (default: where you are, else the only mount)"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A store or mount at the absolute `root`, and the session in it that was meant, if one was."""
 
     root: str

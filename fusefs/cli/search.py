@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -63,7 +63,8 @@ def run(asked: argparse.Namespace) -> int:
 def _query(asked: argparse.Namespace) -> Query:
     pattern = re.escape(asked.pattern) if asked.fixed else asked.pattern
     try:
-        compiled = re.compile(pattern, re.IGNORECASE if asked.ignore_case else 0)
+        with warnings.catch_warnings(action="ignore"):
+            compiled = re.compile(pattern, re.IGNORECASE if asked.ignore_case else 0)
     except re.error as error:
         hint = "" if asked.fixed else "; -F takes it as a text"
         sentence = f"{printable(asked.pattern)} is not a regular expression: {error}{hint}"
@@ -122,6 +123,8 @@ def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:
         else:
             terminal.print_lines(slugs)
     elif asked.json:
+        from dataclasses import asdict
+
         terminal.print_json_lines(map(asdict, hits))
     elif terminal.is_terminal():
         console = terminal.console()

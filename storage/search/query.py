@@ -1,11 +1,13 @@
-"""What is searched for, and what the bytes of a step tell of it."""
+"""What is searched for, and what the bytes of a step tell of it.
+
+A named tuple, and not a dataclass, whose library takes as long to load as all else that begins a search.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _RUN: Final = re.compile(r"[A-Za-z0-9 _,;:<>=!@#%&'~`-]+")
 """Text that is itself in a pattern, and in JSON either itself or escaped as `\\uXXXX`."""
@@ -19,8 +21,7 @@ _BEYOND: Final = re.compile(r"[|()]|\\[^\WbBdDsSwWAZ]")
 """Characters that make what follows them in a pattern no literal either."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What is looked for, and where.
 
     `role` and `agent`, the session's or a guest's, are compared without regard to case; `since` and

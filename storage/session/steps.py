@@ -7,8 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.posix import read_on, status, sync_filesystem
 
@@ -61,8 +60,7 @@ def read_step(
         os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(NamedTuple):
     """Attributes of a new step: permission bits, and uid and gid unless they are the process's."""
 
     mode: int

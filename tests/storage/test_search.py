@@ -7,7 +7,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +172,7 @@ def test_the_quick_look_changes_nothing_of_what_is_found(
         with opened_directory(place) as session:
             query = Query(compiled, literal, ignore_case, tools=True)
             assert literal
-            plain = replace(query, literal=b"")
+            plain = query._replace(literal=b"")
             assert list(search(session, "s", query)) == list(search(session, "s", plain))
 
 
