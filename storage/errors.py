@@ -16,10 +16,13 @@ class StoreError(Exception):
     """
 
     def __init__(self, errno: int, code: str, sentence: str) -> None:
-        super().__init__(sentence)
+        super().__init__(errno, code, sentence)  # which is what a pickle of it is made of
         self.errno = errno
         self.code = code
         self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
 
     @property
     def errno_name(self) -> str:

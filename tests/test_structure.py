@@ -96,7 +96,6 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "storage.check": "tests/storage/test_check.py",
     "storage.demo": "tests/storage/test_demo.py",
     "storage.documents.worker": "tests/storage/documents/test_pool.py",
-    "storage.errors": "tests/packaging/test_error_codes.py",
     "storage.formats.dialects": "tests/conformance/test_dialects.py",
     "storage.render.lines": "tests/storage/render/test_jsonl.py",
     "storage.render.pieces": "tests/storage/render/test_markdown.py",
