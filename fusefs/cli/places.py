@@ -48,6 +48,14 @@ def find(path: str | None) -> Place:
     raise CommandError(Exit.USAGE, f"which store? {reason}: give its path, or that of a mount")
 
 
+def store_of(place: Place) -> str:
+    """The store that a mount shows, as the kernel's table tells everybody. Raises `CommandError`."""
+    mount = mountinfo.around(place.root, mountinfo.mounts())
+    if mount is None:
+        raise CommandError(Exit.NOT_STEPFS, f"{printable(place.root)} is no longer mounted")
+    return mount.store
+
+
 def find_session(path: str) -> Place:
     """The session that `path` names. Raises `CommandError`."""
     place = find(path)

@@ -90,9 +90,7 @@ def _store_of(place: Place) -> str:
     """The store itself: a mount has no faster way to its steps."""
     if not place.is_mount:
         return place.root
-    from fusefs.cli import status
-
-    root = str(status.read(place.root)["store"])
+    root = places.store_of(place)
     try:
         os.close(open_directory(root))
     except OSError as error:

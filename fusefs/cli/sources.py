@@ -87,9 +87,12 @@ class Source(ABC):
         """The text of `history.md`, in pieces that end between two entries."""
 
     def summaries(self) -> Iterator[Summary]:
-        """Every session; one that is deleted meanwhile is left out, a broken meta reads as empty."""
+        """Every session; one that is deleted meanwhile or closed to this user is left out.
+
+        A broken meta reads as empty.
+        """
         for slug in self.slugs():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 yield self.summary(slug)
 
     def summary(self, slug: str) -> Summary:

@@ -106,7 +106,11 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _nearest(place: Place) -> Place:
-    """The store of a mount, whose files are read faster, where it can be read; else the mount."""
+    """The store of a mount, whose files are read faster, where it can be read; else the mount.
+
+    For root and the user who mounted, who alone may ask for the status: the mount shows others also
+    steps whose own mode is closed to them (G21).
+    """
     if not place.is_mount:
         return place
     try:
@@ -119,7 +123,7 @@ def _nearest(place: Place) -> Place:
 
 
 def _summed(place: Place, query: _Query, slugs: Sequence[str]) -> Sums:
-    """The sums of some sessions; one that is deleted meanwhile has none."""
+    """The sums of some sessions; one that is deleted meanwhile or closed to this user has none."""
     source = _source(place)
     sums: Sums = {}
     for slug in slugs:
@@ -129,6 +133,9 @@ def _summed(place: Place, query: _Query, slugs: Sequence[str]) -> Sums:
                 _add(sums, _of_session(source, session, query))
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except PermissionError:
+            if place.session is not None:
+                raise
         except StoreError as error:
             if error.code != "no-session":
                 raise

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from storage.search.texts import Hit
 
 META: Final = "meta"
-GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""What opening a session answers that was deleted meanwhile."""
+PASSED_OVER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
+"""What opening a session answers that was deleted meanwhile, or is closed to this user."""
 LOOK_BYTES: Final = 16 << 10
 """What is longer is looked at when it is read."""
 LOOK_STEPS: Final = 32
@@ -39,19 +39,21 @@ def sessions(store: int) -> list[str]:
 def search_sessions(store: int, slugs: Iterable[str], query: Query) -> Iterator[Hit]:
     """Every line that matches in these sessions of an open store; what is no session has none.
 
-    Raises `OSError` as `search`.
+    Nor has one that this user may not read. Raises `OSError` as `search`, which names the session too.
     """
     for slug in slugs:
         try:
             session = open_directory(slug, store)
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in PASSED_OVER:
                 raise
             continue
         try:
             hits = list(search(session, slug, query))
             if hits and is_regular(META, session):
                 yield from hits
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{slug}/{error.filename}") from None
         finally:
             os.close(session)
 
