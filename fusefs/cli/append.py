@@ -29,7 +29,7 @@ STEP_KEYS = frozenset({"role", "message", "event"})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The session, the texts, and who speaks."""
+    """Define the arguments: the session, the texts, and the role."""
     parser.add_argument("session", metavar="SESSION", help="its directory in a mount or a store")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="a message, or a JSON object")
     parser.add_argument(
@@ -41,7 +41,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Append all, or as much as comes before what is refused."""
+    """Append the messages in order; the first that is refused ends the command with an error.
+
+    Raises `CommandError`.
+    """
     place = places.find_session(asked.session)
     lines = _lines(asked.texts, asked.role)
     if place.is_mount:

@@ -1,4 +1,4 @@
-"""`stepfs check`: what is wrong in a store."""
+"""`stepfs check`: find and repair faults in a store."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from storage.check import check, peer
 from storage.errors import StoreError
 
 DESCRIPTION = """\
-Report for every session of STORE what is no step, left over, missing or of the wrong type. With
---repair what is wrong is moved to STORE/.stepfs-lost and a broken meta is rebuilt; nothing is
-deleted. Works mounted or not.
+Report everything in the sessions of STORE that is not a step, left over, missing or of the wrong
+type. With --repair, faulty files are moved to STORE/.stepfs-lost and broken metas are rebuilt;
+nothing is deleted. Works whether STORE is mounted or not.
 
-With --peer DIR, another client's mount of the same store, it is tried instead what the shared file
-system does between two hosts: whether links and locks exclude each other, and what is seen late."""
+With --peer DIR, another client's mount of the same store, test the shared file system instead:
+whether links and locks exclude each other between two hosts, and how late changes are seen."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """STORE, and whether to mend it."""
+    """Define the arguments: STORE, and what to do with it."""
     parser.add_argument("store", metavar="STORE")
     does = parser.add_mutually_exclusive_group()
-    does.add_argument("--repair", action="store_true", help="move aside what is wrong")
+    does.add_argument("--repair", action="store_true", help="move faulty files aside")
     does.add_argument(
-        "--peer", metavar="DIR", help="try STORE against another client's mount of it"
+        "--peer", metavar="DIR", help="test STORE against another client's mount of it"
     )
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print a line for each finding; the exit code tells whether there were faults."""
+    """Print a line per finding; the exit code says whether there were faults. Raises `CommandError`."""
     if asked.peer is not None:
         return _against_peer(asked.store, asked.peer)
     store = stores.checked(asked.store)

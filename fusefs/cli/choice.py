@@ -1,4 +1,4 @@
-"""Which sessions a command is about, by what their metas say, and how much of it is wanted."""
+"""Options that select sessions by their metas, and limit how many results are shown."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from fusefs.cli.sources import Summary
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose sessions."""
-    parser.add_argument("--agent", metavar="NAME", help="of this agent alone")
-    parser.add_argument("--created-by", metavar="NAME", help="begun by this sender alone")
+    """Define the options that select sessions."""
+    parser.add_argument("--agent", metavar="NAME", help="only sessions of this agent")
+    parser.add_argument("--created-by", metavar="NAME", help="only sessions of this sender")
     parser.add_argument(
-        "--match", metavar="PATTERN", help="whose name or title fits, as in the shell (*deploy*)"
+        "--match",
+        metavar="PATTERN",
+        help="only sessions whose name or title matches, as in the shell (*deploy*)",
     )
 
 
 def is_chosen(session: Summary, asked: argparse.Namespace) -> bool:
-    """Whether the options choose it."""
+    """Whether the options select this session."""
     return (
         (asked.agent is None or session.text("agent").lower() == asked.agent.lower())
         and (asked.created_by is None or session.text("created_by") == asked.created_by)
@@ -27,12 +29,12 @@ def is_chosen(session: Summary, asked: argparse.Namespace) -> bool:
 
 
 def count(text: str) -> int:
-    """How many. Raises `argparse.ArgumentTypeError`, as argparse wants of a type."""
+    """Parse a count, for argparse; raises `argparse.ArgumentTypeError`."""
     if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no count: give a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 0")
     return int(text)
 
 
 def fits(pattern: str, *texts: str) -> bool:
-    """Whether one of the texts fits a pattern of the shell, in small or capital letters."""
+    """Whether one of the texts matches a shell pattern, ignoring case."""
     return any(fnmatch.fnmatchcase(text.lower(), pattern.lower()) for text in texts)

@@ -1,4 +1,4 @@
-"""`stepfs demo`: a sample store."""
+"""`stepfs demo`: write a sample store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Write a sample store of a dozen sessions to DIR, to try things on."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """DIR alone."""
+    """Define the only argument, DIR."""
     parser.add_argument("directory", metavar="DIR")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Write the sample store, and say what to do next."""
+    """Write the sample store, and say what to do next. Raises `CommandError`."""
     try:
         slugs = demo.write(asked.directory)
     except StoreError as error:

@@ -1,6 +1,6 @@
-"""Markdown of a history, drawn for a terminal.
+"""Renders the Markdown of a history on a terminal.
 
-People's text is shown as they wrote it: its line ends stay, and HTML in it is text.
+People's text is shown as they wrote it: line ends are kept, and HTML is shown as text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEADING_STYLES = {"h1": "bold reverse", "h2": "bold cyan", "h3": "bold magenta"}
 
 
 class _Heading(Heading):
-    """A heading at the left; the speakers' stand out."""
+    """A left-aligned heading; speakers' headings stand out."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         text = self.text.copy()
@@ -33,7 +33,7 @@ class _Heading(Heading):
 
 
 class _Code(CodeBlock):
-    """Fenced text, set in a little."""
+    """An indented code block."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         code = str(self.text).rstrip("\n")
@@ -59,7 +59,7 @@ class _Drawn(Markdown):
 
 
 def drawn(text: str) -> Markdown:
-    """What to print for the Markdown `text`."""
+    """The Markdown `text` in a form that rich prints."""
     return _Drawn(text)
 
 

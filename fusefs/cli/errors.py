@@ -1,4 +1,4 @@
-"""`stepfs errors`: what a mount has refused or could not do."""
+"""`stepfs errors`: show the operations that a mount has refused or failed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fusefs.mounts import DEAD_ERRORS
 from storage.errors import printable
 
 DESCRIPTION = """\
-What the mount has refused or could not do lately, oldest first: when, which session and file, what
-was wrong and who asked. Editors and shells show no more than "Invalid argument"; here is the rest.
-With -f it goes on, and ends with Ctrl-C."""
+Show what the mount has refused or failed to do lately, oldest first: when, on which session and
+file, why, and for which process. Editors and shells only say "Invalid argument"; this says the
+rest. With -f, keep printing new errors until Ctrl-C."""
 
 FILE: Final = "errors.jsonl"
 COLUMNS: Final = (
@@ -39,15 +39,15 @@ Line = dict[str, Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Which mount, and whether to go on."""
+    """Define the arguments: which mount, and how to print its errors."""
     parser.add_argument("path", metavar="MOUNTPOINT", nargs="?", help="or a session in it")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
-    parser.add_argument("-n", "--last", metavar="N", type=count, help="only the last so many")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new errors")
+    parser.add_argument("-n", "--last", metavar="N", type=count, help="only the last N")
     parser.add_argument("--json", action="store_true", help="the lines of errors.jsonl")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print the lines there are, then those that come if asked to."""
+    """Print the errors so far, then new ones if asked to. Raises `CommandError`."""
     place = places.find(asked.path)
     if not place.is_mount:
         sentence = f"{printable(place.root)} is a store: only a mount keeps errors"
@@ -60,7 +60,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _follow(place: Place, lines: list[Line], as_json: bool) -> int:
-    """Go on with what comes after `lines` until Ctrl-C, or the mount's end."""
+    """Print errors newer than `lines` until Ctrl-C or the end of the mount."""
     try:
         for line in _coming(place.root, lines):
             if place.session in (None, line.get("session")):
@@ -76,7 +76,7 @@ def _follow(place: Place, lines: list[Line], as_json: bool) -> int:
 
 
 def last_sentence(mountpoint: str) -> str | None:
-    """Why the last operation of this process was refused, None where this user may not know."""
+    """Why the last operation of this process was refused; None if this user may not read that."""
     try:
         lines = _read(mountpoint)
     except CommandError:
@@ -98,7 +98,7 @@ def _read(mountpoint: str) -> list[Line]:
 
 
 def _coming(mountpoint: str, lines: list[Line]) -> Iterator[Line]:
-    """The lines that are not among `lines`, and those whose count has grown."""
+    """Poll for lines that are not in `lines`, and lines whose count has grown."""
     known = {_key(line): _times(line) for line in lines}
     while True:
         time.sleep(LOOK_SECONDS)

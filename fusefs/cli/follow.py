@@ -1,4 +1,4 @@
-"""`stepfs follow`: print the entries of a session, or of all in a mount, as they come."""
+"""`stepfs follow`: print new entries of a session, or of all sessions in a mount."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from fusefs.mounts import DEAD_ERRORS
 from storage.errors import printable
 
 DESCRIPTION = """\
-Print every entry of a session once, as it comes, and go on across compactions; of a mount those of all
-its sessions, also of those that come, each line with the session's name and a tab before it. What
-happens beside is told in its place on standard error: compactions, steps removed, replaced or
-back-filled, sessions that come and go. Ends with Ctrl-C."""
+Print each new entry of a session once, across compactions. For a mount, print those of all its
+sessions, including new ones, each line after the session's name and a tab. Everything else that
+happens is reported in order on standard error: compactions, steps removed, replaced or back-filled,
+sessions created and deleted. Ends with Ctrl-C."""
 
 PATH_HELP: Final = "a mount, or a session in one (default: where you are, else the only mount)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """PATH, where to begin, and the form."""
+    """Define the arguments: PATH, where to begin, and the output format."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=PATH_HELP)
     parser.add_argument("--from-start", action="store_true", help="print the history first")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="an object a line: session, step and entry, or session and notice",
+        help="one JSON object per line: session, step and entry, or session and notice",
     )
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Follow until somebody ends it, or what is followed ends.
+    """Follow until interrupted, or until the session or mount ends.
 
-    The exit code is 0 after Ctrl-C, SIGTERM, a reader of the output that has gone, or the session's
-    deletion, and `Exit.NOT_STEPFS` when the mount ends.
+    The exit code is 0 after Ctrl-C, SIGTERM or the session's deletion, and `Exit.NOT_STEPFS` when the
+    mount ends. Raises `CommandError`, and `BrokenPipeError` when the reader of the output has gone.
     """
     place = places.find(asked.path)
     if not place.is_mount:
@@ -84,7 +84,7 @@ def _follow(place: Place, from_start: bool, output: Output) -> None:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Within, SIGTERM ends as Ctrl-C does."""
+    """Within the context, SIGTERM acts like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""`stepfs ls`: the sessions of a store or a mount."""
+"""`stepfs ls`: list the sessions of a store or a mount."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fusefs.cli.times import TIME_HELP, local, moment
 from fusefs.exits import Exit
 
 DESCRIPTION = """\
-List the sessions of a store or of a mount, the last changed first: name, agent, sender, messages
-since the last compaction as the daemon counts them, last change, title. On a terminal as a table,
-else a line per session with tabs between."""
+List the sessions of a store or of a mount, last changed first: name, agent, sender, messages since
+the last compaction as the daemon counts them, last change, title. Prints a table on a terminal, else
+one line per session, separated by tabs."""
 
 COLUMNS: Final = (
     Column("session", "cyan"),
@@ -33,23 +33,23 @@ SORTED: Final[dict[str, tuple[Callable[[Summary], Any], bool]]] = {
     "title": (lambda session: session.text("title").lower(), False),
     "messages": (lambda session: session.messages, True),
 }
-"""Per order what is compared, and whether the greatest comes first."""
+"""Sort orders: the key, and whether the greatest comes first."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Which sessions, and in which order."""
+    """Define the arguments: which sessions, and in which order."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     choice.arguments(parser)
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"changed since: {TIME_HELP}")
     parser.add_argument("--until", metavar="TIME", type=moment, help="not changed after")
     parser.add_argument("--sort", choices=SORTED, default="changed", help="(default changed)")
-    parser.add_argument("-r", "--reverse", action="store_true", help="the other way round")
-    parser.add_argument("-n", "--first", metavar="N", type=choice.count, help="at most so many")
+    parser.add_argument("-r", "--reverse", action="store_true", help="reverse the order")
+    parser.add_argument("-n", "--first", metavar="N", type=choice.count, help="at most N sessions")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print the sessions that were asked for."""
+    """Print the selected sessions. Raises `CommandError`."""
     place = places.find(asked.path)
     with told_if_unreadable(place):
         source = source_of(place)

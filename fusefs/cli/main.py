@@ -1,8 +1,8 @@
-"""The command line `stepfs`: which commands there are, and how one is run.
+"""The command line `stepfs`: the table of commands, and how one is run.
 
-A command is a module of this package with `DESCRIPTION`, `arguments(parser)`, which says what it
-takes, and `run(asked)`, which does it and returns the exit code. Only the module that was asked for
-is loaded, so that every command starts as fast as it can.
+A command is a module of this package with `DESCRIPTION`, `arguments(parser)`, which defines its
+arguments, and `run(asked)`, which does the work and returns the exit code. Only the requested command's
+module is loaded, so that every command starts as fast as it can.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ exit codes:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("mount", "show a store at a mountpoint"),
-    "umount": ("unmount", "take a mount away"),
-    "status": ("status", "what a mount tells of itself, or which mounts there are"),
+    "umount": ("unmount", "unmount a store"),
+    "status": ("status", "show the state of a mount, or list all mounts"),
     "ls": ("listing", "list the sessions of a store"),
     "show": ("show", "read a session's history on the terminal"),
-    "search": ("search", "look for a pattern in all that was said"),
-    "usage": ("usage", "count the tokens that runs took"),
-    "new": ("new", "make a session"),
+    "search": ("search", "search all messages for a pattern"),
+    "usage": ("usage", "count the tokens that runs used"),
+    "new": ("new", "create a session"),
     "append": ("append", "append messages to a session"),
-    "follow": ("follow", "print steps as they come"),
-    "errors": ("errors", "what a mount has refused, and why"),
-    "check": ("check", "look for what is wrong in a store"),
+    "follow": ("follow", "print new entries as they are stored"),
+    "errors": ("errors", "show what a mount has refused, and why"),
+    "check": ("check", "find and repair faults in a store"),
     "demo": ("demo", "write a sample store"),
 }
-"""Per command its module in this package and, in a few words, what it does."""
+"""Each command's module in this package, and what it does in a few words."""
 
 
 class Command(Protocol):
-    """What a command's module holds."""
+    """The interface of a command's module."""
 
     DESCRIPTION: str
 
@@ -83,7 +83,7 @@ class Command(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line."""
+    """Reports a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
         hint = _option_meant(message) if self.prog == "stepfs mount" else None
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _option_meant(message: str) -> str | None:
-    """For who wrote an option of the mount as one of the command, such as `--ro`."""
+    """A hint if an option of the mount was written as one of the command, such as `--ro`."""
     from fusefs.config import SWITCHES, VALUED
 
     _, unknown, words = message.partition("unrecognized arguments: ")
@@ -102,9 +102,9 @@ def _option_meant(message: str) -> str | None:
 
 
 def parser(complete: bool = True) -> Parser:
-    """The whole command line, as man pages and shell completions need it.
+    """The parser of the whole command line, as man pages and shell completions need it.
 
-    If not `complete`, it knows which commands there are and not what each takes.
+    Unless `complete`, it knows the commands but not their arguments.
     """
     whole = Parser(
         prog="stepfs",
@@ -144,7 +144,10 @@ def _module(name: str) -> Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `stepfs` with `arguments` (without the program's name); returns the exit code."""
+    """Run `stepfs` with `arguments` (without the program's name; default `sys.argv`).
+
+    Returns the exit code. Errors are printed to standard error.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if _is_from_mount_fuse(given):
         from fusefs.cli import mount_helper
@@ -162,7 +165,9 @@ def _run(given: list[str]) -> int:
     _check_command(given)
     if given and given[0] in COMMANDS:
         asked = _command_parser(given[0]).parse_intermixed_args(given[1:])
-        if given[0] != "mount":  # which has nothing to end in order before it takes signals itself
+        if (
+            given[0] != "mount"
+        ):  # mount installs its own handlers, and has nothing to clean up before
             end_in_order()
         return _module(given[0]).run(asked)
     asked = parser(complete=False).parse_args(given)

@@ -1,4 +1,4 @@
-"""`stepfs mount`: checked, then served here or in the background."""
+"""`stepfs mount`: check the request, then serve the mount here or in the background."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from storage.errors import printable
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Show STORE at MOUNTPOINT, an empty directory outside of the store. Returns when the mount is live;
-the server then goes on in the background and logs to syslog. What a server that was killed has
-left at MOUNTPOINT is cleared first."""
+Show STORE at MOUNTPOINT, an empty directory outside the store. Returns when the mount is live; the
+server continues in the background and logs to syslog. If a killed server has left a dead mount at
+MOUNTPOINT, that is cleared first."""
 
 OPTIONS = """\
 options for -o (comma separated; the last of a repeated one counts):
@@ -54,11 +54,13 @@ examples:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """STORE, MOUNTPOINT, the options of mount(8), and where to log."""
+    """Define the arguments: STORE, MOUNTPOINT, the options of mount(8), and where to log."""
     parser.epilog = OPTIONS
     parser.add_argument("store", metavar="STORE")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
-    parser.add_argument("-f", "--foreground", action="store_true", help="stay, and log to stderr")
+    parser.add_argument(
+        "-f", "--foreground", action="store_true", help="stay in the foreground, and log to stderr"
+    )
     parser.add_argument(
         "-o", "--options", metavar="OPT,...", action="append", default=[], help="as below"
     )
@@ -75,7 +77,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Mount as asked; returns when the mount is live, or in the foreground when it has ended."""
+    """Mount; returns when the mount is live or, in the foreground, has ended. Raises `CommandError`."""
     wanted = options.parse(asked.options)
     file = os.path.abspath(asked.log_file) if asked.log_file else None
     settings = LogSettings(asked.log_level, asked.log_format == "json", file)
@@ -85,7 +87,7 @@ def run(asked: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Mounting:
-    """What `stepfs mount` was asked to do."""
+    """A request to mount a store."""
 
     store: str
     mountpoint: str
@@ -95,9 +97,9 @@ class Mounting:
 
 
 def mount(wanted: Mounting) -> None:
-    """Mount: in the foreground until it is unmounted, else until it is live.
+    """Mount; returns when unmounted if in the foreground, else when the mount is live.
 
-    Raises `CommandError`, also for what went wrong in the background before the mount was live.
+    Raises `CommandError`, also for errors in the background server before the mount is live.
     """
     with ExitStack() as claim:
         places = claim.enter_context(
@@ -119,7 +121,7 @@ def mount(wanted: Mounting) -> None:
 
 
 def _serve(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> None:
-    """Serve in this process. The log also holds the error where stderr is not the log."""
+    """Serve in this process. Errors are also logged, unless the log is stderr."""
     try:
         logs.configure(wanted.log, background=not wanted.foreground)
     except OSError as error:
@@ -135,7 +137,8 @@ def _serve(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> Non
 
 
 def _live(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> None:
-    """Only here is loaded what needs libfuse, so that what is wrong before is told without it."""
+    """Serve the mount. Modules that need libfuse are loaded only here, so that earlier errors are
+    reported even without it."""
     try:
         from fusefs.daemon.lifecycle import Life
         from fusefs.daemon.systemd import Manager
@@ -145,5 +148,7 @@ def _live(places: Places, wanted: Mounting, on_live: Callable[[], None]) -> None
         ) from None
     manager = Manager.taken_from(os.environ)
     if not wanted.foreground:
-        manager = Manager()  # that of another service, whose script has run this command
+        manager = (
+            Manager()
+        )  # systemd's variables belong to the service whose script ran this command
     Life(places, wanted.options, manager, on_live).live()

@@ -34,7 +34,7 @@ class Asked:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Mount as mount(8) asks; returns its exit code, when the mount is live or has failed."""
+    """Mount as mount(8) asks; returns an exit code of mount(8) once the mount is live or has failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = guarded("mount.stepfs", lambda: _run(given))
     return CODES.get(Exit(code), code) if code in list(Exit) else code
@@ -58,7 +58,8 @@ def _run(given: list[str]) -> int:
 
 
 def _parsed(given: list[str]) -> Asked:
-    """Flags may come together (`-sn`) and after the places; `-t` and `-N` take a word."""
+    """Parse the arguments: flags may be combined (`-sn`) and follow the paths; `-t` and `-N` take a
+    value. Raises `CommandError`."""
     asked = Asked()
     words = iter(given)
     for word in words:

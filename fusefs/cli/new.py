@@ -1,4 +1,4 @@
-"""`stepfs new`: make a session."""
+"""`stepfs new`: create a session."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from storage.session import meta, meta_update
 from storage.store import Store
 
 DESCRIPTION = """\
-Make a session in a store or in a mount, and print its name: the next of this agent and sender. With
---from a copy of another session, up to a step of it if one is given: a fork, which goes on by itself."""
+Create a session in a store or in a mount, and print its name: the next one of this agent and sender.
+With --from, fork another session: copy its steps, all or up to the one given by --at."""
 
 DEFAULT_AGENT = "crab"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Where, and what its meta says."""
+    """Define the arguments: where, and the content of the meta."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     parser.add_argument(
         "--agent", metavar="NAME", help=f"(default {DEFAULT_AGENT}, or the origin's)"
@@ -37,14 +37,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the sender (default cli:USER, with your user name, or the origin's)",
     )
-    parser.add_argument("--from", metavar="SESSION", dest="origin", help="copy this session")
-    parser.add_argument("--at", metavar="STEP", type=count, help="up to this step of it")
+    parser.add_argument("--from", metavar="SESSION", dest="origin", help="fork this session")
+    parser.add_argument("--at", metavar="STEP", type=count, help="fork it at this step")
     parser.add_argument("--title", metavar="TEXT", help="its title")
-    parser.add_argument("--json", action="store_true", help="as a JSON object")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Make it and print its slug."""
+    """Create the session and print its slug. Raises `CommandError`."""
     place = places.find_root(asked.path)
     more = {"title": asked.title} if asked.title else {}
     made = _through_mount if place.is_mount else _in_store
@@ -66,11 +66,11 @@ def _sender() -> str:
 
 
 def _wanted(asked: argparse.Namespace) -> dict[str, str | int]:
-    """What `.stepfs/create` would be written."""
+    """The request as an object, as it is written to `.stepfs/create`."""
     agent, sender = asked.agent, asked.created_by
     if asked.origin is None:
         if asked.at is not None:
-            raise CommandError(Exit.USAGE, "--at is a step of the session that --from names")
+            raise CommandError(Exit.USAGE, "--at needs --from: it is a step of that session")
         agent, sender = agent or DEFAULT_AGENT, sender if sender is not None else _sender()
     keys = {"from": asked.origin, "at": asked.at, "agent": agent, "created_by": sender}
     return {key: value for key, value in keys.items() if value is not None}
@@ -105,7 +105,7 @@ def _through_mount(place: Place, wanted: dict[str, str | int], more: dict[str, s
 
 
 def refused(place: Place, error: OSError) -> CommandError | StoreError:
-    """What a mount's errno means, with its own sentence where this user may read it."""
+    """The error for an errno from a mount, with the mount's own sentence if this user may read it."""
     from fusefs.cli.errors import last_sentence
 
     if error.errno == errno.EROFS:

@@ -1,4 +1,4 @@
-"""What a PATH on the command line names: a store or a mount of one, or a session in either."""
+"""Resolves a PATH on the command line: a store, a mount of one, or a session in either."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATH_HELP = "a store, a mount, or a session in one (default: where you are, else
 
 
 class Place(NamedTuple):
-    """A store or mount at the absolute `root`, and the session in it that was meant, if one was."""
+    """A store or mount at the absolute path `root`, or a session in it."""
 
     root: str
     session: str | None
@@ -31,9 +31,9 @@ class Place(NamedTuple):
 
 
 def find(path: str | None) -> Place:
-    """What `path` names; without one, where the caller is or the only mount. Raises `CommandError`.
+    """Resolve `path`, by default the working directory if in a store or mount, else the only mount.
 
-    A file in a session stands for the session.
+    A file in a session stands for the session. Raises `CommandError`.
     """
     if path is not None:
         return _named(path)
@@ -44,7 +44,9 @@ def find(path: str | None) -> Place:
     live = [mount.mountpoint for mount in with_mounts if mount.is_stepfs]
     if len(live) == 1:
         return _named(live[0])
-    reason = "there are several mounts" if live else "here is no store, and nothing is mounted"
+    reason = (
+        "there are several mounts" if live else "there is no store here, and nothing is mounted"
+    )
     raise CommandError(Exit.USAGE, f"which store? {reason}: give its path, or that of a mount")
 
 
@@ -57,7 +59,7 @@ def store_of(place: Place) -> str:
 
 
 def find_session(path: str) -> Place:
-    """The session that `path` names. Raises `CommandError`."""
+    """Resolve `path`, which must be a session. Raises `CommandError`."""
     place = find(path)
     if place.session is None:
         kind = "mount" if place.is_mount else "store"
@@ -67,7 +69,7 @@ def find_session(path: str) -> Place:
 
 
 def find_root(path: str | None) -> Place:
-    """The store or mount that `path` names as a whole. Raises `CommandError`."""
+    """Resolve `path`, which must be a whole store or mount. Raises `CommandError`."""
     place = find(path)
     if place.session is not None:
         sentence = f"{printable(place.directory)} is a session: give the store {place.root}"

@@ -1,4 +1,4 @@
-"""What must hold before a mount is tried, each with the sentence that says what to do."""
+"""Checks before a mount is tried; each failure says what to do about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUTOFS = "autofs"
 def checked(store: str, mountpoint: str, options: MountOptions) -> Iterator[Places]:
     """Check that `store` can be mounted at `mountpoint`, and clear a dead stepfs mount there.
 
-    Within the context no other stepfs starts at the mountpoint. Raises `CommandError` (G18).
+    Within the context no other stepfs can start at the mountpoint. Raises `CommandError` (G18).
     """
     may_mount(options)
     _check_memory(options.memory)
@@ -71,16 +71,14 @@ def _others_allowed() -> bool:
 
 def _check_memory(path: str | None) -> None:
     if path not in (None, "none") and not os.path.exists(path):
-        sentence = (
-            f"the memory {printable(path)} does not exist; without option memory one is looked"
-        )
-        _refuse(Exit.USAGE, f"{sentence} for beside the store")
+        sentence = f"the memory {printable(path)} does not exist; without the option memory,"
+        _refuse(Exit.USAGE, f"{sentence} the one beside the store is used")
 
 
 def _check_order(store: str, mountpoint: str) -> None:
-    """A store in the place of the mountpoint was meant the other way round.
+    """Refuse a store given as the mountpoint: the arguments are swapped.
 
-    What is mounted there already, an automount above all, is not looked into.
+    Does not look into what is mounted there already, above all not into an automount.
     """
     if mountinfo.top(mountinfo.located(mountpoint)) is not None:
         return
@@ -91,9 +89,9 @@ def _check_order(store: str, mountpoint: str) -> None:
 
 
 def clear_dead(mountpoint: str) -> None:
-    """Take away what servers that died have left at `mountpoint`; a mount elsewhere is not touched.
+    """Unmount what dead servers have left at `mountpoint`; mounts elsewhere are not touched.
 
-    Raises `CommandError` if a stepfs is alive there.
+    Raises `CommandError` if a live stepfs is mounted there, or a dead one cannot be unmounted.
     """
     shown = printable(mountpoint)
     while (found := mountinfo.top(mountpoint)) is not None and found.is_stepfs:
@@ -116,7 +114,7 @@ def clear_dead(mountpoint: str) -> None:
 
 @contextmanager
 def _claimed(mountpoint: str) -> Iterator[None]:
-    """Hold the mountpoint against another start; an automount must not be opened by its mounter."""
+    """Lock the mountpoint against another start; not an automount, which its mounter must not open."""
     if _is_automount(mountpoint):
         yield
         return
@@ -148,14 +146,14 @@ def _is_automount(mountpoint: str) -> bool:
 
 
 def _check_free(mountpoint: str) -> None:
-    """Between the first look and the claim another stepfs may have come."""
+    """Another stepfs may have mounted here between the first check and the lock."""
     found = mountinfo.top(mountpoint)
     if found is not None and found.is_stepfs:
         _refuse(Exit.MOUNTPOINT, f"a stepfs has just been mounted at {printable(mountpoint)}")
 
 
 def _check_apart(places: Places) -> None:
-    """A mount in its own store waits for itself; a store below its own mount is out of reach."""
+    """A mount inside its store would deadlock; a store below its mountpoint would be hidden."""
     store, mountpoint = printable(places.store), printable(places.mountpoint)
     if _is_in(places.mountpoint, places.store):
         _refuse(
@@ -170,7 +168,7 @@ def _check_apart(places: Places) -> None:
 
 
 def _is_in(path: str, directory: str) -> bool:
-    """Also where a bind mount shows `directory` under another name."""
+    """Whether `path` is in `directory`, even if a bind mount shows that under another name."""
     whole = os.stat(directory)
     while True:
         if os.path.samestat(os.stat(path), whole):

@@ -1,4 +1,4 @@
-"""How far a long command is, drawn on a terminal and nowhere else."""
+"""A progress bar for long commands, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 40
 
 
 class Progress:
-    """A bar that appears only if the work takes `PATIENCE_SECONDS`, and is gone when it is done."""
+    """A bar that appears once the work has taken `PATIENCE_SECONDS`, and is erased at the end."""
 
     def __init__(self, screen: TextIO) -> None:
         self._screen = screen
@@ -23,7 +23,7 @@ class Progress:
         return self
 
     def __call__(self, done: int, whole: int) -> None:
-        """`done` of `whole` parts are done."""
+        """Report that `done` of `whole` parts are done."""
         now = time.monotonic()
         if now < self._next:
             return

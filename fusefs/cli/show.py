@@ -1,4 +1,4 @@
-"""`stepfs show`: a session's history, to read."""
+"""`stepfs show`: read a session's history."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fusefs.cli.sources import Summary, source_of, told_if_unreadable
 from fusefs.exits import Exit
 
 DESCRIPTION = """\
-Read a session's history since the last compaction, in a mount or in a store: on a terminal drawn
-and paged with $PAGER, below its title and the time of its last change; elsewhere as the Markdown of
-history.md."""
+Show a session's history since the last compaction, in a mount or in a store. On a terminal it is
+rendered and paged with $PAGER, below the session's title and the time of its last change; elsewhere
+it is the Markdown of history.md."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The session, and the form."""
+    """Define the arguments: the session, and the output format."""
     parser.add_argument("session", metavar="SESSION", help="its directory in a mount or a store")
-    parser.add_argument("--markdown", action="store_true", help="as Markdown, not drawn")
-    parser.add_argument("--json", action="store_true", help="the lines of history.jsonl")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, not rendered")
+    parser.add_argument("--json", action="store_true", help="print the lines of history.jsonl")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Show it."""
+    """Show the history. Raises `CommandError`."""
     place = places.find_session(asked.session)
     slug = place.session or ""
     with told_if_unreadable(place):
@@ -56,7 +56,7 @@ def _draw(session: Summary, pieces: Iterator[str]) -> None:
 
 
 def _about(session: Summary) -> Iterator[str]:
-    """What may change of a session, which history.md therefore does not tell (G13): title and time."""
+    """The title and the last change, which history.md leaves out because they may change (G13)."""
     if title := session.text("title"):
         yield terminal.cell(title)
     changed = datetime.fromtimestamp(session.changed, UTC)

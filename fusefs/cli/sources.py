@@ -1,6 +1,6 @@
-"""Sessions as commands read them, from a store's files or through a mount of it.
+"""How commands read sessions: from a store's files, or through a mount.
 
-Both answer the same questions, so that no command asks which it has.
+Both implement the same interface, so that commands need not tell them apart.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ Meta = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A session and what its meta says; `changed` is when it last did, in seconds since 1970."""
+    """A session and its meta; `changed` is the time of its last change, in seconds since 1970."""
 
     slug: str
     meta: Meta
     changed: float
 
     def text(self, key: str) -> str:
-        """A text of the meta, `""` where there is none."""
+        """The string at `key` of the meta; `""` if there is none."""
         value = self.meta.get(key, "")
         return value if isinstance(value, str) else ""
 
     @property
     def messages(self) -> int:
-        """How many messages the meta counts."""
+        """The message count in the meta."""
         count = self.meta.get("message_count", 0)
         return count if isinstance(count, int) else 0
 
     def document(self) -> dict[str, object]:
-        """The line of `--json`: as in `sessions.jsonl`, and when it changed."""
+        """The object for `--json`: as in `sessions.jsonl`, and the time of the last change."""
         from fusefs.cli.times import rfc3339
 
         return {"session": self.slug, "changed_at": rfc3339(self.changed), **self.meta}
 
 
 class Source(ABC):
-    """The sessions below `root`, a store or a mount."""
+    """The sessions below `root`, a store or a mount. All methods raise `OSError` or `StoreError`."""
 
     meta_name: str
 
@@ -72,7 +72,7 @@ class Source(ABC):
 
     @abstractmethod
     def slugs(self) -> list[str]:
-        """The sessions there are, in no order."""
+        """The names of all sessions, in no particular order."""
 
     @abstractmethod
     def history_lines(self, slug: str) -> Iterator[bytes]:
@@ -80,23 +80,24 @@ class Source(ABC):
 
     @abstractmethod
     def steps(self, slug: str) -> Iterator[bytes]:
-        """What each step holds, those before a compaction too; of a store also what is no step."""
+        """The content of every step, also before the last compaction; a store also yields files that
+        are not steps."""
 
     @abstractmethod
     def history_markdown(self, slug: str) -> Iterator[str]:
         """The text of `history.md`, in pieces that end between two entries."""
 
     def summaries(self) -> Iterator[Summary]:
-        """Every session; one that is deleted meanwhile or closed to this user is left out.
+        """All sessions, except those deleted in the meantime or unreadable for this user.
 
-        A broken meta reads as empty.
+        A broken meta counts as empty.
         """
         for slug in self.slugs():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 yield self.summary(slug)
 
     def summary(self, slug: str) -> Summary:
-        """One session. Raises OSError."""
+        """One session's summary. Raises `OSError`."""
         directory = os.path.join(self.root, slug)
         changed = os.stat(directory).st_mtime
         with open(os.path.join(directory, self.meta_name), "rb") as file:
@@ -112,7 +113,7 @@ class Mounted(Source):
         return [name for name in os.listdir(self.root) if name[0] != "."]
 
     def summaries(self) -> Iterator[Summary]:
-        """From the one document that has them all; session by session for who may not read it."""
+        """Read from `sessions.jsonl`, or one by one if this user may not read that."""
         try:
             with open(os.path.join(self.root, SESSIONS), "rb") as file:
                 lines = file.readlines()
@@ -185,7 +186,7 @@ class Stored(Source):
 
 
 def source_of(place: Place) -> Source:
-    """The sessions of `place`. Raises `CommandError`."""
+    """The source for the sessions of `place`. Raises `CommandError`."""
     try:
         return Mounted(place.root) if place.is_mount else Stored(place.root)
     except StoreError as error:
@@ -194,7 +195,7 @@ def source_of(place: Place) -> Source:
 
 @contextlib.contextmanager
 def told_if_unreadable(place: Place) -> Iterator[None]:
-    """Within, what cannot be read ends the command with a sentence."""
+    """Within the context, a missing or unreadable file raises `CommandError` with a sentence."""
     try:
         yield
     except FileNotFoundError:

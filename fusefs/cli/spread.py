@@ -1,7 +1,7 @@
-"""Work on many sessions, done by as many processes as may run.
+"""Spreads work on many sessions over as many processes as there are cores.
 
-They are forked and write what they found to a pipe each: a pool of the standard library takes as long
-to load as searching a thousand sessions.
+Workers are forked and each writes its results to a pipe: loading the standard library's process pool
+would take as long as searching a thousand sessions.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ Result = TypeVar("Result")
 
 
 def spread(work: Callable[[Sequence[str]], Result], slugs: Sequence[str]) -> Iterator[Result]:
-    """What `work` makes of some sessions at a time, in their order, as it comes.
+    """Call `work` with some sessions at a time, and yield its results in the order of `slugs`.
 
-    What it makes can be pickled, and so can what it raises, which is raised here. Raises `EOFError`
-    if a process was killed. Where there is work for several, this process has one thread.
+    Its results and exceptions must be picklable; the latter are raised here. Raises `EOFError` if a
+    worker was killed. With more than `FEW_SESSIONS` the calling process must have only one thread,
+    since it forks.
     """
     if len(slugs) <= FEW_SESSIONS:
         for slug in slugs:
@@ -51,7 +52,7 @@ def spread(work: Callable[[Sequence[str]], Result], slugs: Sequence[str]) -> Ite
 def _worker(
     work: Callable[[Sequence[str]], Result], chunks: list[Sequence[str]]
 ) -> Iterator[BinaryIO]:
-    """The results of a process of its own, pickled one after the other; it ends with the block."""
+    """Run a worker process within the block; yields the pipe with its pickled results."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -69,14 +70,14 @@ def _worker(
 def _serve(
     work: Callable[[Sequence[str]], Result], chunks: list[Sequence[str]], writing: int
 ) -> NoReturn:
-    """Ctrl-C is for the process that was asked: it ends this one, or no longer reads."""
+    """The worker's main function. It ignores Ctrl-C: its parent kills it, or stops reading."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with suppress(BrokenPipeError), open(writing, "wb", buffering=0) as results:
             for chunk in chunks:
                 results.write(pickle.dumps(_answer(work, chunk)))
     finally:
-        os._exit(0)  # what the other process has not yet written is not for this one to write
+        os._exit(0)  # without flushing the buffers that were inherited from the parent
 
 
 def _answer(

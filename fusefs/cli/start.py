@@ -1,7 +1,7 @@
-"""Where the programs begin: Ctrl-C ends them without a word until they are loaded.
+"""Entry points of the programs: until they are loaded, Ctrl-C ends them silently.
 
-An interrupt in the midst of an import shows a traceback, and in one of orjson it is a crash. So as long
-as there is nothing to be ended in order, SIGINT does what it does to any program.
+An interrupt during an import shows a traceback, and while orjson is imported it crashes. So as long as
+there is nothing to clean up, SIGINT has its default action.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 
 
 def stepfs() -> int:
-    """`stepfs`; returns the exit code."""
+    """Run `stepfs`; returns the exit code."""
     _end_at_once()
     from fusefs.cli.main import main
 
@@ -18,7 +18,7 @@ def stepfs() -> int:
 
 
 def mount_stepfs() -> int:
-    """`mount.stepfs`; returns the exit code."""
+    """Run `mount.stepfs`; returns the exit code."""
     _end_at_once()
     from fusefs.cli.mount_helper import main
 

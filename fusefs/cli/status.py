@@ -1,4 +1,4 @@
-"""`stepfs status`: what a mount tells of itself, for people and for programs."""
+"""`stepfs status`: the state of a mount, or a list of all mounts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fusefs.mounts import Health
 from storage.errors import printable
 
 DESCRIPTION = """\
-What the mount at MOUNTPOINT tells of itself: uptime, caches, counters, operations in flight. Without
-MOUNTPOINT all mounts of stepfs that are seen from here, one per line: where, of which store, and whether
-it answers."""
+Show the state of the mount at MOUNTPOINT: uptime, caches, counters, operations in flight. Without
+MOUNTPOINT, list all stepfs mounts that are visible here, one per line: mountpoint, store, and whether
+the server answers."""
 
 COLUMNS: Final = (
     Column("mountpoint", "cyan", wraps=True),
@@ -33,15 +33,17 @@ INDENT = "  "
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MOUNTPOINT, and the form of the answer."""
+    """Define the arguments: MOUNTPOINT, and the output format."""
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="(default: list all)")
     parser.add_argument(
-        "--json", action="store_true", help="as one JSON document; of all, one object per line"
+        "--json",
+        action="store_true",
+        help="print one JSON document; without MOUNTPOINT, one object per line",
     )
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print what the mount tells of itself, or which mounts there are."""
+    """Print the state of a mount, or a list of all mounts. Raises `CommandError`."""
     if asked.mountpoint is None:
         _print_mounts(as_json=asked.json)
         return Exit.OK

@@ -1,4 +1,4 @@
-"""What a directory is that was given as a store, and what was meant where it is none."""
+"""Checks that a path given as a store is one, and if not, suggests what was meant."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from storage.errors import printable
 
 META: Final = "meta"
 SESSIONS: Final = "sessions"
-"""What the daemon calls its store."""
+"""The name of the daemon's store directory."""
 LOST_AND_FOUND: Final = "lost+found"
 """What an empty file system holds."""
 LOOKED_AT: Final = 100
-"""Subdirectories searched for a store where the directory itself is none."""
+"""If a directory is not a store, at most this many of its subdirectories are searched for one."""
 
 _DATABASE: Final = ".crmem"
 _MAGIC: Final = b"CRMEM\0"
 
 
 def checked(path: str) -> str:
-    """The store that `path` is, absolute and free of symlinks. It may hold no session yet.
+    """The absolute path of the store at `path`, free of symlinks. It may hold no sessions yet.
 
-    Raises `CommandError` for what is none, with what was meant as far as that can be told.
+    Raises `CommandError` if it is not a store, with a suggestion if there is a likely one.
     """
     mount = mountinfo.around(mountinfo.located(path), mountinfo.mounts())
     if mount is not None:
@@ -47,7 +47,7 @@ def is_session(path: str) -> bool:
 
 
 def holds_sessions(path: str) -> bool:
-    """Whether there is a session in a directory; False where it cannot be read."""
+    """Whether a directory holds a session; False if it cannot be read."""
     return any(map(is_session, _directories(path)))
 
 
@@ -67,7 +67,7 @@ def _check_readable(path: str) -> None:
 
 
 def _check_what_was_meant(path: str) -> None:
-    """The verdict on a directory without a session."""
+    """Refuse a directory without sessions if something else was probably meant."""
     shown = printable(path)
     if is_session(path):
         _refuse(f"{shown} is a session, not a store: give {printable(os.path.dirname(path))}")

@@ -1,7 +1,7 @@
-"""What commands print: tables with colours for people at a terminal, plain lines for everything else.
+"""Output of commands: coloured tables on a terminal, plain lines elsewhere.
 
-Colours follow NO_COLOR, FORCE_COLOR and TERM. What draws or writes is loaded only when something is
-drawn or written, so that commands which do not start without it.
+Colours follow NO_COLOR, FORCE_COLOR and TERM. rich and orjson are loaded only when they are needed, so
+that commands start fast without them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PAGER_OPTIONS: Final = "FRX"
-"""For less: end when all fits on a screen, show colours, leave the text on the screen."""
+"""For less: exit if all fits on one screen, show colours, leave the text on the screen."""
 BAR_CELLS: Final = 24
 BAR_CELLS_LEAST: Final = 5
 BAR_COLOUR: Final = "blue"
@@ -25,7 +25,7 @@ GAP_CELLS: Final = 2
 
 
 class Column(NamedTuple):
-    """A column of a table: its heading, its style, and whether it holds numbers."""
+    """A column of a table: its heading, its style, whether it holds numbers, whether it may wrap."""
 
     heading: str
     style: str = ""
@@ -34,19 +34,19 @@ class Column(NamedTuple):
 
 
 def is_terminal() -> bool:
-    """Whether people read what is printed."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def console() -> Console:
-    """A console on standard output, with its colours or without."""
+    """A console on standard output; it uses colours if it may."""
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, markup=False, soft_wrap=False)
 
 
 def print_json_lines(documents: Iterable[object]) -> None:
-    """An object a line."""
+    """Print one JSON object per line."""
     import orjson
 
     write = sys.stdout.buffer.write
@@ -56,7 +56,7 @@ def print_json_lines(documents: Iterable[object]) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """A text a line, at once."""
+    """Print one text per line, and flush."""
     for line in lines:
         print(line)
     sys.stdout.flush()
@@ -70,10 +70,10 @@ def print_table(
     footer: Sequence[str] = (),
     headed: bool = True,
 ) -> None:
-    """A table for a terminal; elsewhere the cells of a row with a tab between them, and no heading.
+    """Print a table on a terminal; elsewhere rows of cells separated by tabs, without a heading.
 
-    `bars` are shares of a whole, from 0 to 1, one for each row, and `footer` is a row below the others:
-    both are for a terminal alone. A table that goes on with another is not `headed`.
+    `bars` are one share per row, from 0 to 1, and `footer` is a row below the others; both are shown
+    on a terminal only. A table that continues another is not `headed`.
     """
     shown = [[cell(text) for text in row] for row in rows]
     if not is_terminal():
@@ -113,7 +113,7 @@ def print_table(
 
 
 def _width(rows: Iterable[Sequence[str]]) -> int:
-    """How wide a table of these rows is, with a gap after each column."""
+    """The width of a table of these rows in cells, with a gap after each column."""
     from rich.cells import cell_len
 
     widest = [max(map(cell_len, column)) for column in zip_longest(*rows, fillvalue="")]
@@ -121,7 +121,7 @@ def _width(rows: Iterable[Sequence[str]]) -> int:
 
 
 def cell(text: str) -> str:
-    """A text on one line, whatever it holds."""
+    """`text` on one line, with control characters made visible."""
     from storage.render.pieces import visible
 
     return visible(text).replace("\n", "␊").replace("\t", " ")

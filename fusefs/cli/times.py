@@ -1,4 +1,4 @@
-"""Times as people give them on a command line, and as they read them."""
+"""Parses times given on a command line, and formats times for output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def moment(text: str) -> float:
-    """Seconds since 1970 of what was given; a time without a zone is local.
+    """Parse a date, a time or an age into seconds since 1970; a time without a zone is local.
 
-    Raises `argparse.ArgumentTypeError`, as argparse wants of a type.
+    Raises `argparse.ArgumentTypeError`.
     """
     age = _AGE.fullmatch(text)
     try:
@@ -29,7 +29,7 @@ def moment(text: str) -> float:
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds since 1970 of a time in a document, which may have nanoseconds; None if it is none."""
+    """Parse a document's time (nanoseconds allowed) into seconds since 1970; None if it fails."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
@@ -37,10 +37,10 @@ def seconds_of(text: str) -> float | None:
 
 
 def local(seconds: float) -> str:
-    """A moment as people read it, in the local zone, to the minute."""
+    """A time for people: in the local zone, to the minute."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def rfc3339(seconds: float) -> str:
-    """A moment as programs read it, in UTC."""
+    """A time for programs: RFC 3339, UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Taking a mount away: `stepfs umount`, and what a server that died has left."""
+"""Unmounts: `stepfs umount`, and the clearing of dead mounts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fusefs.mounts import Mount, holder_elsewhere, stepfs_mountpoint, top
 from storage.errors import printable
 
 DESCRIPTION = """\
-Unmount MOUNTPOINT and wait until its server has finished its work. A mount in use is refused, with
-who uses it; --lazy takes it out of sight at once and ends the server when the last user leaves."""
+Unmount MOUNTPOINT and wait until its server has finished its work. A mount in use is refused, and
+its users are named; --lazy detaches it at once, and its server ends when the last user leaves."""
 
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -29,25 +29,25 @@ PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 FUSERMOUNT_SECONDS = 30
 SERVER_SECONDS = 60
 ELSEWHERE_SECONDS = 1.0
-"""Time for the server to end before other mount namespaces that keep its mount are looked for."""
+"""After this time we look for other mount namespaces that still hold the mount."""
 LOOK_SECONDS = 0.05
 NAMED_USERS = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """MOUNTPOINT, and whether to wait for its users."""
+    """Define the arguments: MOUNTPOINT, and whether to unmount it even if it is in use."""
     parser.add_argument("mountpoint", metavar="MOUNTPOINT")
-    parser.add_argument("-l", "--lazy", action="store_true", help="though it is in use")
+    parser.add_argument("-l", "--lazy", action="store_true", help="even if it is in use")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Take the mount away and wait for its server."""
+    """Unmount and wait for the server. Raises `CommandError`."""
     command(asked.mountpoint, lazy=asked.lazy)
     return Exit.OK
 
 
 def privileged() -> bool:
-    """Whether this process may mount and unmount by itself, without fusermount3."""
+    """Whether this process may mount and unmount without fusermount3 (CAP_SYS_ADMIN)."""
     with open("/proc/self/status", "rb") as status:
         for line in status:
             if line.startswith(b"CapEff:"):
@@ -56,14 +56,14 @@ def privileged() -> bool:
 
 
 def fusermount() -> str | None:
-    """Where fusermount3 is, also under a bare PATH; None if it is not installed."""
+    """The path of fusermount3, even if PATH is nearly empty; None if it is not installed."""
     return shutil.which("fusermount3", path=os.environ.get("PATH", "") + ":" + PLACES)
 
 
 def detach(mountpoint: str, *, lazy: bool) -> None:
-    """Unmount what is shown at the absolute `mountpoint`.
+    """Unmount the topmost mount at the absolute path `mountpoint`.
 
-    `lazy` takes it out of sight at once, though it is in use. Raises OSError, EBUSY among them.
+    `lazy` detaches it at once even if it is in use. Raises `OSError`: EBUSY if it is in use.
     """
     if privileged():
         _umount2(mountpoint, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0))
@@ -76,7 +76,7 @@ def _umount2(mountpoint: str, flags: int) -> None:
     parent, name = os.path.split(mountpoint)
     directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # From within the directory that was meant: nobody can lead the path elsewhere meanwhile.
+        # Relative to the opened parent, so that nobody can redirect the path in the meantime.
         inside = f"/proc/self/fd/{directory}"
         if os.readlink(inside) != parent:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), mountpoint)
@@ -114,7 +114,7 @@ def command(path: str, *, lazy: bool) -> None:
     """
     mountpoint = stepfs_mountpoint(path)
     mount = top(mountpoint)
-    os.chdir("/")  # where this process stands is no reason to refuse
+    os.chdir("/")  # our own working directory must not keep the mount busy
     with _server_of(mountpoint) as server:
         try:
             detach(mountpoint, lazy=lazy)
@@ -126,7 +126,7 @@ def command(path: str, *, lazy: bool) -> None:
 
 @contextmanager
 def _server_of(mountpoint: str) -> Iterator[int | None]:
-    """A pidfd of the process that serves `mountpoint`, None where it cannot be told."""
+    """A pidfd of the process that serves `mountpoint`; None if it cannot be determined."""
     pid = _server_pid(mountpoint)
     if pid is None:
         yield None
@@ -175,7 +175,7 @@ def _wait(server: int, mount: Mount) -> None:
 
 
 def _check_elsewhere(mount: Mount) -> None:
-    """Raise `CommandError` where the server goes on for another mount namespace, as of a container."""
+    """Raise `CommandError` if another mount namespace, such as a container's, keeps the server alive."""
     pid = holder_elsewhere(mount.number)
     if pid is not None:
         raise CommandError(
@@ -186,7 +186,7 @@ def _check_elsewhere(mount: Mount) -> None:
 
 
 def _has_ended_but_for_calls(server: int) -> bool:
-    """Whether only threads are left of a process, in calls that a store does not answer."""
+    """Whether a process has exited except for threads that are stuck in calls to the store."""
     try:
         with open(f"/proc/self/fdinfo/{server}", "rb") as about:
             pid = next(int(line.split()[1]) for line in about if line.startswith(b"Pid:"))
@@ -206,7 +206,7 @@ def _refusal(mountpoint: str, error: OSError) -> str:
 
 
 def _users(mountpoint: str) -> list[str]:
-    """The processes that stand in the mount or hold its files open, as far as /proc tells."""
+    """The processes that have their directory or open files in the mount, as far as /proc shows."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():

@@ -1,4 +1,4 @@
-"""`stepfs usage`: the tokens that the runs of agents took."""
+"""`stepfs usage`: count the tokens that the runs of agents used."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from storage.times import nanoseconds
 from storage.usage import Run, Tokens, run_of
 
 DESCRIPTION = """\
-The tokens that the runs of a store or a mount took, by session, model or day, as the daemon noted them
-at the end of each run; those before a compaction too. On a terminal as a table, else a line each with
-tabs between. Cached and written are the parts of the input that a provider's cache had, or was given;
-reasoning is a part of the output. What a fork has copied is counted with its origin."""
+Count the tokens that runs in a store or a mount used, by session, model or day, as the daemon recorded
+them at the end of each run, including runs before a compaction. Prints a table on a terminal, else one
+line per row, separated by tabs. Cached and written are the parts of the input that were read from, and
+stored in, the provider's cache; reasoning is a part of the output. Steps that a fork has copied count
+for its origin only."""
 
 SESSION, MODEL, DAY = KEYS = ("session", "model", "day")
 COLUMNS: Final = (
@@ -39,7 +40,7 @@ COLUMNS: Final = (
     Column("total", "green", number=True),
 )
 UNKNOWN: Final = "-"
-"""The day of an event whose time is none."""
+"""The day of an event whose time cannot be parsed."""
 BILLION: Final = 1_000_000_000
 
 Key = tuple[str, ...]
@@ -48,13 +49,14 @@ Sums = dict[Key, Tokens]
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """What is summed: which options were given, and by which keys."""
+    """Which runs are summed, by the given options, and by which keys."""
 
     asked: argparse.Namespace
     keys: Sequence[str]
 
     def takes(self, run: Run, forked: int | None) -> bool:
-        """Whether a run counts; `forked` is when its session became a fork of another."""
+        """Whether a run counts; `forked` is when its session was forked (nanoseconds since 1970), or
+        None."""
         asked, ended = self.asked, run.ended
         if asked.model is not None and not choice.fits(asked.model, run.model):
             return False
@@ -67,31 +69,33 @@ class _Query:
         )
 
     def key(self, slug: str, run: Run) -> Key:
-        """The key that a run is summed under."""
+        """The key under which a run is summed."""
         values = {SESSION: slug, MODEL: run.model, DAY: _day(run.ended)}
         return tuple(values[key] for key in self.keys)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What was used, and what it is grouped by."""
+    """Define the arguments: which runs, and how they are grouped."""
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     parser.add_argument(
         "--by",
         choices=KEYS,
         action="append",
-        help="(default session); more than once, by each combination of them",
+        help="group by this (default session); repeat it to group by combinations",
     )
     choice.arguments(parser)
-    parser.add_argument("--model", metavar="PATTERN", help="with this model, as in the shell")
+    parser.add_argument(
+        "--model", metavar="PATTERN", help="only models that match, as in the shell"
+    )
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"ended since: {TIME_HELP}")
     parser.add_argument("--until", metavar="TIME", type=moment, help="not ended after")
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object per line, as it is known"
+        "--json", action="store_true", help="one JSON object per line, as results come in"
     )
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print the sums."""
+    """Print the sums. Raises `CommandError`."""
     place = _nearest(places.find(asked.path))
     query = _Query(asked, tuple(dict.fromkeys(asked.by or (SESSION,))))
     with told_if_unreadable(place):
@@ -106,10 +110,10 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _nearest(place: Place) -> Place:
-    """The store of a mount, whose files are read faster, where it can be read; else the mount.
+    """The store of a mount if it can be read, since that is faster; else the place itself.
 
-    For root and the user who mounted, who alone may ask for the status: the mount shows others also
-    steps whose own mode is closed to them (G21).
+    Only root and the user who mounted may read the status that names the store: the mount also shows
+    others steps whose own mode denies them access (G21).
     """
     if not place.is_mount:
         return place
@@ -123,7 +127,7 @@ def _nearest(place: Place) -> Place:
 
 
 def _summed(place: Place, query: _Query, slugs: Sequence[str]) -> Sums:
-    """The sums of some sessions; one that is deleted meanwhile or closed to this user has none."""
+    """The sums of some sessions, except those deleted in the meantime or unreadable for this user."""
     source = _source(place)
     sums: Sums = {}
     for slug in slugs:
@@ -170,7 +174,7 @@ def _together(found: Iterable[Sums]) -> Sums:
 
 
 def _day(ended: int | None) -> str:
-    """The local day of a time."""
+    """The local date of a time in nanoseconds since 1970."""
     if ended is None:
         return UNKNOWN
     try:
@@ -192,7 +196,7 @@ def _documents(sums: Sums, keys: Sequence[str]) -> Iterator[dict[str, object]]:
 
 
 def _sorted(sums: Sums, keys: Sequence[str]) -> list[tuple[Key, Tokens]]:
-    """Days in their order, all else with the most tokens first."""
+    """Rows sorted by day if that is the first key, else by most tokens first."""
     by_key = sorted(sums.items(), key=lambda item: item[0])
     if keys[0] == DAY:
         return by_key
@@ -202,7 +206,7 @@ def _sorted(sums: Sums, keys: Sequence[str]) -> list[tuple[Key, Tokens]]:
 def _print(sums: Sums, keys: Sequence[str]) -> None:
     rows = _sorted(sums, keys)
     if not rows and terminal.is_terminal():
-        print("stepfs: no run has ended there", file=sys.stderr)
+        print("stepfs: no finished runs were found", file=sys.stderr)
         return
     columns = [Column(key, "cyan", wraps=key != DAY) for key in keys]
     number = _short if terminal.is_terminal() else str
@@ -231,7 +235,7 @@ def _cells(tokens: Tokens) -> tuple[int, ...]:
 
 
 def _short(count: int) -> str:
-    """A count as people read it: three digits, and how many thousands it is."""
+    """A count for people: three significant digits and a unit."""
     if count < 1000:
         return str(count)
     value = float(count)

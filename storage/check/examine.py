@@ -53,7 +53,7 @@ class Examined:
     oldest_ns: int | None = None
     """The earliest mtime of a step, in nanoseconds since 1970; None without steps."""
     newest_ns: int | None = None
-    """The latest mtime of a step, likewise."""
+    """The latest mtime of a step, in nanoseconds since 1970; None without steps."""
     mode: int | None = None
     """The permission bits of the first step; None without steps."""
 

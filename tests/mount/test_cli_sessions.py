@@ -298,9 +298,9 @@ def test_followed_errors_have_one_heading_on_a_terminal_and_end_with_ctrl_c(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["ls", "-n", "-1"], "'-1' is no count"),
-        (["errors", "-n", "few"], "'few' is no count"),
-        (["new", "--from", "crab_tg-42_1", "--at", "-2"], "'-2' is no count"),
+        (["ls", "-n", "-1"], "'-1' is not a count"),
+        (["errors", "-n", "few"], "'few' is not a count"),
+        (["new", "--from", "crab_tg-42_1", "--at", "-2"], "'-2' is not a count"),
         (["append", "{crab_tg-42_1}", "ok", " "], "a text is empty: nothing was appended"),
     ],
 )

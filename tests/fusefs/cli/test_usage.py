@@ -267,7 +267,7 @@ def test_a_terminal_shows_bars_and_a_row_for_all(root: Path) -> None:
 
 
 def test_a_terminal_is_told_that_there_is_nothing(root: Path) -> None:
-    assert on_terminal("usage", root / "crab_tg-42_2") == "stepfs: no run has ended there\r\n"
+    assert on_terminal("usage", root / "crab_tg-42_2") == "stepfs: no finished runs were found\r\n"
 
 
 def test_what_cannot_be_is_explained(root: Path) -> None:
