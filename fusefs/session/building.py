@@ -1,4 +1,4 @@
-"""Building an epoch: backwards from the end, forwards behind what it shows, or again beside it (G13)."""
+"""Builds an epoch: backwards from the end, forwards from where it ends, or anew beside it (G13)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from storage.session.replay import (
 
 
 def start_of(session: Session, view: View) -> Boundary | None:
-    """Where a view begins; None while that is not known."""
+    """The boundary after which a view begins; None while that is unknown."""
     return session.extents.boundary(view.cut) if view.format.history else START
 
 
 async def search(means: Means, session: Session, view: View) -> None:
-    """Look for the last compaction, reading back from the end."""
+    """Find the last compaction, reading backwards from the end."""
     session.touched.clear()
     index, end = within_cut(session, view), session.end(view)
     work = partial(find_boundary, index=index, below=end + 1)
@@ -38,7 +38,7 @@ async def search(means: Means, session: Session, view: View) -> None:
 
 
 async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
-    """Read a history for the first time: from its end back to the last compaction, keeping the lines."""
+    """Build a history for the first time: read back to the last compaction, keeping the lines."""
     session.touched.clear()
     view = epoch.view
     top = session.end(view)
@@ -61,7 +61,7 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
 
 
 async def begin(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Start building a view whose boundary is known. False if the boundary moved meanwhile."""
+    """Start building a view whose boundary is known. False if the boundary has moved since."""
     view = epoch.view
     start = start_of(session, view)
     lead, version = await find_lead(means, session, view)
@@ -91,7 +91,7 @@ def _noted(means: Means, session: Session, found: Pass) -> Pass:
 
 
 async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
-    """Append the steps up to `end`. True once all of them are there."""
+    """Append the steps up to `end`. True once all of them are shown."""
     view = epoch.view
     while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
         session.touched.clear()
@@ -110,10 +110,10 @@ async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool
 
 
 async def compare(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
-    """Build the epoch again beside itself, and check that what it showed is a prefix of that (G13).
+    """Build a draft of the epoch, and check that what the epoch has shown is a prefix of it (G13).
 
-    False if it was given up: the history turned out to begin elsewhere, or, for the `patient`, a step
-    changed meanwhile.
+    If so the epoch adopts the draft, else the draft supersedes it. Returns False if this was given
+    up: the history turned out to begin elsewhere, or a step changed while `patient`.
     """
     session.touched.clear()
     view = epoch.view
@@ -124,7 +124,7 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
     draft = Epoch(view, means.cache)
     draft.opens = epoch.opens
     if not epoch.built:
-        epoch.reset()  # it showed nothing, which is a prefix of anything
+        epoch.reset()  # it has shown nothing, which is a prefix of everything
     check = PrefixCheck(epoch)
     draft.begin(start, lead, version)
     check.feed(lead)
@@ -154,7 +154,7 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
 
 
 def _supersede(means: Means, session: Session, epoch: Epoch, successor: Epoch) -> None:
-    # Its text stays while there is room: an open that looked it up just now may still come.
+    # Its text stays while there is room: an open that has just looked it up may still arrive.
     epoch.supersede()
     successor.opens = 0
     means.cache.unpinned(successor)

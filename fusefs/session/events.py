@@ -1,4 +1,4 @@
-"""What a session needs of whoever watches the store."""
+"""What a session needs from the part of the mount that watches the store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Events(Protocol):
-    """The events of the store, and the sessions that something happened in. Nothing in it waits."""
+    """The events of the store, and the set of dirty sessions. No method waits."""
 
     root_changed_at: float | None
-    """When the list of sessions last changed, on trio's clock; None where nothing would tell."""
+    """When the list of sessions last changed, on trio's clock; None if there are no events for it."""
 
     def watch(self, session: Session) -> None:
-        """Have `apply` of an open session called with what happens in its directory, if that can be."""
+        """Watch an open session: its `apply` is called with each change, if the store has events."""
 
     def unwatch(self, session: Session) -> None:
         """End the watch of a session."""
@@ -24,13 +24,13 @@ class Events(Protocol):
         """Apply all queued events to their sessions."""
 
     def follow(self, session: Session) -> None:
-        """Somebody waits for changes of a session: poll for them where there are no events."""
+        """Somebody waits for changes of a session: poll for them if there are no events."""
 
     def stored(self, slug: str) -> None:
-        """This mount stored something in a session, or made or deleted it: others are to be hinted."""
+        """This mount stored something in a session, or created or deleted it: hint other mounts."""
 
     def mark(self, session: Session) -> None:
-        """Something happened in a session, or is to be done for it, that must be published."""
+        """Mark a session dirty: something about it must be published or done."""
 
     def owes(self, session: Session) -> bool:
-        """Whether something is still to be published of a session."""
+        """Whether a session is dirty."""

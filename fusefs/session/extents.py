@@ -1,4 +1,4 @@
-"""Where the histories of a session begin and end: the present one, and those of the past (G29, G30)."""
+"""Where a session's histories begin and end: the present one, and past ones (G29, G30)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from storage.session.replay import Boundary
 
 
 class Extents:
-    """The bounds of the history that each cut leaves, for one session. Loop-owned."""
+    """The bounds of one session's history under each cut. Loop-owned."""
 
     def __init__(self, slug: str) -> None:
         self._slug = slug
         self.compactions = Epochs()
-        """The compactions, as far as the session was surveyed."""
+        """The compactions found so far by surveys."""
         self._boundaries: dict[Cut | None, Boundary] = {}
-        """Where the history begins, per cut (None: all steps), as far as known."""
+        """Where the history begins for each cut (None: all steps), if known."""
         self.edits = 0
-        """Grows when a step that a history begins after is another: an entry before it tells the form
+        """Counts changes to steps before a history's beginning: an entry there determines the dialect
         of the archive's message."""
 
     def end(self, cut: Cut | None, index: Index) -> int:
-        """The number of the last step that is left, 0 if none is. Raises `StoreError` as `boundary`."""
+        """The number of the last step under a cut, 0 if there is none. Raises as `boundary`."""
         match cut:
             case AtStep(last):
                 pass
@@ -37,9 +37,9 @@ class Extents:
         return before[-1] if before else 0
 
     def boundary(self, cut: Cut | None) -> Boundary | None:
-        """Where the history begins, None while that is not known.
+        """Where the history begins under a cut; None while that is unknown.
 
-        Raises `StoreError` ENOENT for an epoch that there is no more.
+        Raises `StoreError` ENOENT for an epoch that no longer exists.
         """
         found = self._boundaries.get(cut)
         if found is None or not isinstance(cut, InEpoch):
@@ -47,15 +47,15 @@ class Extents:
         return found if found.number == self._bounds(cut.number)[0] else None
 
     def begins(self, cut: Cut | None, boundary: Boundary) -> None:
-        """A pass found the history to begin after `boundary`. Raises as `boundary`."""
+        """Record that a pass found `boundary` for a cut. Raises as `boundary`."""
         self._boundaries[cut] = boundary
         if isinstance(cut, InEpoch) and self.boundary(cut) is None:
-            # The compactions are others than they were: look at these again.
+            # The compactions have changed since the survey: examine these again.
             for number in filter(None, (boundary.number, self._bounds(cut.number)[0])):
                 self.compactions.changed(number)
 
     def changed(self, number: int) -> None:
-        """A step came, went or changed."""
+        """Step `number` was added, removed or changed."""
         self.compactions.changed(number)
         for cut, boundary in list(self._boundaries.items()):
             if boundary.number == number:
@@ -64,7 +64,7 @@ class Extents:
                 self.edits += 1
 
     def forget(self, cut: Cut | None) -> None:
-        """Forget a cut that is not used any more."""
+        """Drop a cut that is no longer used."""
         self._boundaries.pop(cut, None)
 
     def forget_all(self) -> None:
@@ -74,7 +74,7 @@ class Extents:
         self._boundaries.clear()
 
     def _bounds(self, epoch: int) -> tuple[int, int | None]:
-        """The compaction that an epoch begins after, and the last step before it was closed."""
+        """The compaction after which an epoch begins, and its last step if it is closed, else None."""
         try:
             return self.compactions.begins_after(epoch), self.compactions.last_step(epoch)
         except LookupError:

@@ -1,4 +1,4 @@
-"""The text of an epoch: held while it is open, and rendered again where it was let go (G13)."""
+"""The text of an epoch: held while it is open, and rendered again after it was evicted (G13)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from storage.session.replay import PASS_STEPS, forwards
 
 
 async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -> bytes:
-    """The text of a segment, rendered again if it was let go. Raises `StoreError` EIO."""
+    """The text of a segment, rendered again if it was evicted.
+
+    Raises `StoreError` EIO if it no longer equals what was shown, and as `Means.replay`.
+    """
     held = await means.cache.text(epoch, segment)
     if held is not None:
         return held
@@ -34,7 +37,7 @@ async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -
 
 
 async def pin(means: Means, session: Session, epoch: Epoch) -> None:
-    """Have all text of an open epoch in memory or in a spool: it needs the store no more (G13)."""
+    """Hold all text of an open epoch in memory or in a spool, independent of the store (G13)."""
     lost = means.cache.lost
     if epoch.held_as_of != lost:
         for segment in list(epoch.segments):
@@ -44,7 +47,7 @@ async def pin(means: Means, session: Session, epoch: Epoch) -> None:
 
 
 def unpin(means: Means, session: Session, epoch: Epoch) -> None:
-    """Release the text for one open file of the epoch, which was closed."""
+    """Release the text on behalf of one file of the epoch that was closed."""
     epoch.opens -= 1
     if epoch.pinned:
         return
@@ -57,7 +60,7 @@ def unpin(means: Means, session: Session, epoch: Epoch) -> None:
 async def _rendered(
     means: Means, session: Session, epoch: Epoch, segment: Segment
 ) -> tuple[bytes, bool]:
-    """The text of a segment rendered from the store, and whether it equals what was shown."""
+    """Render a segment from the store; its text, and whether that equals what was shown."""
     view = epoch.view
     odd, shown = dict(session.index.odd), array("Q", segment.shown)
     digest, length = segment.fingerprint(), segment.length

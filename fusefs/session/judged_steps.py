@@ -1,4 +1,4 @@
-"""Steps that were judged lately, kept so that a session's other views need not read them again."""
+"""A cache of recently judged steps, so that a session's other views need not read them again."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from storage.formats.kinds import Step
 from storage.session.steps import step_name, step_number
 
 KEPT_STEPS: Final = 256
+"""Limit of steps kept per session."""
 KEPT_BYTES: Final = 1 << 18
-"""Steps kept per session at most, and their bytes together."""
+"""Limit of the bytes of all steps kept per session."""
 
 
 class JudgedSteps:
-    """The last steps of one session that were stored by this mount or read. Loop-owned.
+    """The steps of one session that this mount has stored or read last. Loop-owned.
 
-    Whoever learns that something happened to a step has it forgotten. Names that are not written as
-    `step_name` writes them are not kept, so that a number has one name here.
+    A caller that learns of a change to a step must `forget` it. Steps under other names than
+    `step_name` gives are not kept, so that a number has one name here.
     """
 
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
-        """By their names, oldest first."""
+        """Steps by name, oldest first."""
         self._bytes = 0
+        """The bytes of all of them."""
 
     def add(self, name: str, step: Step) -> None:
-        """A step was judged."""
+        """Keep a step that was judged."""
         self.forget(name)
         if len(step.data) > KEPT_BYTES // 4 or name != step_name(step_number(name) or 0):
             return
@@ -35,12 +37,12 @@ class JudgedSteps:
             self.forget(next(iter(self.steps)))
 
     def forget(self, name: str) -> None:
-        """Something happened to that step, or it is old."""
+        """Drop a step: it has changed, or is old."""
         step = self.steps.pop(name, None)
         if step is not None:
             self._bytes -= len(step.data)
 
     def clear(self) -> None:
-        """All views have shown them, or any of them may have changed."""
+        """Drop all: every view has shown them, or any of them may have changed."""
         self.steps.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""The lead of a view: what comes before its first step, a head and the text of an archive (G2)."""
+"""The lead of a view, which precedes its first step: a head and the text of an archive (G2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.session.steps import LongStep
 
 
 async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Whether an epoch still begins at the boundary, and with the lead that is current."""
+    """Whether an epoch still begins at the current boundary and with the current lead."""
     view = epoch.view
     if not view.format.history:
         return True
@@ -36,7 +36,7 @@ async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
 
 
 async def _version(means: Means, session: Session, view: View) -> Hashable:
-    """A token that differs whenever the lead of a view may have changed."""
+    """A token that changes whenever the lead of a view may have changed."""
     boundary = session.extents.boundary(view.cut)
     if boundary is None:
         return None
@@ -48,9 +48,9 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
 
 
 def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
-    """Whether a view has a head: only if anything follows it.
+    """Whether a view has a head, which it has only if something follows.
 
-    For a view of a time only its steps tell; then this is the number up to which they are to be read.
+    For a view at a time the steps have to be read to know; then this is the number of the last one.
     """
     if view.format.head is None:
         return False
@@ -60,7 +60,7 @@ def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
 
 
 async def find_lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
-    """The lead of a view, and the token that tells whether it may have changed."""
+    """The lead of a view, and a token that changes whenever it may have changed."""
     version = await _version(means, session, view)
     boundary = session.extents.boundary(view.cut)
     if boundary is None:
@@ -76,7 +76,7 @@ async def find_lead(means: Means, session: Session, view: View) -> tuple[bytes, 
 def lead_text(
     means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
 ) -> bytes:
-    """The lead of a history that begins after `boundary`, of the steps in `index`. For any thread."""
+    """Render the lead of the history of the steps in `index` after `boundary`. For any thread."""
     head, lead, name = view.format.head, view.format.lead, boundary.archive
     if name is None and isinstance(view.cut, AtTime) and not _any_stored(reader, index, boundary):
         return b""
@@ -88,7 +88,7 @@ def lead_text(
 
 
 def _any_stored(reader: Reader, index: Index, boundary: Boundary) -> bool:
-    """Whether the history holds a step that was stored by the reader's time."""
+    """Whether the history has a step that was stored by the reader's time."""
     numbers = index.between(boundary.number + 1, index.greatest, len(index.numbers))
     for name in (name for number in numbers for name in index.names(number)):
         with suppress(OSError, LongStep):
@@ -98,13 +98,13 @@ def _any_stored(reader: Reader, index: Index, boundary: Boundary) -> bool:
 
 
 def _in_blocks(reader: Reader, index: Index, boundary: Boundary, slug: str) -> bool:
-    """Whether the message of the archive is of content blocks (G2)."""
+    """Whether the archive's message should have content blocks (G2)."""
     blocks = in_blocks(reader, index, boundary)
     return is_ulid(slug) if blocks is None else blocks
 
 
 def within_cut(session: Session, view: View) -> Index:
-    """A copy of the index without the steps that the view's cut takes away."""
+    """A copy of the index without the steps beyond the view's cut."""
     index = session.index
     numbers = index.between(0, session.end(view), len(index.numbers))
     return Index(array("Q", numbers), dict(index.odd))

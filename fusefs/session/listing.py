@@ -1,7 +1,7 @@
-"""The listing of a session: which steps there are, brought up to date, and how old it may be (G12).
+"""Keeps the list of a session's steps up to date, and decides how old it may be (G12).
 
-Where events tell of changes a session is listed once. Elsewhere whoever must be exact lists it at each
-call, and looks at every step that is shown, and others only from time to time.
+With events a session is listed only once. Without them, a caller that must be exact lists it on each
+call and checks every step that is shown; other steps are checked only from time to time.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from storage.session.index import Index, scan, scan_agreeing
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories up to this size in bytes are listed on the loop."""
 MOST_LAG_SECONDS: Final = 0.8
-"""How old a listing may be for a stat where no events tell of changes: with the next one it is less
-than a second (G12)."""
+"""Without events, the greatest age of a listing used for a stat; together with the time of the next
+listing a change shows within a second (G12)."""
 MOST_LAG_OF_SLOW_SECONDS: Final = 0.4
-"""The same where a listing takes long."""
+"""The same if listing takes long."""
 LEAST_LAG_SECONDS: Final = 0.05
+"""A listing this young is good enough for callers that need not be exact."""
 LAG_FACTOR: Final = 10
-"""Callers that need not be exact spend a tenth of the time on listing at most."""
+"""Callers that need not be exact spend at most one part in this many of the time on listing."""
 FORM_STEPS: Final = 16
-"""Steps before a compaction among which there is an entry, as a rule."""
+"""Usually at least one of this many steps before a compaction is an entry."""
 _DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 
 
 async def ready(means: Means, session: Session, exact: bool = True, shown: bool = True) -> None:
-    """Know the steps that are in the store now, or were lately.
+    """Bring the index up to date with the store; unless `exact`, it may be slightly old.
 
-    Who stores steps and shows none need not know which were edited: not `shown`. Raises `StoreError`.
+    A caller that only stores steps passes `shown=False` and does not learn which were edited. Raises
+    `StoreError`.
     """
     if session.stale or session.watch is None:
         async with session.lock:
@@ -48,9 +50,9 @@ async def ready(means: Means, session: Session, exact: bool = True, shown: bool 
 
 
 async def relist(means: Means, session: Session, exact: bool, shown: bool = True) -> None:
-    """List the session where that is needed, as `ready`. The caller holds `Session.lock`.
+    """List the session if that is needed, as `ready`. The caller holds `Session.lock`.
 
-    Raises `StoreError` ESTALE where it is gone, and `OSError`.
+    Raises `StoreError` ESTALE if the session is gone, and `OSError`.
     """
     if not session.stale and session.watch is not None:
         return
@@ -62,14 +64,14 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
         directory = await means.work.small(session.slug, os.fstat, session.fd)
         if directory.st_nlink == 0:
             session.gone = True
-        near = means.work.near  # elsewhere that size says nothing
+        near = means.work.near  # on a far store st_size says nothing
         brief = directory.st_size <= INLINE_DIRECTORY_BYTES if near else not (exact and shown)
         run = means.work.small if brief else means.work.replay
         new = await run(session.slug, _listing(means, session, exact and shown))
     except BaseException as error:
         session.unlisted()
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
-            # Its name may be another session's, though it looks the same: inode numbers come again.
+            # Another session may have its name and look the same: inode numbers are reused.
             session.gone = True
             means.events.mark(session)
             raise session.replaced() from error
@@ -85,7 +87,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
 
 
 def _listing(means: Means, session: Session, shown: bool) -> Callable[[], Index]:
-    """How the session is to be listed; each step is looked at where that costs little, if near."""
+    """The function that lists the session; on a near store it also stats each step, which is cheap."""
     if session.watch is not None:
         return partial(scan, session.fd)
     known, first = session.index, _first_shown(session) if shown else None
@@ -94,10 +96,10 @@ def _listing(means: Means, session: Session, shown: bool) -> Callable[[], Index]
 
 
 def _first_shown(session: Session) -> int:
-    """The number of the first step that what is shown depends on, as far as known; 0 means all.
+    """The number of the first step on which shown text depends; 0 if it may depend on all.
 
-    A history depends on the compaction that it begins after, and on an entry before that: it tells the
-    form of the archive's message.
+    A history depends on the compaction after which it begins, and on an entry before that, which
+    determines the dialect of the archive's message.
     """
     if not session.epochs or session.extents.compactions.begun:
         return 0
@@ -111,12 +113,12 @@ def _first_of(session: Session, view: View) -> int:
 
 
 def lag_seconds(session: Session) -> float:
-    """How old a listing may be for callers that need not be exact: ten times its duration."""
+    """How old a listing may be for callers that need not be exact, in proportion to its duration."""
     lag = max(LEAST_LAG_SECONDS, LAG_FACTOR * session.listing_seconds)
     return min(lag, most_lag_seconds(session))
 
 
 def most_lag_seconds(session: Session) -> float:
-    """Upper bound on that age; listing a session takes half of the time at most."""
+    """Upper bound on that age, such that listing takes at most half of the time."""
     listing = session.listing_seconds
     return max(MOST_LAG_SECONDS - listing, MOST_LAG_OF_SLOW_SECONDS, listing)

@@ -1,6 +1,5 @@
-"""Whether remembered steps still have their names: who lost it to another file is displaced (G16).
-
-For any thread.
+"""Checks whether remembered steps still have their names; one whose name has another file is displaced
+(G16). For any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from storage.session.steps import read_step, step_name
 
 
 def identity(session_fd: int, step: Remembered) -> int | None:
-    """That of the file that has the name of `step`, None if there is none. Raises `OSError`."""
+    """The identity of the file that has the name of `step`; None if there is none. Raises `OSError`."""
     name = step_name(step.number)
     try:
         return step_identity(os.stat(name, dir_fd=session_fd, follow_symlinks=False))
@@ -23,9 +22,9 @@ def identity(session_fd: int, step: Remembered) -> int | None:
 
 
 def look(session_fd: int, steps: Sequence[Remembered]) -> tuple[list[Remembered], list[Remembered]]:
-    """Those whose names are gone, and those whose names other files have, or edited ones.
+    """Return the steps whose names are gone, and those whose names have another or an edited file.
 
-    Raises `OSError` where a name cannot be looked at.
+    Raises `OSError` if a name cannot be examined.
     """
     gone, others = [], []
     for step in steps:
@@ -40,10 +39,10 @@ def look(session_fd: int, steps: Sequence[Remembered]) -> tuple[list[Remembered]
 def compare(
     session_fd: int, steps: Sequence[Remembered], texts: Sequence[bytes | None]
 ) -> tuple[list[Remembered], list[Remembered]]:
-    """Those whose names are gone by now, and those that other files have with the same contents, each
-    with the identity of that file. `texts` are what the steps hold, None where that is not known.
+    """Return the steps whose names are gone, and those whose names have a file with the same content,
+    each with the identity of that file. `texts` are the steps' contents, None if unknown.
 
-    Raises `OSError` where a name cannot be looked at; a file that cannot be read is another.
+    Raises `OSError` if a name cannot be examined; a file that cannot be read counts as different.
     """
     gone, same = [], []
     for step, text in zip(steps, texts, strict=True):
@@ -56,5 +55,5 @@ def compare(
         except FileNotFoundError:
             gone.append(step)
         except OSError:
-            continue  # whatever it is, it is not the step
+            continue  # whatever this file is, it is not the step
     return gone, same

@@ -1,4 +1,4 @@
-"""What refreshing a session needs, and where a pass over its steps runs: on the loop or not (G23)."""
+"""What refreshing a session needs; decides whether a pass over steps runs on the loop (G23)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from storage.session.reader import Reader, Spent
 from storage.session.steps import LongStep
 
 INLINE_STEPS: Final = 128
-"""Shorter passes are first tried on the loop: a thread would cost more than most of them."""
+"""Passes of up to this many steps are first tried on the loop: a thread costs more than most of them."""
 JUDGED_SESSIONS: Final = 16
-"""Sessions whose last judged steps are kept for their other views."""
+"""The last judged steps are kept for this many sessions, for their other views."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What refreshing a session needs beside the session."""
+    """What refreshing a session needs besides the session."""
 
     work: Work
     cache: TextCache
@@ -39,14 +39,15 @@ class Means:
     texts: StepTexts
     """Texts of the steps that may have to be stored again."""
     _judging: OrderedDict[Session, None] = field(default_factory=OrderedDict)
-    """Sessions whose steps are kept as they were judged, the last one last."""
+    """Sessions whose judged steps are kept, least recently used first."""
 
     async def replay(
         self, session: Session, steps: int, work: Callable[[Reader], T], cut: Cut | None = None
     ) -> T:
-        """A pass over so many steps: at once where they are few, short and near.
+        """Run a pass over `steps` steps: on the loop if they are few, short and near, else in a thread.
 
-        Where a long step is first, the pass waits for documents, in a thread that others can spare.
+        A pass that begins with a long step waits for a worker process, in a thread for long work.
+        Raises what `work` raises.
         """
         key, reader, judged = session.slug, session.reader, session.judged
         if isinstance(cut, AtTime):
@@ -63,7 +64,7 @@ class Means:
                 self._keep(session, brief.judged)
         changes, noting = session.changes, reader.undocumented(judged.steps.copy(), noting=True)
         done = await self._elsewhere(key, work, noting, reader)
-        if session.changes == changes:  # else what was read may be old already
+        if session.changes == changes:  # else what was read may be outdated
             self._keep(session, noting.judged)
         return done
 
@@ -75,7 +76,7 @@ class Means:
         return await self.work.long(key, work, reader)
 
     def _keep(self, session: Session, judged: Mapping[str, Step]) -> None:
-        """Keep what was judged for the session's other views, which are often asked for next."""
+        """Keep judged steps for the session's other views, which are often read next."""
         if not judged or session.stale or session.watch is None:
             return
         for name, step in judged.items():

@@ -1,7 +1,7 @@
-"""The advice in a session's meta: when it was last written to, and how many messages it holds (G9).
+"""Updates the count and the time in sessions' metas after steps were stored (G9).
 
-Each session's meta is written on its own, in a thread of its share, and its lock is tried, not waited
-for: a lock that somebody holds on one session delays nobody else.
+Each session's meta is written independently, in a thread of its share, and its lock is tried, not waited
+for: if somebody holds the lock of one session, no other session is delayed.
 """
 
 from __future__ import annotations
@@ -22,48 +22,55 @@ from storage.session import meta, meta_update
 from storage.times import now
 
 DEBOUNCE_SECONDS: Final = 0.25
-"""Quiet time after the last store before the meta is written."""
+"""The meta is written once nothing was stored for this long."""
 LATEST_SECONDS: Final = 0.8
-"""Upper bound on the delay after the first store, so that it is written within a second."""
+"""Longest delay after the first store, so that the meta is written within a second."""
 RETRY_SECONDS: Final = 0.5
-"""Pause before a lock that another program holds is tried again."""
+"""Pause before trying a lock again that another program holds."""
 FINISH_SECONDS: Final = 3.0
 """Deadline for all metas together at the end of the mount."""
 
 
 @dataclass(slots=True)
 class _Pending:
+    """What is still to be written to one meta; times are trio's."""
+
     first: float
+    """When the first of it was stored."""
     due: float
+    """When it is to be written."""
     entries: int = 0
+    """Messages to add to the count."""
     reset: bool = False
+    """Whether they follow a compaction, which resets the count."""
 
     def then(self, later: _Pending) -> _Pending:
-        """The sum of both."""
+        """Both together, `later` after this."""
         entries = later.entries if later.reset else self.entries + later.entries
         return _Pending(self.first, later.due, entries, self.reset or later.reset)
 
 
 class MetaCounter:
-    """Gathers what was stored, and writes it to the metas a moment later. Loop-owned."""
+    """Gathers counts of what was stored, and writes them to the metas a moment later. Loop-owned."""
 
     def __init__(self, pool: Pool, work: Work, failures: Failures) -> None:
         self._pool = pool
         self._work = work
         self._failures = failures
         self._pending: dict[Session, _Pending] = {}
-        """What is to be written; each of them keeps its session open."""
+        """What is to be written; each session in it is kept open."""
         self._writing: set[Session] = set()
+        """Sessions whose meta is being written."""
         self._changed = trio.lowlevel.ParkingLot()
-        """Unparked when something was stored, or a write ended."""
+        """Unparked when something was stored or a write has ended."""
 
     def stored(self, session: Session, entries: int, compacted: bool) -> None:
-        """Entries were stored in an open session, or a compaction, after which the count begins anew."""
+        """Count `entries` stored in an open session; if `compacted`, after a compaction."""
         time = trio.current_time()
         self._add(session, _Pending(time, time + DEBOUNCE_SECONDS, entries, compacted))
 
     async def run(self) -> None:
-        """Write what is due, until cancelled; asleep while there is nothing."""
+        """Write what is due, until cancelled; sleeps while nothing is."""
         async with trio.open_nursery() as nursery:
             while True:
                 due = [p.due for s, p in self._pending.items() if s not in self._writing]
@@ -73,7 +80,7 @@ class MetaCounter:
                     nursery.start_soon(self._write, session, False)
 
     async def finish(self) -> None:
-        """Write everything now: each meta is tried once, all together for a bounded time."""
+        """Write everything now, trying each meta once, within `FINISH_SECONDS` in all."""
         left: set[Session] = set()
         with trio.move_on_after(FINISH_SECONDS) as limit:
             while self._writing:
@@ -89,7 +96,7 @@ class MetaCounter:
                 self._failures.record(session.slug, "meta.json", "count", late, KERNEL)
 
     def _add(self, session: Session, new: _Pending) -> None:
-        """Gather `new` after what is pending; what is pending keeps its session open."""
+        """Add `new` to what is pending, which keeps the session open."""
         before = self._pending.get(session)
         if before is None:
             self._pool.keep(session)
@@ -126,7 +133,7 @@ class MetaCounter:
             self._pool.release(session)
 
     def _again(self, session: Session, pending: _Pending) -> None:
-        """Another program holds the lock: retry later, together with what came meanwhile."""
+        """Another program holds the lock: retry later, together with what was stored since."""
         later = self._pending.get(session)
         if later is None:
             self._pool.keep(session)

@@ -1,10 +1,10 @@
-"""Which sessions are open: watched, indexed and held, because somebody uses them.
+"""The pool of open sessions: those with a descriptor, a watch and an index, because somebody uses them.
 
-Least recently used ones are let rest when there are many: they keep all but the descriptor, as long as
-their watch tells of nothing, so that going through more of them than may be open finds them as they
-were. Of those that rest some are closed when there are very many. What the kernel was told of them
-stays with the session, so that no inode ever shows less than it did. So do the steps that a daemon may
-still displace, and the watch that tells of it, which needs no descriptor (G16).
+When too many are open, the least recently used ones rest: they give up the descriptor and keep the
+rest for as long as their watch reports no change, so that a scan of more sessions than may be open
+still finds them cached. When very many rest, some are closed. What the kernel was told stays with the
+session, so that no inode ever shows less than before. So do the steps that a daemon may still
+displace, and the watch that reports it, which needs no descriptor (G16).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from storage.errors import StoreError
 from storage.store import Store
 
 OPEN_SESSIONS: Final = 1024
-"""Open sessions at most; fewer where the limit of descriptors is low."""
+"""Limit of open sessions; lower if the limit of descriptors is low."""
 RESTING_SESSIONS: Final = 3072
-"""Resting sessions at most: index and text kept, descriptor closed."""
+"""Limit of resting sessions, whose index and text are kept without a descriptor."""
 TRIMMED_SESSIONS: Final = 128
-"""Resting sessions closed in one go."""
+"""Resting sessions closed at a time."""
 OTHER_DESCRIPTORS: Final = 128
 """Descriptors reserved for everything else: steps being read and written, spools, threads."""
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 INDEXED_STEPS: Final = 2_000_000
-"""Indexed steps of all sessions together, not counting the one in use."""
+"""Limit of indexed steps of all sessions together, not counting the one in use."""
 REMEMBERING_SESSIONS: Final = 4096
-"""Closed sessions that may remember steps, at less than 10 KiB each."""
+"""Limit of closed sessions that remember steps, at less than 10 KiB each."""
 LOOKED_AT_SESSIONS: Final = 16
-"""Candidates examined when some of them must forget their steps."""
+"""Candidates examined when some sessions must forget their steps."""
 
 
 class Pool:
@@ -53,7 +53,7 @@ class Pool:
         descriptors = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_DESCRIPTORS)
         self._most = min(OPEN_SESSIONS, descriptors // 2)
         self._steps = 0
-        """The indexed steps of all, as of when each was used last."""
+        """The indexed steps of all sessions, each counted when it was last used."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -67,14 +67,14 @@ class Pool:
         return [session for session in (*self._open, *self._closed) if len(session.recent)]
 
     def lease(self, session: Session) -> Lease:
-        """A context in which the session is open.
+        """A context manager that keeps the session open.
 
-        Entering raises `StoreError`: ENOENT where the session is gone, EMFILE, EACCES …
+        Entering raises `StoreError`: ENOENT if the session is gone, EMFILE, EACCES and so on.
         """
         return Lease(self, session)
 
     async def hold(self, session: Session) -> None:
-        """Open a session, and keep it so until `release`. Raises as `lease`."""
+        """Open a session and keep it open until `release`. Raises as `lease`."""
         session.users += 1
         try:
             if not session.is_open:
@@ -98,7 +98,7 @@ class Pool:
             self.close(session)
 
     def bury(self, session: Session) -> None:
-        """The session is gone from the store."""
+        """Note that the session is gone from the store, and close it."""
         session.gone = True
         self.close(session)
 
@@ -118,7 +118,7 @@ class Pool:
             self._means.events.mark(session)
 
     def close_all(self) -> None:
-        """Close every session, whoever uses it."""
+        """Close every session, even if it is in use."""
         for session in (*self._open, *self._resting):
             self._put_away(session)
 
@@ -149,7 +149,7 @@ class Pool:
                 self._watch(session)
 
     def _watch(self, session: Session) -> None:
-        """Watch its directory; where watches run out, resting sessions give up theirs."""
+        """Watch its directory; if watches run out, close some resting sessions to free theirs."""
         self._means.events.watch(session)
         if session.watch is None and self._resting:
             for other in islice(list(self._resting), TRIMMED_SESSIONS):
@@ -157,14 +157,14 @@ class Pool:
             self._means.events.watch(session)
 
     def let_go(self) -> None:
-        """Descriptors ran out: close all that nobody uses."""
+        """Free descriptors, of which there are none left: let all unused sessions rest."""
         for session in list(self._open):
             session.unsynced.let_go()
             self._let_rest(session)
 
     def _trim(self) -> None:
-        """Let those least recently used rest where too many are open, and close some where too many
-        are known: any of those that rest, so that going through all of them finds most of them."""
+        """If too many sessions are open, let the least recently used rest; if too many rest, close
+        random ones, so that a scan of all still finds most of them cached."""
         if len(self._open) >= self._most:
             for session in list(self._open):
                 if len(self._open) <= self._most * 3 // 4:
@@ -180,8 +180,8 @@ class Pool:
                 self.close(session)
 
     def _let_rest(self, session: Session) -> None:
-        """Close the directory of a session that nobody uses. Where something is still to be told or
-        remembered of it, or nothing would tell of changes, nothing that is known of it is kept."""
+        """Close the directory of an unused session. If it has something to publish or to remember, or
+        no watch that would report changes, close the session altogether."""
         events = self._means.events
         known = session.watch is not None and not session.stale
         owed = bool(session.unsynced) or len(session.recent) > 0 or events.owes(session)
@@ -217,8 +217,8 @@ class Pool:
         self._means.events.mark(session)  # its inodes may be reaped now
 
     def _forget_earliest(self) -> None:
-        """Of too many sessions that are not open the first ones remember no steps any more, unless they
-        owe something: what befell them so far is known."""
+        """If too many closed sessions remember steps, the first ones forget theirs, unless they owe
+        something; queued events are applied before."""
         excess = len(self._closed) - REMEMBERING_SESSIONS
         if excess <= 0:
             return
@@ -231,7 +231,7 @@ class Pool:
 
 
 class Lease:
-    """A session kept open while the context lasts."""
+    """Keeps a session open within the context."""
 
     __slots__ = ("_pool", "_session")
 

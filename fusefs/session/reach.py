@@ -1,60 +1,60 @@
-"""How far daemons have counted in a session, and where steps are out of their reach (G16)."""
+"""How far daemons have counted in a session, and which numbers are out of their reach (G16)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 GAP: Final = 1000
-"""How far above the greatest number a displaced step is stored, out of the daemon's reach."""
+"""A displaced step is stored this far above the greatest number, out of the daemon's reach."""
 CEILING: Final = 999_000
-"""The reference sorts names, so it loses the order past six digits: no gap leads beyond this."""
+"""No gap leads beyond this number: the reference sorts by name, so order is lost past six digits."""
 COUNTS: Final = 16
-"""Counts of daemons that are kept of a session, the least ones."""
+"""Daemons' counts kept per session; the smallest ones."""
 
 
 class Reach:
-    """What is known of the daemons of one session. Loop-owned; nothing waits."""
+    """What is known about the daemons that write one session. Loop-owned; nothing waits."""
 
     __slots__ = ("_counts", "_quiet", "_reached", "_refuge", "_renames")
 
     def __init__(self) -> None:
         self._counts: frozenset[int] = frozenset()
-        """The numbers that daemons are to write next, as far as their renames were seen."""
+        """The numbers that daemons will write next, judging by the renames seen."""
         self._reached = 0
         """The greatest number that a daemon is known to have reached."""
         self._refuge = 0
         """Where steps were last stored out of reach."""
         self._renames = 0
-        """Counts renames by daemons: unchanged while they are quiet."""
+        """Counts daemons' renames; unchanged while they are quiet."""
         self._quiet = (-1, 0.0)
-        """That count, and when it was first seen to have this value."""
+        """The value of `_renames` when it was last compared, and since when it has had that value."""
 
     @property
     def passed(self) -> int:
-        """Every daemon whose renames were seen has counted past the numbers below this."""
+        """All daemons whose renames were seen have counted past the numbers below this."""
         return min(self._counts, default=0)
 
     def renamed_over(self, number: int) -> None:
-        """A daemon renamed a step to that number."""
+        """A daemon has renamed a step to `number`."""
         self.reached(number)
         self._counts = self._counts - {number} | {number + 1}
         if len(self._counts) > COUNTS:
             self._counts -= {max(self._counts)}
 
     def reached(self, number: int) -> None:
-        """A daemon must have written that number, unseen."""
+        """A daemon must have written `number` without our seeing the rename."""
         self._renames += 1
         self._reached = max(self._reached, number)
 
     def quiet_seconds(self, now: float) -> float:
-        """For how long no daemon has renamed anything here, as far as this was asked."""
+        """For how long no daemon has renamed anything, since this was first called after a rename."""
         if self._quiet[0] != self._renames:
             self._quiet = (self._renames, now)
         return now - self._quiet[1]
 
     def refuge(self, greatest: int, *, ours: bool) -> int:
-        """Where steps are stored next: behind `greatest`, the greatest number there is, and behind a gap
-        if no gap is before that. `ours` says that the step of that number is remembered."""
+        """The number at which to store a step out of reach: above `greatest`, the greatest number in
+        use, with a gap unless there is one below that. `ours`: the step `greatest` is remembered."""
         if greatest + GAP >= CEILING:
             return greatest + 1
         if not ours or not self._reached + GAP <= self._refuge <= greatest:

@@ -1,6 +1,6 @@
-"""Steps that this mount stored, which a daemon that counts in memory may rename over (G16).
+"""Remembers the steps that this mount stored and a daemon that counts in memory may rename over (G16).
 
-A step goes from state to state by what happens to its name:
+A step changes its state by what happens to its name:
 
     remember ──► KEPT ──(renamed over by a daemon)──► DISPLACED ──(stored again)──► KEPT, higher up
                   │ ▲                                     │
@@ -13,15 +13,16 @@ A step goes from state to state by what happens to its name:
 Invariants:
 
 - A step is in one state, and its text is kept for as long as it is in any.
-- What was acknowledged is in the store exactly once while its step is KEPT, and not at all while it is
-  DISPLACED. Only `looked` and `renamed_over` displace; only who has stored a step again says `restored`.
-- A daemon renames over ascending numbers, each once. So a step is out of its reach when it has renamed
-  to a higher number, and is forgotten when that is so of every daemon whose count was ever met here.
-- The address of a text tells the order in which steps were stored, whatever numbers they get. Kept
-  steps come to be in that order, but for compactions, which stay where they are.
-- Nothing here takes longer the more steps there are, but for what is compacted now and then.
-- An event may be taken in before the step that it is of is remembered (`claiming`), but never too late
-  to be looked at: who stores a displaced step again looks at its name first.
+- An acknowledged step is in the store exactly once while it is KEPT, and not at all while it is
+  DISPLACED. Only `looked` and `moved_over` displace; `restored` is called only after a step was stored
+  again.
+- A daemon renames over ascending numbers, each once. So a step is out of its reach once it has renamed
+  to a higher number, and is forgotten once that holds for every daemon whose count was ever seen here.
+- The address of a text gives the order in which steps were stored, whatever numbers they get. Kept
+  steps are brought into that order, except compactions, which stay where they are.
+- No operation takes longer the more steps there are, except for a compaction of the tables now and then.
+- An event may be applied before its step is remembered (`claiming`), but never too late: before a
+  displaced step is stored again, its name is examined.
 """
 
 from __future__ import annotations
@@ -39,34 +40,38 @@ from fusefs.session.step_texts import StepTexts
 from storage.session.steps import step_name, step_number
 
 PASSED_STEPS: Final = 64
-"""Steps out of every daemon's reach that are forgotten in one go."""
+"""Steps out of every daemon's reach that are forgotten at a time."""
 
 
 class RecentSteps:
-    """What a mount remembers of the steps that it stored in one session. Loop-owned; nothing waits."""
+    """The steps that this mount stored in one session and still remembers. Loop-owned; nothing waits."""
 
     def __init__(self, texts: StepTexts) -> None:
         self._texts = texts
         self._kept = StepTable(Remembered, "number")
+        """Steps in state KEPT or DOUBTED, by number."""
         self.order = StepOrder()
-        """The order of the kept steps, compactions aside."""
+        """The order of the kept steps, except compactions."""
         self._displaced = StepTable(Remembered, "at")
+        """Steps in state DISPLACED, by address."""
         self._moving: dict[int, Remembered] = {}
-        """Kept ones that are being moved up just now, by address."""
+        """Kept steps that are being moved up, by address."""
         self._forgotten: Iterator[Remembered] | None = None
-        """Those whose texts are to be let go of."""
+        """Steps whose texts are still to be freed."""
         self._moves: dict[int, int] = {}
-        """Where those went, by the number that they had; 0 while they are on their way."""
+        """New numbers of the moving steps by old number; 0 while a move is in progress."""
         self._archives: dict[int, str] = {}
-        """The archives of those that are compactions, by address."""
+        """Archive names of remembered compactions, by address."""
         self._doubted: set[int] = set()
+        """Numbers of steps in state DOUBTED."""
         self._doubted_after: int | None = None
-        """All of greater numbers are doubted too."""
+        """If set, all kept steps of greater numbers are doubted too."""
         self.reach = Reach()
+        """What is known about the daemons."""
         self._early: dict[int, bool] | None = None
-        """What befell steps while some are being claimed: whether a daemon displaced them."""
+        """Within `claiming`: numbers whose names have changed, and whether a daemon displaced them."""
         self._displaced_at: float | None = None
-        """When displaced steps were first seen by `displaced_seconds`."""
+        """When `displaced_seconds` first saw displaced steps."""
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._displaced) + len(self._moving)
@@ -78,11 +83,11 @@ class RecentSteps:
 
     @property
     def doubtful(self) -> bool:
-        """Whether there are steps to be looked at."""
+        """Whether there are doubted steps."""
         return self._doubted_after is not None or bool(self._doubted)
 
     def displaced_seconds(self, now: float) -> float:
-        """For how long there have been displaced steps, as far as this was asked."""
+        """For how long there have been displaced steps, since this first saw any."""
         if not self.displaced:
             self._displaced_at = None
             return 0
@@ -92,7 +97,7 @@ class RecentSteps:
 
     @property
     def owed(self) -> bool:
-        """Whether there is anything to be done."""
+        """Whether `Restorer` has anything to do."""
         if len(self._displaced) or self.order.broken or self._forgotten is not None:
             return True
         return bool(len(self._kept)) and self.doubtful
@@ -101,8 +106,8 @@ class RecentSteps:
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
-        """Steps are claimed, perhaps in a thread, and remembered before the context ends: what
-        happens to them in between counts."""
+        """A context in which steps are claimed, perhaps in a thread, and then remembered: events about
+        their names in between are kept for them."""
         self._early = {}
         try:
             yield
@@ -111,14 +116,14 @@ class RecentSteps:
             self._moves.clear()
 
     def remember(self, number: int, identity: int, text: bytes, archive: str | None = None) -> None:
-        """A step was stored; `archive` is the name that a compaction gives."""
+        """Remember a step that was stored; `archive` is the archive's name if it is a compaction."""
         at = self._texts.keep(text)
         if archive is not None:
             self._archives[at] = archive
         self._keep(Remembered(number, identity, at, len(text)), anew=True)
 
     def take(self, numbers: Iterable[int]) -> list[Remembered]:
-        """The kept ones of these steps, which are moved up while some are `claiming`; each is
+        """Take the kept ones of these steps out, to move them up within `claiming`. Each must then be
         `restored` or given `back`."""
         steps = [step for number in numbers if (step := self._pop(number)) is not None]
         self._moving.update((step.at, step) for step in steps)
@@ -126,31 +131,31 @@ class RecentSteps:
         return steps
 
     def back(self, step: Remembered) -> None:
-        """A step that was taken was not moved: it has its name, or what befell that is known, or
-        it has to be looked at."""
+        """A step that was taken was not moved. It is kept or displaced, as events have shown, and
+        doubted if it is kept."""
         if self._moving.pop(step.at, None) is not None:
             self._keep(step)
             self.doubt((step.number,))
 
     def restored(self, step: Remembered, number: int, identity: int) -> None:
-        """A displaced step was stored again, or one that was taken was moved."""
+        """A displaced step was stored again, or a taken one was moved, under a new `number`."""
         if self._moving.get(step.at) == step:
             self._moves[step.number] = number
         if self._displaced.pop(step.at) or self._moving.pop(step.at, None):
             self._keep(step._replace(number=number, identity=identity), anew=True)
 
     def found(self, step: Remembered) -> None:
-        """A displaced step still has its name."""
+        """A displaced step has its name after all."""
         if self._displaced.pop(step.at) is not None:
             self._keep(step)
 
     def given_up(self, step: Remembered) -> None:
-        """A displaced step is not stored again."""
+        """A displaced step will not be stored again: forget it."""
         if self._displaced.pop(step.at) is not None:
             self._let_go(step)
 
     def clear(self) -> None:
-        """Forget everything; `let_go` is owed then."""
+        """Forget all steps. Their texts are freed by `let_go`, which is owed then."""
         if not len(self):
             return
         steps = chain(self._kept, self._displaced, list(self._moving.values()))
@@ -162,7 +167,7 @@ class RecentSteps:
         self._doubted_after = None
 
     def let_go(self, most: int) -> None:
-        """Let go of the texts of so many steps that were forgotten all at once."""
+        """Free the texts of up to `most` steps that `clear` forgot."""
         if self._forgotten is None:
             return
         steps = list(islice(self._forgotten, most))
@@ -172,7 +177,7 @@ class RecentSteps:
             self._forgotten = None
 
     def _keep(self, step: Remembered, *, anew: bool = False) -> None:
-        """Keep a step that has its number again, or `anew` one that has another than before."""
+        """Keep a step under its old number, or `anew` under a new one."""
         befell = self._early.pop(step.number, None) if self._early else None
         if befell is False:
             self._let_go(step)
@@ -208,7 +213,7 @@ class RecentSteps:
     # --- what happens to names -----------------------------------------------------------------
 
     def created(self, number: int) -> None:
-        """A step of that number came into being: what happened to another before is past."""
+        """Step `number` was created: earlier events about that name no longer count."""
         if self._early:
             self._early.pop(number, None)
 
@@ -239,7 +244,7 @@ class RecentSteps:
             self.forget(least.number)
 
     def forget(self, number: int) -> None:
-        """That step is no concern any more: it was edited or removed."""
+        """Forget a step that was edited or removed, or is out of reach."""
         step = self._pop(number)
         if step is not None:
             self._let_go(step)
@@ -247,7 +252,7 @@ class RecentSteps:
             self._early.setdefault(number, False)
 
     def doubt(self, numbers: Iterable[int] | None = None) -> None:
-        """Events were lost that these steps may have been in (any, if None)."""
+        """Doubt these steps, or all if None: events about them may have been lost."""
         if numbers is None:
             self._doubted_after = -1
         else:
@@ -256,7 +261,7 @@ class RecentSteps:
     # --- what is owed --------------------------------------------------------------------------
 
     def doubted(self, most: int) -> list[Remembered]:
-        """Steps to be looked at, which are not doubted any more; none if there are no others."""
+        """Up to `most` doubted steps, which count as examined from now on; empty if there are none."""
         steps: list[Remembered] = []
         while self._doubted and len(steps) < most:
             steps += self.kept((self._doubted.pop(),))
@@ -272,11 +277,11 @@ class RecentSteps:
         others: Iterable[Remembered],
         same: Iterable[Remembered] = (),
     ) -> None:
-        """What a look found: steps that are not there, and those whose names other files have; of
-        these some have the `same` contents, and are given with the identity of that file.
+        """Record what `looks` found: steps whose names are gone, and steps whose names have other files.
+        Of the latter, those in `same` have the same content, and come with the identity of that file.
 
-        Nobody can tell then who replaced a step, so it counts as displaced: a message that is
-        there twice is a lesser harm than one that is lost.
+        It is unknown who replaced a step, so it counts as displaced: storing a message twice does less
+        harm than losing it.
         """
         for step in gone:
             if self._taken_out(step):
@@ -292,7 +297,7 @@ class RecentSteps:
                 self.reach.reached(step.number)
 
     def displaced_numbers(self) -> array[int]:
-        """The numbers that displaced steps had."""
+        """The former numbers of displaced steps."""
         return self._displaced.column("number")
 
     def to_restore(self, most: int) -> list[Remembered]:
@@ -300,13 +305,13 @@ class RecentSteps:
         return list(islice(self._displaced, most))
 
     def kept(self, numbers: Iterable[int]) -> list[Remembered]:
-        """The kept ones of these steps."""
+        """Those of these steps that are kept."""
         return [step for number in numbers if (step := self._kept.get(number)) is not None]
 
     def archive(self, step: Remembered) -> str | None:
-        """The name that a compaction gives its archive; None for anything else."""
+        """The archive's name if the step is a compaction, else None."""
         return self._archives.get(step.at)
 
     def refuge(self, greatest: int) -> int:
-        """Where steps are stored next, as `Reach.refuge`."""
+        """The number at which to store a step out of reach; see `Reach.refuge`."""
         return self.reach.refuge(greatest, ours=self._kept.get(greatest) is not None)

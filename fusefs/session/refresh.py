@@ -1,7 +1,7 @@
-"""Bringing a session's epochs up to date: the algorithms, as functions over a `Session`.
+"""Brings a session's epochs up to date: the algorithms, as functions over a `Session`.
 
-Where the history begins, which steps a view shows and whether what it showed is still a prefix of
-what it must show is decided here (G12, G13). `fusefs.session.session` says who may touch what when.
+Decides where the history begins, which steps a view shows, and whether what it has shown is still a
+prefix of what it must show (G12, G13). `fusefs.session.session` has the rules of concurrency.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from fusefs.views.formats import BOUNDARY, View
 from storage.errors import from_os_error, printable
 
 PATIENCE: Final = 3
-"""Attempts to rebuild an epoch whose steps keep changing meanwhile."""
+"""Attempts to rebuild an epoch whose steps keep changing."""
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
-    """The epoch of that view, showing every step that is in the store now (G12).
+    """The epoch of a view, showing every step that is in the store now (G12).
 
-    Without `exact` it may be a second behind where no events tell of changes. Raises `StoreError`
-    where the store cannot be read, and ENOENT for an epoch that there is no more.
+    Unless `exact`, it may be up to a second old if the store has no events. Raises `StoreError` if the
+    store cannot be read, with ENOENT for an epoch that no longer exists.
     """
-    if isinstance(view.cut, InEpoch):  # before the lock is taken, for the first survey is long
+    if isinstance(view.cut, InEpoch):  # before taking the lock, since the first survey is long
         if session.stale:
             await ready(means, session, exact)
         await survey(means, session)
@@ -44,10 +44,10 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             for patience in itertools.count(PATIENCE, -1):
-                if session.stale and patience > 0:  # events were lost meanwhile
+                if session.stale and patience > 0:  # events were lost in the meantime
                     await relist(means, session, exact)
-                # What comes later need not be shown, or a fast writer would never be caught up with. But
-                # who saw that a step went must also see those that had come before that.
+                # Later steps need not be shown, or we would never catch up with a fast writer. But if a
+                # removal was seen, all steps added before it must be shown too.
                 end = session.end(view)
                 settled = await _settle(
                     means, session, present(means, session, view), end, patience > 0
@@ -63,7 +63,7 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
 
 
 def present(means: Means, session: Session, view: View) -> Epoch:
-    """The present epoch of that view, which may be empty yet."""
+    """The present epoch of a view, which may still be empty."""
     epoch = session.epochs.get(view)
     if epoch is None:
         epoch = session.epochs[view] = Epoch(view, means.cache)
@@ -71,12 +71,12 @@ def present(means: Means, session: Session, view: View) -> Epoch:
 
 
 async def archive(means: Means, session: Session) -> str | None:
-    """The present archive: that of the last compaction."""
+    """The archive name of the last compaction. Raises as `refresh`."""
     return (await refresh(means, session, View(BOUNDARY))).boundary.archive
 
 
 async def count_epochs(means: Means, session: Session, exact: bool = True) -> int:
-    """The number of epochs, now or lately: one more than compactions. Raises `StoreError`."""
+    """The number of epochs, as current as `exact` asks for. Raises `StoreError`."""
     await ready(means, session, exact)
     await survey(means, session)
     return len(session.extents.compactions)
@@ -93,10 +93,10 @@ async def _is_fresh(means: Means, session: Session, epoch: Epoch) -> bool:
 
 
 async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
-    """One step towards an epoch that shows the steps up to `end`; whether it is there.
+    """Advance an epoch towards showing the steps up to `end`; whether it does now.
 
-    Where steps are changed faster than they are read it is taken as it was read: each step as
-    it was at some time since.
+    If steps change faster than they can be read, the result is accepted as read: each step as it was
+    at some time since the call.
     """
     view = epoch.view
     if isinstance(view.cut, InEpoch):

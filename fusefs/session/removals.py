@@ -1,4 +1,4 @@
-"""Removing the files of deleted sessions, after their deletion was answered."""
+"""Removes the files of deleted sessions in the background, after rmdir was answered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from storage.store import Store
 
 
 class Removals:
-    """Hidden trees to be removed, one after the other. Loop-owned.
+    """A queue of hidden trees, removed one after the other. Loop-owned.
 
-    What is left at the end `storage.sweep` clears, as it clears what a crash leaves.
+    What is left when the mount ends is removed by `storage.sweep`, like the remains of a crash.
     """
 
     def __init__(self, store: Store, work: Work) -> None:
@@ -20,11 +20,11 @@ class Removals:
         self._hidden = Owed[str]()
 
     def add(self, hidden: str) -> None:
-        """Remove that tree when there is time."""
+        """Queue a hidden tree for removal."""
         self._hidden.add(hidden)
 
     async def run(self) -> None:
-        """Remove what there is, until cancelled."""
+        """Remove queued trees, until cancelled."""
         while True:
             hidden = await self._hidden.first()
             await self._work.long(self, remove, self._store, hidden)

@@ -1,10 +1,10 @@
-"""Storing again what a daemon displaced, and putting what was stored after it in order (G16).
+"""Stores displaced steps again, and restores the order of the steps stored after them (G16).
 
-Every name is looked at before anything is done about it. What is displaced is stored again as soon as
-daemons are quiet, and in any case soon. A step that is still in its place is moved up, behind those
-stored again, only while they are quiet: no system call takes a name away from a certain file only, and
-the next name that a daemon renames over is that of such a step. While it writes on, it displaces them
-itself, and that brings them into order too.
+Every name is examined before it is acted on. Displaced steps are stored again as soon as daemons are
+quiet, or else after a short time. Steps that still have their names are moved up behind them only while
+daemons are quiet: no system call removes a name only if it belongs to a given file, and the next name
+that a daemon renames over is that of such a step. While a daemon writes on, it displaces these steps
+itself, which brings them into order as well.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from storage.session.moving import Mover
 from storage.session.steps import Ownership, step_name
 
 BATCH_STEPS: Final = 64
-"""Steps stored again, or moved, by one piece of work."""
+"""Steps stored again, or moved, per job."""
 QUICK_STEPS: Final = 16
-"""Steps moved on the loop in one go, while each takes less than `SLOW_SECONDS`."""
+"""Steps moved per job on the loop, while each takes less than `SLOW_SECONDS`."""
 BATCH_BYTES: Final = 1 << 20
-"""Bytes of texts in one piece of work; a longer text is a batch of its own."""
+"""Bytes of text per job; a longer text is a batch of its own."""
 LOOK_STEPS: Final = 1024
-"""Names looked at by one piece of work."""
+"""Names examined per job."""
 TURN_SECONDS: Final = 0.2
-"""How long it stores and moves at a time."""
+"""Time for which the session's `writing` lock is held."""
 SHARED_SECONDS: Final = 0.02
-"""The same while writers of the session wait for a turn."""
+"""The same while writers of the session wait for the lock."""
 SYNCED_STEPS: Final = 16
-"""Batches of at most so many are synced step by step, others as a whole."""
+"""Batches of up to this many steps are synced step by step, larger ones as a whole."""
 QUIET_SECONDS: Final = 0.02
 """A daemon that has not written for this long is quiet."""
 PATIENCE_SECONDS: Final = 0.05
-"""How long displaced steps wait for daemons to be quiet."""
+"""Displaced steps wait this long for daemons to be quiet."""
 QUIET_UNWATCHED_SECONDS: Final = 2.5
-"""The same where no events tell of them, and their steps are looked for once a second."""
+"""`QUIET_SECONDS` without events, where steps are looked for once a second."""
 
 
 @dataclass(slots=True)
@@ -57,27 +57,29 @@ class Restored:
     archives: list[str] = field(default_factory=list)
     """Archives of displaced compactions, which are not stored again: that would hide later steps."""
     lost: list[int] = field(default_factory=list)
-    """The numbers of steps whose text there was no room for."""
+    """Numbers of steps that cannot be stored again because there was no room for their text."""
     error: StoreError | None = None
     """Why the rest could not be stored again this time."""
     stored: bool = False
-    """Whether anything was stored that has to be synced."""
+    """Whether anything was stored and has to be synced."""
 
 
 @dataclass(slots=True)
 class _Done:
-    """The outcome of one piece of work."""
+    """The outcome of one job."""
 
     stored: list[tuple[Remembered, int, int]] = field(default_factory=list)
-    """Steps, with their new numbers and identities."""
+    """Steps that were stored or moved, with their new numbers and identities."""
     found: list[Remembered] = field(default_factory=list)
-    """They still have their names."""
+    """Steps that still have their names."""
     given_up: list[Remembered] = field(default_factory=list)
+    """Steps without a text to store."""
     error: StoreError | None = None
+    """Why the job ended early."""
 
 
 class _Turn:
-    """The time in which others who store in the session wait; one piece of work is done in any case."""
+    """Limits the time for which the session's writers wait; at least one job is done per turn."""
 
     def __init__(self, session: Session) -> None:
         self._writing = session.writing
@@ -89,21 +91,21 @@ class _Turn:
 
 
 class Restorer:
-    """Keeps what this mount stored in the store. Loop-owned."""
+    """Makes sure that what this mount stored stays in the store. Loop-owned."""
 
     def __init__(self, means: Means, writer: Writer, durable: bool) -> None:
-        """`durable` says that what is stored again is synced as what was stored first."""
+        """`durable`: steps that are stored again are synced."""
         self.means = means
         self._writer = writer
         self._durable = durable
         self._slow = False
-        """Whether the last moves were slow."""
+        """Whether the last moves were slow, so that the next ones need a thread."""
 
     async def restore(self, session: Session) -> Restored:
-        """Look at what is doubted, store again what is displaced, and move what is out of order.
+        """Examine doubted steps, store displaced ones again, and move those that are out of order.
 
-        Of a session that is open. It does as much as may be done while others wait to store in the
-        session; `session.recent.owed` says whether more is to be done.
+        The session is open. Does as much as one turn allows; `session.recent.owed` says whether there
+        is more to do. Errors are returned, not raised.
         """
         done, recent = Restored(), session.recent
         try:
@@ -131,7 +133,7 @@ class Restorer:
         return quiet >= QUIET_SECONDS or waited >= PATIENCE_SECONDS
 
     async def _look(self, session: Session, turn: _Turn) -> None:
-        """Look at the steps that lost events may have been of."""
+        """Examine the doubted steps."""
         recent, work = session.recent, self.means.work
         while recent.doubtful:
             steps = recent.doubted(LOOK_STEPS)
@@ -196,7 +198,7 @@ class Restorer:
             await trio.lowlevel.checkpoint()
 
     async def _move_some(self, session: Session, done: Restored) -> None:
-        """Move the next ones: on the loop if that is quick, or the events would be in its way."""
+        """Move the next steps: on the loop if that is quick, so that no event can come in between."""
         recent, work = session.recent, self.means.work
         quick = work.near and not self._slow
         steps = recent.take(recent.order.to_move(QUICK_STEPS if quick else BATCH_STEPS))
@@ -229,7 +231,7 @@ class Restorer:
 
 
 def _batches(steps: Sequence[Remembered]) -> Iterator[Sequence[Remembered]]:
-    """`steps` in parts of some bytes, each of at least one."""
+    """Split `steps` into batches of up to `BATCH_BYTES`, each of at least one step."""
     first = size = 0
     for at, step in enumerate(steps):
         if at > first and size + step.length > BATCH_BYTES:

@@ -1,12 +1,11 @@
-"""A session: all that the mount knows of one, kept up to date by what happens in its directory.
+"""A session: all that the mount knows about one, kept up to date by events from its directory.
 
-Concurrency. A session belongs to the loop. Between two awaits a task owns it; what may change across
-an await is said by `touched`, the numbers of the steps that something happened to meanwhile. `lock`
-orders the tasks that bring things up to date, `writing` those that store steps. Threads are given
-copies and touch nothing of it.
+Concurrency. A session belongs to the loop. Between two awaits a task owns it; across an await, `touched`
+collects the numbers of the steps that have changed. `lock` serialises tasks that refresh the session,
+`writing` those that store steps. Threads get copies and never touch the session.
 
-A session outlives its being open: `Pool` opens it (descriptor, watch, index) for those who use it, lets
-it rest without a descriptor when many are open, and closes it when very many are; its epochs stay.
+A session need not be open: `Pool` opens it (descriptor, watch, index) for its users, lets it rest
+without a descriptor when many are open, and closes it when very many are; its epochs stay.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from storage.session.steps import step_name, step_number
 
 
 class Meaning(Enum):
-    """What a change of the directory meant to the session."""
+    """What a change in the directory means for the session."""
 
     NOTHING = "nothing that was not known"
     GREW = "a step came after all others"
@@ -60,12 +59,12 @@ class Session:
         identity: tuple[int, int] | None = None,
         texts: StepTexts | None = None,
     ) -> None:
-        """`texts` are those of all sessions of the mount."""
+        """`texts` is shared by all sessions of the mount."""
         self.slug = slug
         self.identity = identity
-        """Device and inode number of its directory, once that was looked at."""
+        """Device and inode number of its directory; None until that was opened."""
         self.gone = False
-        """It was deleted, or another session has its name. Final."""
+        """Whether it was deleted, or another session has its name. Final."""
         self.users = 0
         """Open files and operations that need it open."""
         self.epochs: dict[View, Epoch] = {}
@@ -75,56 +74,60 @@ class Session:
         self.syncing = Turn()
         self.opening = Turn()
         self.surveying = Turn()
+        """Held while it is refreshed, stored to, synced, opened and surveyed, respectively."""
         self.unsynced = Unsynced()
+        """Steps that may not be on disk yet."""
         self.recent = RecentSteps(StepTexts() if texts is None else texts)
         """Steps of this mount that a daemon may still displace."""
         self.judged = JudgedSteps()
-        """Steps that were just stored or read, to be shown without reading them again."""
+        """Steps that were just stored or read, so that views need not read them again."""
         self.changes = 0
-        """Counts changes of its directory; also grows when its watch ends."""
+        """Counts changes in its directory; also grows when the session is closed."""
         self.weighed = 0
         """Indexed steps that `Pool` has counted for it."""
         self.fd = -1
+        """Descriptor of its directory; -1 unless it is open."""
         self.watch: int | None = None
-        """Tells of every change; None where nothing does. It may outlast the session's being open."""
+        """The watch that reports every change; None without events. May stay when it is closed."""
         self.opened(-1, near=False)
 
     def opened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
-        """Its directory is open as `fd`; what is known of its contents begins anew."""
+        """Its directory was opened as `fd`; nothing is known about its contents yet."""
         self.reopened(fd, near=near, documents=documents)
         self.index = Index()
         self.extents = Extents(self.slug)
         self.verified = False
-        """Its name was looked up, and nothing has happened since that could have moved it."""
+        """Whether its name was looked up and no event since could have moved it."""
         self.stale = True
-        """The index has to be rebuilt."""
+        """Whether the index has to be rebuilt."""
         self.listed_at = 0.0
         self.listing_seconds = 0.0
         """Duration of the last listing."""
         self.changed_at = 0.0
         """When a listing last differed from the one before."""
         self.losses = 0
-        """Counts the times that changes were missed."""
+        """Counts calls of `missed`."""
         self.backlog: list[Change] | None = None
-        """What happened while the directory was being listed."""
+        """Changes since the listing in progress began; None if there is none."""
         self.touched: set[int] = set()
+        """Numbers of steps that have changed since a pass cleared this."""
         self.skipped = Skipped(self.slug)
         for epoch in self.epochs.values():
             epoch.doubt()
 
     def reopened(self, fd: int, *, near: bool, documents: Documents | None = None) -> None:
-        """Its directory is open as `fd` again, and nothing has happened in it while it rested."""
+        """Its directory was opened as `fd` again, and has not changed while the session rested."""
         self.fd, self.rests = fd, False
         self.reader = Reader(fd, documents)
         self.claimer = Claimer(fd, unnamed=near)
 
     def rested(self) -> None:
-        """Its directory is not open any more; its watch tells when what is known is right no longer."""
+        """Its directory was closed; its watch reports when the cached contents become outdated."""
         self.fd, self.rests = -1, True
         self.judged.clear()
 
     def closed(self) -> None:
-        """It is not open, nor does it rest: the text of its epochs has gone from memory."""
+        """It is neither open nor resting: the text of its epochs was dropped from memory."""
         self.fd, self.rests = -1, False
         self.changes += 1
         self.index, self.extents = Index(), Extents(self.slug)
@@ -133,22 +136,22 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether its directory is held open."""
+        """Whether its directory is open."""
         return self.fd >= 0
 
     @property
     def is_known(self) -> bool:
-        """Whether what is known of its contents is right: it is open, or nothing befell it at rest."""
+        """Whether its cached contents can be used: it is open, or rests and has not changed since."""
         return self.is_open or (self.rests and not self.stale and not self.gone)
 
     @property
     def is_told(self) -> bool:
-        """Whether it learns of whatever happens in its directory, by `apply` or `missed`."""
+        """Whether it learns of every change in its directory, by `apply` or `missed`."""
         return self.watch is not None and not self.gone
 
     @property
     def busy(self) -> bool:
-        """Whether somebody uses it just now."""
+        """Whether somebody is using it."""
         return bool(self.users) or any(
             turn.locked()
             for turn in (self.lock, self.writing, self.syncing, self.opening, self.surveying)
@@ -159,7 +162,7 @@ class Session:
         return self.extents.end(view.cut, self.index)
 
     def apply(self, change: Change) -> Meaning:
-        """Take in what happened in the directory; what that meant."""
+        """Apply a change in the directory, and return what it means."""
         self.changes += 1
         if change.gone:
             self.gone, self.verified = True, False
@@ -180,17 +183,17 @@ class Session:
         return self._take(change)
 
     def missed(self) -> None:
-        """Changes were missed: list again, and compare every epoch, before anything is shown."""
+        """Changes were missed: list again and compare every epoch before anything is shown."""
         self.changes += 1
         self.stale, self.verified = True, False
         self.losses += 1
         self.judged.clear()
-        if self.watch is not None:  # else the next listing tells what is different
+        if self.watch is not None:  # else the next listing shows what has changed
             self.recent.doubt()
 
     def relisted(self, new: Index, stale: bool) -> list[int] | None:
-        """The directory was listed. The steps that are different since the last time, None if that
-        may be any."""
+        """Take over a new listing of the directory. Returns the numbers of the steps that have changed
+        since the last one; None if that may be any."""
         old, backlog = self.index, self.backlog or []
         self.backlog, self.index, self.stale = None, new, stale
         changed: list[int] | None = None
@@ -208,13 +211,13 @@ class Session:
         return changed
 
     def unlisted(self) -> None:
-        """The directory could not be listed."""
+        """The directory could not be listed: apply the backlog to the old index."""
         backlog, self.backlog = self.backlog or [], None
         for change in backlog:
             self._take(change)
 
     def stored(self, number: int, step: Step) -> None:
-        """A step was claimed by this mount."""
+        """This mount has stored a step."""
         self.changes += 1
         if self.index.add(step_name(number)) is None:
             return
@@ -223,13 +226,13 @@ class Session:
             self.judged.add(step_name(number), step)
 
     def restored(self, number: int) -> None:
-        """A step of this mount was stored again, or moved."""
+        """This mount has stored a step again, or moved it, to `number`."""
         self.changes += 1
         if self.index.add(step_name(number)) is not None:
             self.touch(number)
 
     def touch(self, number: int) -> None:
-        """A step came, went or changed."""
+        """Step `number` was added, removed or changed."""
         self.touched.add(number)
         self.judged.forget(step_name(number))
         self.extents.changed(number)
@@ -242,11 +245,11 @@ class Session:
                 epoch.doubt()
 
     def touches(self, first: int, last: int) -> bool:
-        """Whether something happened to a step from `first` to `last` since `touched` was cleared."""
+        """Whether a step from `first` to `last` has changed since `touched` was cleared."""
         return any(first <= number <= last for number in self.touched)
 
     def drop(self, view: View) -> None:
-        """Forget a view that no inode shows any more."""
+        """Drop a view that no inode shows any more."""
         self.epochs.pop(view, None)
         if all(other.cut != view.cut for other in self.epochs):
             self.extents.forget(view.cut)
@@ -257,7 +260,7 @@ class Session:
         return StoreError(errno.ENOENT, "session-deleted", sentence)
 
     def replaced(self) -> StoreError:
-        """The error where another session has its name: ESTALE makes the kernel look it up again."""
+        """The error if another session has its name: ESTALE makes the kernel look it up again."""
         sentence = f"another session has the name {printable(self.slug)} by now"
         return StoreError(errno.ESTALE, "session-replaced", sentence)
 
@@ -275,7 +278,7 @@ class Session:
         return Meaning.CHANGED
 
     def _befell(self, number: int, change: Change) -> None:
-        """What happened to the name of a step, which may be one that this mount remembers (G16)."""
+        """Apply a change of a step's name to the steps that this mount remembers (G16)."""
         if change.unsure:
             self.recent.doubt((number,))
         elif not change.appeared or change.disappeared:
@@ -297,7 +300,7 @@ class Session:
             return Meaning.GREW  # the CREATE of a step that this mount stored itself
         if not self._may_be_read(change.name):
             self.skipped.note(change.name, "it is not a regular file")
-            self._lost(change.name)  # the step that it may have replaced is gone
+            self._lost(change.name)  # a step that it may have replaced is gone
             return Meaning.CHANGED
         after_all = number > self.index.greatest
         self.index.add(change.name)

@@ -1,4 +1,4 @@
-"""Names of one session that are skipped, said in a bounded number of log lines (S2)."""
+"""Logs the files of one session that are skipped, in a bounded number of lines (S2)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Final
 from storage.errors import printable
 
 NAMED: Final = 20
-"""Names logged one by one; further ones are only counted."""
+"""This many names are logged one by one; further ones are only counted."""
 REMEMBERED: Final = 2000
+"""Names counted at most."""
 
 log: Final = logging.getLogger(__name__)
 
 
 class Skipped:
-    """What is skipped of a session while it is open; each name is told once."""
+    """The files skipped in a session while it is open; each name is logged once."""
 
     __slots__ = ("_names", "_slug", "_told")
 
     def __init__(self, slug: str) -> None:
         self._slug = printable(slug)
         self._names: dict[str, None] = {}
-        """Not a set, which takes three times the memory while nothing is skipped."""
+        """The skipped names. Not a set: that takes three times the memory while it is empty."""
         self._told = NAMED
+        """The number of names covered by log lines so far."""
 
     def note(self, name: str, sentence: str) -> None:
-        """A name is skipped, for that reason."""
+        """The file `name` is skipped, for the reason in `sentence`."""
         if name in self._names or len(self._names) >= REMEMBERED:
             return
         self._names[name] = None
@@ -34,7 +36,7 @@ class Skipped:
             log.warning("%s/%s is skipped: %s", self._slug, printable(name), sentence)
 
     def sum_up(self) -> None:
-        """Everything was looked at: tell how many more there are, if they are more than before."""
+        """At the end of a pass: log how many more files are skipped, if the number has grown."""
         if len(self._names) <= self._told:
             return
         more = len(self._names) - NAMED

@@ -1,4 +1,4 @@
-"""Which remembered steps have to move, for their numbers to tell their order (G16)."""
+"""Finds the remembered steps that have to move so that numbers ascend in the order of storing (G16)."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import Final
 from fusefs.session.step_table import Place, StepTable
 
 WALKED_STEPS: Final = 1024
-"""Steps examined in one go to find one that is out of order."""
+"""Steps examined at a time to find one that is out of order."""
 
 
 class StepOrder:
     """The steps that may have to move, in the order in which they were stored. Loop-owned.
 
-    Steps below the address `_ordered` ascend by number as by address, none of them beyond `_top`. What
-    is put back under the number that it had before changes nothing about that: it was in order then,
-    or it is not below that address.
+    Steps below the address `_ordered` ascend by number as by address, and none is above `_top`. Putting
+    a step back under its old number does not affect that: it was in order before, or is not below that
+    address.
     """
 
     def __init__(self) -> None:
         self._places = StepTable(Place, "at")
         self._ordered: int | None = None
-        """None if all are in order."""
+        """The address below which steps are in order; None if all are."""
         self._top = 0
+        """The greatest number of a step below that address."""
 
     @property
     def broken(self) -> bool:
-        """Whether a step may have an earlier one behind it."""
+        """Whether a step may have a greater number than one that was stored later."""
         return self._ordered is not None
 
     def put(self, at: int, number: int) -> None:
-        """A step has its number again."""
+        """Add a step under the number that it had before."""
         self._places.add(Place(at, number))
 
     def put_anew(self, at: int, number: int, greatest: int) -> None:
-        """A step has a number that it had not before; `greatest` is that of all others."""
+        """Add a step under a new number; `greatest` is the greatest number of all others."""
         latest = self._places.greatest()
         self.put(at, number)
         if latest is not None and at < latest.at:
@@ -43,14 +44,13 @@ class StepOrder:
             self._in_order_until(at, greatest)
 
     def pop(self, at: int) -> None:
-        """A step is out of this."""
+        """Remove a step."""
         self._places.pop(at)
 
     def to_move(self, most: int) -> list[int]:
-        """The numbers of the next steps that have to be moved up for all to be in order again.
+        """The numbers of the next steps to move up, at most `most`, in the order in which to move them.
 
-        None of them may be moved unless those before it were. If there are none yet, and the order is
-        `broken` still, more have to be walked over.
+        If this is empty and the order is still `broken`, call it again to examine more steps.
         """
         numbers: list[int] = []
         if self._ordered is None:

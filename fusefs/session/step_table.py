@@ -1,4 +1,4 @@
-"""Many remembered steps in little memory: 48 bytes each (G16, G23)."""
+"""A compact table of remembered steps: 48 bytes each (G16, G23)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import compress
 from typing import Final, Generic, NamedTuple, TypeVar
 
 COMPACTED_ROWS: Final = 1024
-"""Removed rows that may remain before the table is compacted."""
+"""The table is compacted once more removed rows than this remain."""
 
 
 class Remembered(NamedTuple):
@@ -17,15 +17,15 @@ class Remembered(NamedTuple):
 
     number: int
     identity: int
-    """What `step_identity` said of its file."""
+    """The `step_identity` of its file."""
     at: int
-    """The address of its text, which is greater for every later step."""
+    """The address of its text; later steps have greater ones."""
     length: int
     """Length of the text in bytes; never 0."""
 
 
 class Place(NamedTuple):
-    """Where the step is whose text has that address."""
+    """The number of the step whose text is at an address."""
 
     at: int
     number: int
@@ -34,29 +34,28 @@ class Place(NamedTuple):
 
 Row = TypeVar("Row", Remembered, Place)
 _NO_ROWS: Final = array("Q")
-"""Every column of a table that never got a row, as those of most sessions: it takes no memory."""
+"""Stands for every column of a table that never had a row, as most have not: it takes no memory."""
 
 
 class StepTable(Generic[Row]):
-    """Rows of remembered steps, ascending by one of their fields, which no two of them share.
+    """Rows of remembered steps, ascending by one field, the key, which is unique.
 
-    A row that is taken out stays as one whose last field is 0, until it comes back or there are many of
-    those. All but `add` of a new key that is not the greatest takes logarithmic time, if what is
-    compacted now and then is spread.
+    A removed row stays with a last field of 0, until it is added again or the table is compacted.
+    Every operation takes amortised logarithmic time, except `add` of a new key that is not the greatest.
     """
 
     __slots__ = ("_columns", "_fields", "_first", "_key", "_make", "_out")
 
     def __init__(self, row: type[Row], key: str) -> None:
-        """`key` is the field by which rows ascend."""
+        """`key` names the field by which rows ascend."""
         self._make: Callable[[Iterable[int]], Row] = row._make
         self._fields: tuple[str, ...] = row._fields
         self._key = self._fields.index(key)
         self._columns = (_NO_ROWS,) * len(self._fields)
         self._first = 0
-        """No row before this one is left."""
+        """All rows before this one were removed."""
         self._out = 0
-        """Rows that were taken out."""
+        """The number of removed rows that remain."""
 
     def __len__(self) -> int:
         return len(self._columns[0]) - self._out
@@ -65,23 +64,23 @@ class StepTable(Generic[Row]):
         return self.after(-1)
 
     def after(self, key: int) -> Iterator[Row]:
-        """Those of greater keys, ascending; nothing may be added or taken out meanwhile."""
+        """Rows with greater keys, ascending; the table must not change during the iteration."""
         alive = self._columns[-1]
         for place in range(max(self._place(key + 1), self._first), len(alive)):
             if alive[place]:
                 yield self._row(place)
 
     def column(self, field: str) -> array[int]:
-        """The values of one field, of all rows."""
+        """The values of one field in all rows."""
         return array("Q", compress(self._columns[self._fields.index(field)], self._columns[-1]))
 
     def get(self, key: int) -> Row | None:
-        """The row of that key."""
+        """The row with this key; None if there is none."""
         place = self._place(key)
         return self._row(place) if self._is_at(place, key) and self._columns[-1][place] else None
 
     def add(self, row: Row) -> None:
-        """Take a row in; one of the same key goes."""
+        """Add a row; it replaces one with the same key."""
         key = row[self._key]
         place = self._place(key)
         if self._is_at(place, key):
@@ -96,7 +95,7 @@ class StepTable(Generic[Row]):
         self._first = min(self._first, place)
 
     def pop(self, key: int) -> Row | None:
-        """Take out the row of that key; None if there is none."""
+        """Remove and return the row with this key; None if there is none."""
         row = self.get(key)
         if row is not None:
             self._columns[-1][self._place(key)] = 0
@@ -105,11 +104,11 @@ class StepTable(Generic[Row]):
         return row
 
     def least(self) -> Row | None:
-        """The row of the least key."""
+        """The row with the least key; None if the table is empty."""
         return self._row(self._first) if len(self) else None
 
     def greatest(self) -> Row | None:
-        """The row of the greatest key."""
+        """The row with the greatest key; None if the table is empty."""
         return self._row(-1) if len(self) else None
 
     def _place(self, key: int) -> int:

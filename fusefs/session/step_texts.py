@@ -1,11 +1,12 @@
-"""The texts of steps that may have to be stored again, out of memory where they are many or long (G16).
+"""The texts of steps that may have to be stored again, spooled to disk if they are many or long (G16).
 
-All sessions of a mount share them: what was stored last is in memory, the rest in one unlinked spool
-file. A text is known by its address, which grows with every text and is never used twice, so that
-addresses also tell which of two texts came first.
+All sessions of a mount share them: the latest are in memory, the rest in one unlinked spool file. A text
+is identified by its address. Addresses ascend and are never reused, so that they also give the order of
+texts.
 
-The spool takes at most `SPOOL_BYTES` of disk. Beyond that, or where the disk is full, texts are kept in
-memory up to `MEMORY_BYTES`, and then no more: a step that is displaced then is lost, and told of.
+The spool takes at most `SPOOL_BYTES` of disk. Beyond that, or if the disk is full, texts are kept in
+memory up to `MEMORY_BYTES`, and further ones are dropped: if such a step is displaced it is lost, which
+is reported.
 """
 
 from __future__ import annotations
@@ -20,41 +21,49 @@ from fusefs.views.spool import Spool
 from fusefs.work import Work
 
 SETTLED_BYTES: Final = 4 << 20
-"""Bytes of texts that stay in memory; above it all are spooled."""
+"""Above this many bytes in memory, all texts are spooled."""
 MEMORY_BYTES: Final = 32 << 20
-"""Upper bound on bytes in memory where the spool takes none."""
+"""Limit of bytes in memory if the spool takes no more."""
 SPOOL_BYTES: Final = 8 << 30
+"""Limit of bytes on disk."""
 
 log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Extent:
-    """A part of the spool that was written at once, and is given back when nothing in it is needed."""
+    """A part of the spool that was written at once; it is freed when no text in it is needed."""
 
     start: int
+    """Address of its first byte."""
     end: int
+    """Address after its last byte."""
     live: int
-    """Bytes of texts in it that are still kept."""
+    """Bytes of the texts in it that are still kept."""
 
 
 class StepTexts:
-    """Keeps texts, in order. Loop-owned."""
+    """Keeps texts under ascending addresses. Loop-owned."""
 
     def __init__(self, spool_bytes: int = SPOOL_BYTES) -> None:
-        """`spool_bytes` is how much of the disk may be taken."""
+        """`spool_bytes` limits the space taken on disk."""
         self._spool_bytes = spool_bytes
         self._end = 0
+        """The address of the next text."""
         self._memory: dict[int, bytes] = {}
-        """Texts that are not spooled, by their addresses, ascending."""
+        """Texts in memory, by ascending address."""
         self._memory_bytes = 0
+        """The bytes of all texts in memory."""
         self._extents: list[_Extent] = []
+        """The parts of the spool in use, by ascending address."""
         self._spool: Spool | None = None
+        """The spool file, created on first use."""
         self._settling = False
+        """Whether texts are being spooled."""
         self._failing = False
-        """The spool took nothing when that was last tried."""
+        """Whether the last attempt to spool failed."""
         self._work = Work(near=True)
-        """The spool is on this machine, and never waits for the store."""
+        """Threads for the spool, which is on this machine: they never wait for the store."""
 
     @property
     def size(self) -> int:
@@ -66,7 +75,7 @@ class StepTexts:
         return sum(extent.end - extent.start for extent in self._extents)
 
     def keep(self, text: bytes) -> int:
-        """Keep a text, if there is room; its address."""
+        """Keep a text if there is room, and return its address."""
         at = self._end
         self._end += len(text)
         if self._memory_bytes + len(text) <= MEMORY_BYTES or not self._memory:
@@ -75,7 +84,7 @@ class StepTexts:
         return at
 
     def free(self, at: int, length: int) -> None:
-        """The text of that address and length is needed no longer."""
+        """The text at this address, of this length, is no longer needed."""
         if self._memory.pop(at, None) is not None:
             self._memory_bytes -= length
         extent = self._extent(at)
@@ -84,7 +93,7 @@ class StepTexts:
             self._give_back(extent)
 
     async def read(self, places: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """The texts of these addresses and lengths; None where there was no room, or it was freed."""
+        """The texts at these addresses, of these lengths; None for one that was dropped or freed."""
         found = [self._memory.get(at) for at, _ in places]
         spooled = [n for n, (at, _) in enumerate(places) if found[n] is None and self._extent(at)]
         if spooled and self._spool is not None:
@@ -95,7 +104,7 @@ class StepTexts:
         return found
 
     async def settle(self) -> None:
-        """Spool what is more than may stay in memory. Whoever has kept texts awaits this."""
+        """Spool the texts in memory if they are too many. Callers of `keep` await this afterwards."""
         if self._memory_bytes <= SETTLED_BYTES or self._settling:
             return
         if self._spooled + self._memory_bytes > self._spool_bytes:
@@ -151,7 +160,7 @@ class StepTexts:
         return self._extents[place]
 
     def close(self) -> None:
-        """Let everything go."""
+        """Drop all texts and close the spool."""
         self._memory.clear()
         self._extents.clear()
         if self._spool is not None:
@@ -162,6 +171,6 @@ def _read(spool: Spool, places: Sequence[tuple[int, int]]) -> list[bytes | None]
     texts: list[bytes | None] = []
     for at, length in places:
         text = spool.read(at, length)
-        # No document begins with the zeros of a part that was given back.
+        # A text that begins with a zero byte was freed: no document does.
         texts.append(text if len(text) == length and text[:1] != b"\0" else None)
     return texts

@@ -1,6 +1,6 @@
-"""Surveying a session: which of its steps are compactions, and so which epochs it has had (G29).
+"""Surveys a session: which of its steps are compactions, and thus which epochs it has had (G29).
 
-All steps are looked at once, when somebody first asks; after that only those that came or changed.
+The first survey examines all steps; later ones only steps that were added or have changed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from storage.session.epochs import compactions
 
 
 async def survey(means: Means, session: Session) -> None:
-    """Know the compactions among the indexed steps. Raises `StoreError`.
+    """Find the compactions among the indexed steps. Raises `StoreError`.
 
-    It takes a turn of its own: the history is shown meanwhile.
+    Does not hold `Session.lock`, so the history can be read at the same time.
     """
     async with session.surveying:
         while (look := session.extents.compactions.next_pass(session.index)) is not None:
@@ -29,5 +29,5 @@ async def survey(means: Means, session: Session) -> None:
             except BaseException:
                 session.extents.compactions.failed(look)
                 raise
-            means.events.drain()  # what changed meanwhile is looked at again
+            means.events.drain()  # steps that changed during the pass are examined again
             session.extents.compactions.found(look, seen)

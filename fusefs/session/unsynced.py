@@ -1,4 +1,4 @@
-"""The steps of a session that are not known to be on disk (G17)."""
+"""The steps of a session that may not be on disk yet (G17)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Final
 from storage.session.claims import Claim
 
 KEPT_STEPS: Final = 16
-"""New steps kept open to be synced one by one; more are synced by one syncfs(2)."""
+"""Up to this many new steps are kept open and synced one by one; more are synced by one syncfs(2)."""
 
 
 @dataclass(slots=True)
 class Unsynced:
-    """Open descriptors of new steps, or that there were more than are worth keeping open."""
+    """What has to be synced: a few new steps, or the whole file system."""
 
     fds: list[int] = field(default_factory=list)
+    """Open descriptors of new steps."""
     names: bool = False
-    """The contents are on disk, and the directory has to be synced."""
+    """Whether only the directory has to be synced, since the contents are on disk."""
     whole: bool = False
-    """Everything on the file system has to be synced."""
+    """Whether the whole file system has to be synced."""
 
     def __bool__(self) -> bool:
         return bool(self.fds) or self.names or self.whole
 
     def add(self, claim: Claim) -> None:
-        """One more step, kept open where there are few."""
+        """Add a step, and keep it open if there are few."""
         if claim.fd is None:
             self.whole = True
         elif len(self.fds) < KEPT_STEPS:
@@ -36,14 +37,14 @@ class Unsynced:
             self.whole = True
 
     def let_go(self) -> None:
-        """Close all kept descriptors; one syncfs(2) does instead."""
+        """Close all kept descriptors; one syncfs(2) will do instead."""
         self.whole = bool(self)
         for fd in self.fds:
             os.close(fd)
         self.fds = []
 
     def close(self) -> None:
-        """Forget about them."""
+        """Forget all steps, and close their descriptors."""
         for fd in self.fds:
             os.close(fd)
         self.fds, self.names, self.whole = [], False, False

@@ -1,8 +1,8 @@
-"""Storing steps: claims and durability.
+"""Stores steps: claims and durability.
 
-Everything that stores holds the session's `writing` lock, so lines keep their order. Steps are claimed
-on the loop where the store is near, some at a time: GIL contention would double the cost of each in a
-thread. Only where every step waits for the disk, or one is long, a thread does it.
+Whoever stores steps holds the session's `writing` lock, so lines keep their order. On a near store steps
+are claimed on the loop in small batches: GIL contention would double the cost of each in a thread. A
+thread is used only if every step waits for the disk, or one is long.
 """
 
 from __future__ import annotations
@@ -30,34 +30,37 @@ from storage.session.claims import UNKNOWN, Claim, Claimer
 from storage.session.steps import Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
-"""Steps stored before the loop is given up once."""
+"""Limit of steps stored before yielding to the loop."""
 BATCH_BYTES: Final = 1 << 18
-"""Bytes stored before that; a longer step is written in a thread."""
-
+"""Limit of bytes stored before yielding; a longer step is written in a thread."""
 BATCH_SECONDS: Final = 0.001
-"""Time after which the loop is given up, however few steps were stored."""
+"""Limit of time spent before yielding."""
 FAR_BATCH_STEPS: Final = 16
+"""Limit of steps in one batch on a far store."""
 FAR_BATCH_SECONDS: Final = 2.0
-"""Steps, and seconds, of one batch on a far store: well within the deadline."""
+"""Limit of time for one batch on a far store, well within the deadline."""
 SLOW_SECONDS: Final = 0.002
-"""A claim that takes longer waits for the disk, and is one for a thread."""
+"""Claims that take longer than this wait for the disk, so the next ones are made in a thread."""
 
 Claims = tuple[list[Claim], StoreError | None]
 
 
 class Writer:
-    """Stores steps in the sessions of one mount, as its `sync` option wants it. Loop-owned."""
+    """Stores steps in the sessions of one mount, according to its `sync` option. Loop-owned."""
 
     def __init__(self, means: Means, sync: Sync) -> None:
         self.means = means
         self._sync = sync
         self._slow = False
-        """Whether the last claims were slow."""
+        """Whether the last claims were slow, so that the next ones need a thread."""
 
     async def append(
         self, session: Session, steps: Sequence[Step]
     ) -> tuple[int, StoreError | None]:
-        """Store `steps` in their order (G5): how many were, and why the next was not."""
+        """Store `steps` in their order (G5); returns how many were stored, and the error of the next.
+
+        Raises `StoreError` if the session cannot be listed.
+        """
         async with session.writing:
             if session.stale or self.means.work.near:
                 try:
@@ -65,7 +68,7 @@ class Writer:
                 except StoreError:
                     if not session.gone:
                         raise
-            # On a far store the last listing will do: claims go on behind what others have stored.
+            # On a far store the last listing is good enough: claims skip what others have stored.
             if session.gone:
                 return 0, session.deleted()
             try:
@@ -83,7 +86,7 @@ class Writer:
                         claims, error = await self._claim(
                             session, steps[stored:], len(steps), ownership
                         )
-                    except StoreError as silent:  # what was stored before is told all the same
+                    except StoreError as silent:  # earlier steps are still reported as stored
                         claims, error, session.stale = [], silent, True
                     for step, claim in zip(steps[stored:], claims, strict=False):
                         self._took(session, step, claim)
@@ -94,14 +97,14 @@ class Writer:
             if session.recent.owed:
                 self.means.events.mark(session)
             if error is not None and stored == len(steps):
-                # All are stored, so write must not say otherwise; the close will say it.
+                # All steps are stored, so write(2) must succeed; close(2) will report the error.
                 session.unsynced.whole, error = True, None
             return stored, error
 
     async def sync(self, session: Session) -> None:
-        """Make all that was stored durable (G17). Raises `StoreError`.
+        """Make everything that was stored durable (G17). Raises `StoreError`.
 
-        Who comes while another syncs finds its own steps synced with the next batch, or done.
+        A caller that arrives while another syncs has its steps synced by the next batch.
         """
         if not session.unsynced and not session.syncing.locked():
             return
@@ -109,7 +112,7 @@ class Writer:
             if not session.unsynced:
                 return
             batch, session.unsynced = session.unsynced, Unsynced()
-            # On a far store the contents are on disk already, and only names have to follow.
+            # On a far store the contents are on disk already, and only the names are missing.
             whole = batch.whole and self.means.work.near
             work = partial(_sync, session.claimer, session.fd, batch.fds, whole)
             try:
@@ -124,7 +127,7 @@ class Writer:
                 batch.close()
 
     async def ownership(self, session: Session) -> Ownership:
-        """Owner and mode of new steps. Raises OSError, ENOENT for another session's directory."""
+        """Owner and mode of new steps. Raises `OSError`: ENOENT if the session was deleted."""
         if self.means.work.near:
             return Ownership.of_session(session.fd)
         return await self.means.work.small(session.slug, _ownership, session.fd, session.identity)
@@ -145,7 +148,7 @@ class Writer:
     async def _claim(
         self, session: Session, steps: Sequence[Step], most: int, ownership: Ownership
     ) -> Claims:
-        """Claim the first of `steps`, of which there were `most`: as many as may be done at once."""
+        """Claim one batch from the beginning of `steps`, the rest of `most` steps to be stored."""
         first, claimer, work = session.index.greatest + 1, session.claimer, self.means.work
         if not work.near:
             # Contents are on disk before their names: syncfs(2) reaches no server.
@@ -174,7 +177,8 @@ def _sync(claimer: Claimer, session_fd: int, claims: Sequence[int], whole: bool)
 
 
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
-    """A file system that goes by paths leads a descriptor to whatever has the session's name now."""
+    """As `Ownership.of_session`, for a session on a far store: on a file system that works by paths
+    a descriptor may lead to whatever has the session's name now, so the identity is checked."""
     looked_at = start(partial(os.fstat, session_fd))
     meta = status("meta", session_fd, kept=True)
     directory = looked_at.get()
@@ -212,7 +216,7 @@ def _claim_durably(
 
 
 def _synced(session_fd: int, error: StoreError | None) -> StoreError | None:
-    """Put the names on disk; the `error` that there was before, or that of this."""
+    """Sync the directory; returns `error`, or if that is None the error of syncing."""
     try:
         os.fsync(session_fd)
     except OSError as failed:
@@ -230,7 +234,7 @@ def _claim_all(
     keep: bool = False,
     until: float = math.inf,
 ) -> Claims:
-    """Claim all, or as many as `until` seconds allow, and at least one."""
+    """Claim all steps, or as many as `until` seconds allow, but at least one."""
     claims: list[Claim] = []
     end = time.monotonic() + until
     for step in steps:
@@ -246,7 +250,7 @@ def _claim_all(
 
 
 def _batch(steps: Sequence[Step]) -> Sequence[Step]:
-    """The first of `steps`, as many as may be stored at once, and at least one."""
+    """The first steps that may be stored in one batch, at least one."""
     size = 0
     for at, step in enumerate(steps[:BATCH_STEPS]):
         size += len(step.data)
