@@ -1,1 +1,1 @@
-"""What is open: views, control files, documents."""
+"""Open files: views, control files, documents."""

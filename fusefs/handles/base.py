@@ -22,37 +22,37 @@ class OpenFile:
     """A file handle that can be neither read nor written."""
 
     session: str | None = None
-    """The session that errors.jsonl names for it."""
+    """The session that errors.jsonl names for errors of this file."""
     name = ""
     caller: Caller = KERNEL
     """The process that opened it."""
     cached = False
-    """Whether the kernel's page cache serves what is read of it."""
+    """Whether reads may be served from the kernel's page cache."""
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
-        """At most `size` bytes from `offset`; fewer at the end. Raises `StoreError`."""
+        """Read up to `size` bytes at `offset`; fewer at the end. Raises `StoreError`."""
         raise StoreError(errno.EBADF, "not-readable", "the file is not open for reading")
 
     async def write(self, data: bytes) -> int:
-        """Take bytes of `data`; the number taken. Raises `StoreError`."""
+        """Write `data`, and return the number of bytes taken. Raises `StoreError`."""
         raise StoreError(errno.EBADF, "not-writable", "the file is not open for writing")
 
     async def flush(self) -> None:
-        """A descriptor is closed. Raises `StoreError`."""
+        """A descriptor was closed. Raises `StoreError`."""
 
     async def sync(self) -> None:
-        """Make what was written durable. Raises `StoreError`."""
+        """Make everything written durable. Raises `StoreError`."""
 
     async def release(self) -> None:
-        """The last descriptor is gone."""
+        """The last descriptor was closed."""
 
     async def poll(self, waiter: PollWaiter | None) -> int:
-        """The events that are there now; `waiter` is to be told when there are others."""
+        """The events that are ready; `waiter` is woken when that changes."""
         return REGULAR
 
 
 class OpenText(OpenFile):
-    """A file whose bytes are as of its open."""
+    """A file whose content is fixed when it is opened."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text

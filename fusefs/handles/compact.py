@@ -22,11 +22,11 @@ from storage.times import now
 _REFUSALS: Final = frozenset(
     {errno.EROFS, errno.EEXIST, errno.EACCES, errno.EINVAL, errno.ENAMETOOLONG}
 )
-"""A summary that was refused so would be again: nothing of its line stays pending (G6)."""
+"""A summary refused with one of these would be refused again: its line does not stay pending (G6)."""
 
 
 class Summarized(Step):
-    """A compaction whose archive's text is to be stored before it."""
+    """A compaction whose archive text must be stored before it."""
 
     summary: str
 
@@ -54,8 +54,8 @@ class OpenCompact(Control):
         return summarized
 
     def takes_at_flush(self) -> bool:
-        # Half a name looks like a whole one: only what came at once is taken without newline.
-        # Half an object is none, and stays pending.
+        # Part of a name looks like a whole one, so a name without newline must come in one write. Part
+        # of an object is not an object, and stays pending.
         return self._writes == 1 or self._pending.lstrip().startswith(b"{")
 
     async def _store(self, steps: Sequence[Step]) -> tuple[int, StoreError | None]:
@@ -73,7 +73,7 @@ class OpenCompact(Control):
         return len(steps), None
 
     async def _keep_summary(self, step: Summarized) -> None:
-        """Store the summary first: if all ends here it is harmless, and the history as it was."""
+        """Store the summary first: after a crash it does no harm, and the history is unchanged."""
         if self._session.gone:
             raise self._session.deleted()
         keep = partial(

@@ -31,18 +31,18 @@ from storage.session.reader import LONG_BYTES
 ROLES: Final = ("system", "user", "assistant", "tool")
 """Roles that providers know."""
 ODD_ROLES_MAX: Final = 10
-"""Unknown roles that an open file is warned of, at most."""
+"""At most this many unknown roles are warned about per open file."""
 INLINE_BYTES: Final = 1 << 14
-"""Lines of so few bytes are judged on the loop."""
+"""Lines up to this many bytes are judged on the loop."""
 
 
 @dataclass(slots=True)
 class Lines:
-    """The complete lines that a write makes, and what is left over."""
+    """The lines that a write completes, and what is left over."""
 
     whole: list[bytes] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """Where each line ends in the bytes written, its newline included."""
+    """The offset in the bytes written at which each line ends, including its newline."""
     rest: bytes = b""
 
     @classmethod
@@ -60,7 +60,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What an open control file of any session stores through."""
+    """The services through which control files of all sessions store."""
 
     pool: Pool
     work: Work
@@ -78,7 +78,7 @@ class Stores:
 
 
 class Control(OpenFile):
-    """An open control file: takes lines, and stores what each of them says.
+    """An open control file: takes lines, and stores each as a step.
 
     Its pending bytes belong to the task that holds `_turn`: writes and flushes of one open file,
     which may come from several processes, are done one after the other.
@@ -102,24 +102,24 @@ class Control(OpenFile):
         self._documents = stores.documents
         self._budget = stores.pending
         self._counted = 0
-        """The bytes that the budget counts for this open file."""
+        """The bytes that count towards the budget for this open file."""
         self._user = caller.uid
         self._limit = stores.line_limit
         self._text = text
-        """Its text as of its open."""
+        """Its text when it was opened."""
         self._pending = bytearray()
         self._writes = 0
-        """The number of writes that the pending bytes came in."""
+        """The number of writes in which the pending bytes arrived."""
         self._ended = False
-        """The last line was taken at a flush: a newline that comes now is its own."""
+        """Whether the last line was taken at a flush: a newline that follows belongs to it."""
         self._why: str | None = None
-        """Why the pending bytes could not be stored at a flush."""
+        """The error with which the pending bytes were refused at a flush."""
         self._turn = Turn()
         stores.pool.keep(session)
 
     @abstractmethod
     def judge(self, line: bytes) -> Step:
-        """The step that a line becomes. Raises `StoreError`."""
+        """The step as which a line is stored. Raises `StoreError`."""
 
     @abstractmethod
     def takes_at_flush(self) -> bool:
@@ -129,7 +129,7 @@ class Control(OpenFile):
         return self._text[offset : offset + size]
 
     async def write(self, data: bytes) -> int:
-        """Take lines (G5, G6): how many bytes of `data` were, up to a line that is refused."""
+        """Store lines (G5, G6); returns how many bytes of `data` were taken, up to a refused line."""
         async with self._turn:
             own_newline, self._ended = self._ended and data.startswith(b"\n"), False
             if not own_newline:
@@ -140,7 +140,7 @@ class Control(OpenFile):
                 return 1  # who writes the rest again is told
 
     async def flush(self) -> None:
-        """Store a last line without newline if it is complete (G7), and make all durable (G17)."""
+        """Store a last line without newline if it is complete (G7), and sync everything (G17)."""
         async with self._turn:
             if self._pending:
                 try:
@@ -154,7 +154,7 @@ class Control(OpenFile):
         await self._writer.sync(self._session)
 
     async def release(self) -> None:
-        """What is still pending is lost, and that is said (G7)."""
+        """Drop what is still pending, and report that (G7)."""
         if self._pending:
             shown = bytes(self._pending[:60]).decode("utf-8", "backslashreplace")
             sentence = (
@@ -274,7 +274,7 @@ class OpenAppend(Control):
     def __init__(self, stores: Stores, session: Session, caller: Caller, text: bytes) -> None:
         super().__init__(stores, session, caller, text)
         self._odd_roles: set[str] = set()
-        """Roles that the caller was warned of."""
+        """Roles about which the caller was warned."""
 
     def judge(self, line: bytes) -> Step:
         return self._documents.judge(line) if len(line) > LONG_BYTES else stored_form(line)
@@ -289,7 +289,7 @@ class OpenAppend(Control):
                 self._warn_of(role)
 
     def _warn_of(self, role: str) -> None:
-        """It is stored, as the daemon would; what reads it later may stumble."""
+        """Warn about an unknown role: the line is stored, but later readers may fail on it."""
         if role in self._odd_roles or len(self._odd_roles) >= ODD_ROLES_MAX:
             return
         self._odd_roles.add(role)

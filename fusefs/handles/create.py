@@ -1,4 +1,4 @@
-"""`.stepfs/create`: makes sessions, new ones (G11) and forks of others (G30)."""
+"""`.stepfs/create`: creates sessions, new ones (G11) and forks of others (G30)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from storage.store import Store
 
 
 class OpenCreate(Document):
-    """`create`: an object says which session to make; the same open file then reads its slug."""
+    """`create`: an object says which session to create; the same open file then reads as its slug."""
 
     name = "create"
 
@@ -40,7 +40,7 @@ class OpenCreate(Document):
         return taken
 
     async def read(self, offset: int, size: int) -> bytes:
-        """The slug, at offset 0 as well as from where the writes ended."""
+        """Read the slug, at offset 0 or from the end of what was written."""
         start = offset - self._written if offset >= self._written else offset
         return self._answer[start : start + size]
 
@@ -55,7 +55,7 @@ class OpenCreate(Document):
         self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
 
     async def _fork(self, value: Mapping[str, Any]) -> str:
-        """Copy a session piece by piece, each in a thread that others can have in between."""
+        """Copy a session piece by piece, giving up the thread to others in between."""
         origin, how = _origin(value)
         directory, meta = await self._work.long(self.name, self._store.stat_session, origin)
         if not may_read(directory, meta, self.caller):
@@ -73,7 +73,7 @@ class OpenCreate(Document):
 
 
 def _next(pieces: Pieces) -> str | None:
-    """Do the next piece; the slug after the last one."""
+    """Copy the next piece; returns the slug after the last one."""
     try:
         next(pieces)
     except StopIteration as ended:
@@ -83,7 +83,7 @@ def _next(pieces: Pieces) -> str | None:
 
 
 def _give_up(pieces: Pieces) -> None:
-    with suppress(ValueError):  # a far store has not answered yet: whoever waits for it ends it
+    with suppress(ValueError):  # a far store has not answered yet; the call that waits will end it
         pieces.close()
 
 

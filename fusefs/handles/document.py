@@ -18,11 +18,11 @@ from storage.formats.unfinished import UnfinishedObject
 from storage.session import meta, meta_update
 
 SMALL_BYTES: Final = 1 << 14
-"""A longer object is parsed by a thread."""
+"""An object longer than this is parsed in a thread."""
 
 
 class Document(OpenFile):
-    """Gathers what is written until it is one complete JSON object, and does what that says."""
+    """Collects what is written until it is one complete JSON object, and applies that."""
 
     def __init__(self, stores: Stores, caller: Caller) -> None:
         self.caller = caller
@@ -32,15 +32,15 @@ class Document(OpenFile):
         self._work = stores.work
         self._limit = min(stores.line_limit, meta.META_BYTES_MAX)
         self._object = UnfinishedObject()
-        """The budget counts its length for this open file."""
+        """The pending text; its length counts towards the budget for this open file."""
         self._turn = Turn()
 
     @abstractmethod
     async def apply(self, value: dict[str, Any]) -> None:
-        """Apply the object. Raises `StoreError`; then nothing was changed."""
+        """Apply the object. Raises `StoreError`, with nothing changed."""
 
     async def write(self, data: bytes) -> int:
-        """Take text; once it is one object, apply it. A refusal discards what was pending."""
+        """Take text, and apply it once it is one object. A refusal discards what was pending."""
         async with self._turn:
             taken = self._taken()
             if len(taken) + len(data) > self._limit:
@@ -68,7 +68,7 @@ class Document(OpenFile):
             self._taken()
 
     def _taken(self) -> UnfinishedObject:
-        """Take out what was pending."""
+        """Remove and return what was pending."""
         taken, self._object = self._object, UnfinishedObject()
         self._budget.resize(self._user, len(taken), 0)
         return taken
@@ -82,7 +82,7 @@ class Document(OpenFile):
 
 
 class CountedText(OpenText):
-    """The text of an open meta, which the budget counts: it may be long, and open often."""
+    """The text of an open meta. It counts towards the budget: it may be long, and open many times."""
 
     def __init__(self, budget: PendingBudget, caller: Caller, text: bytes) -> None:
         """Raises `StoreError` ENOBUFS."""
@@ -96,7 +96,7 @@ class CountedText(OpenText):
 
 
 class OpenMeta(Document):
-    """`meta.json`: reads as the meta at its open; what is written is merged into the meta."""
+    """`meta.json`: reads as the meta when it was opened; what is written is merged into the meta."""
 
     name = "meta.json"
 

@@ -1,4 +1,4 @@
-"""The budget of what open files hold of their own, all of them together (G23)."""
+"""The budget for unstored data that all open files hold together (G23)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PendingBudget:
         self._by_user: Counter[int] = Counter()
 
     def resize(self, user: int, before: int, after: int) -> None:
-        """What an open file of `user` holds was `before` bytes and becomes `after`.
+        """An open file of `user` held `before` bytes, and now holds `after`.
 
         Raises `StoreError` ENOBUFS, with nothing changed, where that is too much.
         """

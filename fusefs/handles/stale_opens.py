@@ -1,4 +1,4 @@
-"""Opens that were answered with ESTALE, and the second open that the kernel makes of each.
+"""Opens that were answered with ESTALE, and the kernel's second attempt at each.
 
 With a cached name an open reaches an inode whose name shows another by now. It is answered with
 ESTALE, upon which the kernel looks the name up again and opens once more, but only once. What that
@@ -18,26 +18,26 @@ from fusefs.session.session import Session
 from fusefs.views.formats import View
 
 SECOND_OPEN_SECONDS: Final = 10.0
-"""Within so long the kernel's second open comes, after a lookup that may have to wait."""
+"""The kernel's second open comes within this time, after a lookup that may have to wait."""
 REMEMBERED_OPENS: Final = 256
 
 
 class StaleOpens:
-    """Which threads were answered ESTALE just now, for which view. Loop-owned."""
+    """Threads that were recently answered ESTALE, and for which view. Loop-owned."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._answered: OrderedDict[int, tuple[Session, View, float]] = OrderedDict()
 
     def answered(self, caller: Caller, session: Session, view: View) -> None:
-        """The thread is answered ESTALE."""
+        """Note that a thread is answered ESTALE."""
         if caller.pid:  # 0 is anybody outside of the mount's PID namespace
             self._answered[caller.pid] = (session, view, self._now())
             if len(self._answered) > REMEMBERED_OPENS:
                 self._answered.popitem(last=False)
 
     def is_second(self, caller: Caller, session: Session, view: View) -> bool:
-        """Whether this is the second open of one that was answered ESTALE; it is forgotten then."""
+        """Whether this is the second open after an ESTALE, which is then forgotten."""
         known = self._answered.pop(caller.pid, None)
         if known is None or known[:2] != (session, view):
             return False

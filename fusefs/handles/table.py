@@ -1,4 +1,4 @@
-"""The table of handles: what the kernel names by number while it is open."""
+"""The table of file handles, by which the kernel refers to what is open."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class HandleTable(Generic[T]):
-    """Open files, or open directories, by handle. No handle is used twice. Loop-owned."""
+    """Open files, or open directories, by handle. Handles are never reused. Loop-owned."""
 
     def __init__(self, kind: str) -> None:
-        """`kind` is what an error calls what the handles stand for."""
+        """`kind` is the word for these objects in error messages."""
         self._kind = kind
         self._open: dict[int, T] = {}
         self._next = 1
@@ -24,11 +24,11 @@ class HandleTable(Generic[T]):
         return len(self._open)
 
     def __iter__(self) -> Iterator[int]:
-        """The handles; others may come and go meanwhile."""
+        """A copy of the handles, so that others may be opened and closed during an iteration."""
         return iter(list(self._open))
 
     def add(self, opened: T) -> int:
-        """Know what was opened by the handle that is returned."""
+        """Register an opened object, and return its handle."""
         handle = self._next
         self._next += 1
         self._open[handle] = opened
@@ -42,5 +42,5 @@ class HandleTable(Generic[T]):
         return opened
 
     def pop(self, handle: int) -> T | None:
-        """Close a handle; its object, None if it was closed already."""
+        """Close a handle, and return its object; None if it was closed already."""
         return self._open.pop(handle, None)

@@ -1,4 +1,4 @@
-"""An open view: it shows one epoch, as long as it is open, and tells of its growth."""
+"""An open view: shows one epoch for as long as it is open, and reports its growth to poll(2)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fusefs.views.formats import HISTORY, LOG
 from storage.errors import StoreError
 
 POLLABLE: Final = frozenset({HISTORY, LOG})
-"""Formats of which an open file is told when they grow."""
+"""Formats whose growth is reported to poll(2)."""
 WAKE_SECONDS: Final = 0.1
-"""Within so long somebody who was woken from poll(2) asks what there is."""
+"""A process that was woken from poll(2) asks for the events within this time."""
 
 
 class OpenView(OpenFile):
-    """An open view: what its inode shows (G13). The session must be open, and is kept so."""
+    """An open view: shows the epoch of its inode (G13). The session must be open, and is kept open."""
 
     cached = True
 
@@ -36,7 +36,7 @@ class OpenView(OpenFile):
         self._session = session
         self._epoch = epoch
         self._told = 0
-        """The size that whoever polls was last told of."""
+        """The size that was last reported to poll(2)."""
         self._announced_at = 0.0
         self._waiter: PollWaiter | None = None
         self._pollable = epoch.view.format in POLLABLE and epoch.view.cut is None
@@ -44,7 +44,7 @@ class OpenView(OpenFile):
         epoch.opens += 1
 
     def begin(self) -> None:
-        """The open succeeds: from here on, growth is told."""
+        """The open succeeded: report growth from now on."""
         self._told = self._epoch.size
         if self._pollable:
             self._epoch.follow(self)
@@ -68,7 +68,7 @@ class OpenView(OpenFile):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def poll(self, waiter: PollWaiter | None) -> int:
-        """POLLPRI once for each growth since this open file was last told (G14).
+        """POLLPRI once for each growth since the last report to this open file (G14).
 
         One event can be asked for twice: epoll does when a descriptor is added, and again when it is
         waited for. So somebody who waits is woken first, and told when they ask again, at once: who
@@ -101,13 +101,13 @@ class OpenView(OpenFile):
         return REGULAR | select.EPOLLPRI
 
     def grown(self) -> None:
-        """The file grew or was replaced: wake who waits."""
+        """The file has grown or was replaced: wake whoever waits."""
         if self._waiter is not None and (self._replaced or self._epoch.size > self._told):
             self._announce(self._waiter)
 
     @property
     def waits(self) -> bool:
-        """Whether somebody waits in poll(2)."""
+        """Whether a process waits in poll(2)."""
         return self._waiter is not None
 
     @property

@@ -1,1 +1,1 @@
-"""The text of views: formats, the bytes of one inode, the text cache."""
+"""The text of views: formats, epochs (the bytes of one inode), the text cache."""

@@ -1,4 +1,4 @@
-"""Cuts: which of a session's steps a view takes for all there is (G29, G30)."""
+"""Cuts: the part of a session's steps that a view of the past shows (G29, G30)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AtStep:
-    """The steps up to a number."""
+    """Only the steps up to a number."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class AtTime:
-    """The steps that were stored by a time."""
+    """Only the steps that were stored by a time."""
 
     text: str
-    """The time as it was written: each way to write it is a name of its own."""
+    """The time as the user wrote it: each spelling is a different name."""
     time_ns: int
-    """In nanoseconds since 1970."""
+    """The time in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class InEpoch:
-    """The steps before a compaction, the `number`-th; all of them while it has not come."""
+    """Only the steps before the compaction that ended epoch `number`; all, if it is the present one."""
 
     number: int
 

@@ -49,14 +49,14 @@ class State(Enum):
 
 
 class Follower(Protocol):
-    """Somebody who is told when an epoch grows or is superseded."""
+    """An open file that is notified when an epoch grows or is superseded."""
 
     @property
     def waits(self) -> bool:
-        """Whether they wait to be told."""
+        """Whether it waits for a notification."""
 
     def grown(self) -> None:
-        """It grew or was superseded."""
+        """The epoch has grown or was superseded."""
 
 
 _NOBODY: Final[frozenset[Follower]] = frozenset()
@@ -95,10 +95,10 @@ class Epoch:
         self.spool: Spool | None = None
         self.size = 0
         self.boundary: Boundary = START
-        """Where the history began when it was last made or extended."""
+        """Where the history began when the epoch was last built or extended."""
         self.lead_digest = NO_LEAD
         self.lead_version: Hashable = None
-        """The version of the archives that the lead was last made from."""
+        """The version of the archives from which the lead was last rendered."""
         self.last = 0
         """The number of the last step that was examined."""
         self.mtime_ns = 0
@@ -108,18 +108,18 @@ class Epoch:
         """Open files that show it."""
         self._followers = _NOBODY
         self.held_as_of = -1
-        """What `TextCache.lost` was when the text of all segments was last known to be held."""
+        """The value of `TextCache.lost` when all segments were last known to be held."""
         self._cache = cache
         self._offsets: list[int] = []
 
     @property
     def pinned(self) -> bool:
-        """Whether an open file needs the text, whatever becomes of the store."""
+        """Whether an open file needs the text, whatever happens to the store."""
         return self.opens > 0
 
     @property
     def last_shown(self) -> int:
-        """The number of the last step that is shown, 0 if none is."""
+        """The number of the last step shown; 0 if there is none."""
         return next((s.shown[-1] for s in reversed(self.segments) if s.shown), 0)
 
     @property
@@ -139,18 +139,18 @@ class Epoch:
 
     @property
     def superseded(self) -> bool:
-        """Whether the view's name leads to a newer epoch."""
+        """Whether the view's name refers to a newer epoch by now."""
         return self.state is State.SUPERSEDED
 
     def doubt(self) -> None:
-        """Something that it shows may have changed: it must be compared before it is shown again."""
+        """Something it shows may have changed: compare it before it is shown again."""
         if self.state is State.CURRENT:
             self.state = State.SUSPECT
         elif self.state is State.BUILDING:
             self.reset()
 
     def reset(self) -> None:
-        """Forget what there is of it, which nobody was told of."""
+        """Drop its unfinished contents, which nobody has seen."""
         assert not self.built
         self._cache.drop(self)
         self.segments, self._offsets, self.size = [], [], 0
@@ -159,12 +159,12 @@ class Epoch:
         self.state = State.EMPTY
 
     def supersede(self) -> None:
-        """What it showed is no prefix of what its view must show by now."""
+        """What it has shown is no longer a prefix of what its view must show."""
         assert self.built
         self.state = State.SUPERSEDED
 
     def tell(self) -> None:
-        """Tell those who follow it that it grew or was superseded."""
+        """Notify its followers that it has grown or was superseded."""
         for follower in self._followers:
             follower.grown()
 
@@ -178,7 +178,7 @@ class Epoch:
 
     @property
     def waited_for(self) -> bool:
-        """Whether somebody waits to be told."""
+        """Whether a follower waits for a notification."""
         return any(follower.waits for follower in self._followers)
 
     def extend(self, texts: Iterable[Text]) -> None:
@@ -213,7 +213,7 @@ class Epoch:
         self.state = State.CURRENT
 
     def begin(self, boundary: Boundary, lead: bytes, version: Hashable) -> None:
-        """Build it from its start, after `boundary`, with `lead` as of that version of the archives."""
+        """Start building it after `boundary`, with `lead` and the version from which that comes."""
         self.reset()
         self._led(boundary, lead, version)
         self.last = boundary.number
@@ -222,7 +222,7 @@ class Epoch:
             self.extend([Text(boundary.number, boundary.number, array("Q"), lead)])
 
     def complete(self) -> None:
-        """It shows all that it must: others may be told of it."""
+        """It shows everything that it must: it may be shown to others."""
         assert self.grows
         self.state = State.CURRENT
 
@@ -254,7 +254,7 @@ class Epoch:
         self.lead_digest = fingerprint(lead)
 
     def leads_with(self, lead: bytes) -> bool:
-        """Whether `lead` is what it begins with."""
+        """Whether it begins with `lead`."""
         return fingerprint(lead) == self.lead_digest
 
     def overlapping(self, start: int, end: int) -> Sequence[Segment]:
@@ -263,7 +263,7 @@ class Epoch:
         return self.segments[first : bisect_right(self._offsets, max(start, end - 1))]
 
     def ranges(self) -> list[tuple[int, int]]:
-        """The numbers of the steps that are shown, in order, as runs."""
+        """The numbers of the steps shown, in order, as runs."""
         runs: list[tuple[int, int]] = []
         for segment in self.segments:
             for first, last in _runs(segment.shown):
@@ -299,7 +299,7 @@ class PrefixCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the whole of the epoch was met, byte for byte."""
+        """Whether the stream contained the whole epoch, byte for byte."""
         return self.holds and not self._expected
 
 

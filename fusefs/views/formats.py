@@ -14,23 +14,23 @@ from storage.session.reader import Show
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Format:
-    """One way to make text of steps."""
+    """A way to render steps as text."""
 
     name: str
-    """The name of the file that shows it."""
+    """The name of the file in this format."""
     show: Show
     history: bool
     """Whether it begins after the last compaction; else it shows every step from the first."""
     head: Callable[[int, str], bytes] | None = None
-    """How it begins once it shows anything, given the descriptor and the slug of its session."""
+    """Renders the head of a file that is not empty, given the session's descriptor and slug."""
     lead: Callable[[str, str | None, bool], bytes] | None = None
-    """What follows that after a compaction, given the archive's name, its text if known, and whether
-    messages there are of content blocks."""
+    """Renders what follows the head after a compaction, given the archive's name, its text if known, and
+    whether messages there have content blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a file shows: a format of the session's steps, all of them or those that `cut` leaves."""
+    """What a file shows: the session's steps in a format, all or only those within `cut`."""
 
     format: Format
     cut: Cut | None = None
@@ -47,9 +47,9 @@ MARKDOWN: Final = Format(
 )
 LOG: Final = Format("log.jsonl", lines.log, history=False)
 FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN, LOG)
-"""Those that a session's directory shows, in the order of its listing."""
+"""The formats in a session's directory, in the order of its listing."""
 PAST_FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN)
-"""Those that are shown of the past too."""
+"""The formats in which the past is shown too."""
 
 BOUNDARY: Final = Format("compact", lines.nothing, history=True)
-"""Shows nothing, and so follows where the history begins."""
+"""Shows no steps: it only tracks where the history begins."""

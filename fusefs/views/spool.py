@@ -10,14 +10,14 @@ from typing import Final
 from storage.posix import punch
 
 SMALL_BYTES: Final = 1 << 20
-"""A larger file is closed in a thread: freeing its blocks takes long."""
+"""A file larger than this is closed in a thread, since freeing its blocks takes long."""
 
 WRITTEN_BYTES: Final = 256 << 10
-"""Bytes written by one call: a longer one would keep a processor for too long."""
+"""Limit of bytes per write(2): a longer one would occupy a core for too long."""
 
 
 class Spool:
-    """Text kept in a file that nobody else can reach.
+    """Keeps text in a file that nobody else can open.
 
     `write` and `read` may run in threads, one `write` at a time; a context of the spool keeps the file
     until they are done.
@@ -32,13 +32,13 @@ class Spool:
         self._closed = False
 
     def write(self, text: bytes) -> int:
-        """Keep `text` at the end; where it is. Raises `OSError`, such as ENOSPC."""
+        """Append `text`, and return its offset. Raises `OSError`, such as ENOSPC."""
         at = self.size
         self.put(at, text)
         return at
 
     def put(self, at: int, text: bytes) -> None:
-        """Keep `text` at `at`, which nothing else is kept at. Raises `OSError`, such as ENOSPC."""
+        """Write `text` at offset `at`, which is unused. Raises `OSError`, such as ENOSPC."""
         view, end = memoryview(text), at
         while view:
             written = os.pwrite(self._fd, view[:WRITTEN_BYTES], end)
@@ -46,15 +46,15 @@ class Spool:
             self.size = max(self.size, end)
 
     def punch(self, at: int, length: int) -> None:
-        """Keep so much no longer: its room on the disk is free, where the file system can do that."""
+        """Free the disk space of `length` bytes at `at`, if the file system can do that."""
         punch(self._fd, at, length)
 
     def read(self, at: int, length: int) -> bytes:
-        """`length` bytes kept at `at`. Raises `OSError`."""
+        """Read `length` bytes at offset `at`. Raises `OSError`."""
         return os.pread(self._fd, length, at)
 
     def __enter__(self) -> Spool:
-        """Use it from a thread: its file stays until the context ends."""
+        """Keep its file open within the context, for use in a thread."""
         self._users += 1
         return self
 
@@ -64,7 +64,7 @@ class Spool:
             self._close()
 
     def close(self) -> None:
-        """Let the text go, as soon as no thread uses it."""
+        """Close its file, as soon as no thread uses it."""
         self._closed = True
         if self._users == 0:
             self._close()
@@ -77,5 +77,5 @@ class Spool:
 
 
 def _directory() -> str | None:
-    # /tmp is often memory, which the spool is there to spare.
+    # /tmp is often a tmpfs, and the spool is there to save memory.
     return None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"

@@ -23,13 +23,13 @@ from storage.session.replay import DIGEST_BYTES, Text
 SPOOL_FACTOR: Final = 16
 """Spools of files that nobody has open may take this many times the memory limit."""
 SHORT_BYTES: Final = 4096
-"""A shorter text is digested anew whenever it grows."""
+"""A text shorter than this is digested anew whenever it grows."""
 
 log: Final = logging.getLogger(__name__)
 
 
 class Segment:
-    """A stretch of an epoch's bytes: where it is, which steps it shows, and its text if it is held."""
+    """A part of an epoch's bytes: its position, the steps it shows, and its text if that is held."""
 
     __slots__ = ("_digest", "first", "last", "length", "offset", "shown", "spooled_at", "text")
 
@@ -40,7 +40,7 @@ class Segment:
         self.last = text.last
         self.shown: array[int] = text.shown
         self._digest: hashlib.blake2b | bytes = text.digest.digest()
-        """Digest of the whole text; of a long one the running state, in ten times the memory."""
+        """Digest of the text; for a long one the hash state, which takes ten times the memory."""
         self.text: bytes | None = None
         self.spooled_at: int | None = None
 
@@ -54,7 +54,7 @@ class Segment:
         return self._digest if isinstance(self._digest, bytes) else self._digest.digest()
 
     def note(self, text: Text, whole: bytes) -> None:
-        """Count in the lines that make its text the `whole`, which `TextCache.keep` takes."""
+        """Add lines, after which its text is `whole`; that is then given to `TextCache.keep`."""
         if len(whole) <= SHORT_BYTES:
             self._digest = fingerprint(whole)
         elif isinstance(self._digest, bytes):
@@ -73,34 +73,34 @@ def fingerprint(text: bytes) -> bytes:
 
 
 class Holder(Protocol):
-    """Who owns segments: an epoch."""
+    """An owner of segments: an epoch."""
 
     segments: list[Segment]
     spool: Spool | None
 
     @property
     def pinned(self) -> bool:
-        """Whether the text must outlive the store's own."""
+        """Whether the text is needed even if the store loses it."""
 
 
 class TextCache:
-    """Which segments are in memory, least recently used first. Loop-owned."""
+    """The segments in memory, least recently used first. Loop-owned."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        """Bytes of text that may be in memory, but for what is owed to spools."""
+        """Limit of the bytes of text in memory, not counting text that is yet to be spooled."""
         self.bytes = 0
         self.lost = 0
-        """Grows whenever text is let go that only the store has then."""
+        """Counts evictions of text that is then only in the store."""
         self.hits = 0
         self.misses = 0
         self._held: OrderedDict[Segment, Holder] = OrderedDict()
         self._owed: dict[Segment, Holder] = {}
-        """Text over the limit that must be spooled before it may go."""
+        """Text over the limit that must be spooled before it can be evicted."""
         self._spooled: OrderedDict[Holder, None] = OrderedDict()
         self._spooling = Turn()
         self._work = Work(near=True)
-        """Spools are on this machine, and never wait for the store."""
+        """Threads for spools, which are on this machine: they never wait for the store."""
 
     def keep(self, holder: Holder, segment: Segment, text: bytes) -> None:
         """Hold `text` as the text of `segment`, making room for it."""
@@ -111,7 +111,7 @@ class TextCache:
         self._make_room(segment)
 
     async def settle(self) -> None:
-        """Spool what is owed, so that memory is within its limit again."""
+        """Spool the text that is owed, so that memory is within its limit again."""
         while self._owed and self.bytes > self.limit:
             async with self._spooling:
                 if self._owed:
@@ -136,7 +136,7 @@ class TextCache:
         return text
 
     def drop(self, holder: Holder, segments: Sequence[Segment] | None = None) -> None:
-        """Let go of the text of `segments` (all of the holder's, with its spool, if None)."""
+        """Drop the text of `segments`; if None, of all the holder's, and its spool."""
         self.lost += 1
         for segment in holder.segments if segments is None else segments:
             self._let_go(segment)
@@ -144,7 +144,7 @@ class TextCache:
             self._close_spool(holder)
 
     def unpinned(self, holder: Holder) -> None:
-        """Nobody has the holder's file open any more: its spool may go when room is needed."""
+        """The holder's last file was closed: its spool may be dropped when room is needed."""
         for segment in holder.segments:
             if segment in self._owed:
                 self._let_go(segment)
@@ -188,7 +188,7 @@ class TextCache:
             self.lost += segment.spooled_at is None
 
     async def _spool(self, holder: Holder, segment: Segment) -> None:
-        """Spool the text of a segment; where that fails it has to stay in memory."""
+        """Spool the text of a segment; if that fails it stays in memory."""
         text = segment.text
         assert text is not None
         self._held[segment] = holder
