@@ -1,4 +1,4 @@
-"""What `status.json` says: how the mount is, in numbers."""
+"""The content of `status.json`: the state of the mount in numbers."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Watching(Protocol):
 
     @property
     def watches(self) -> int:
-        """How many directories are watched."""
+        """The number of watched directories."""
 
     @property
     def hinting(self) -> Mapping[str, Any] | None:
-        """How hints are exchanged with other hosts, if they are."""
+        """The state of hints between hosts, if there are any."""
 
 
 class Directory(Protocol):
-    """Who knows what became of the store's directory."""
+    """Knows whether the store's directory was removed."""
 
     @property
     def removed(self) -> bool:
-        """Whether it was removed, and there is none to go on with."""
+        """Whether it was removed and not replaced."""
 
     replacements: int
     """How often the mount went on with a new one."""
@@ -47,7 +47,7 @@ class Directory(Protocol):
 
 @dataclass(slots=True)
 class Status:
-    """The parts of a mount that there is something to tell of."""
+    """The parts of a mount on which to report."""
 
     store_path: str
     options: MountOptions
@@ -64,7 +64,7 @@ class Status:
     began: float = field(default_factory=time.time)
 
     def document(self) -> Mapping[str, Any]:
-        """The whole of it, as of now."""
+        """The whole document, as of now."""
         return {
             "version": version(),
             "pid": os.getpid(),

@@ -1,4 +1,4 @@
-"""What a follower of a history remembers: which steps it has seen, and what was shown before."""
+"""What a follower of a history remembers: the steps it has seen, and what was last shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RUNS_TOLD: Final = 8
 
 
 class Seen:
-    """A set of step numbers that costs about a bit for each."""
+    """A set of step numbers that takes about one bit for each."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, int] = {}
@@ -45,11 +45,11 @@ class Shown:
 
 
 def runs_told(runs: Iterable[tuple[int, int]], line: int) -> str:
-    """Where `.stepfs/steps/INODE.LINE` leads: the steps behind the lines from `line` on.
+    """The target of `.stepfs/steps/INODE.LINE`: the steps behind the lines from `line` on.
 
-    `runs` are those behind all lines, first and last of each, in order; `line` counts from 0. The
-    answer is like `12-19,21-21` and bounded (a link holds less than 4 KiB): whoever got it asks
-    again for what is after it, until the answer is `-`.
+    `runs` are the steps behind all lines, as first and last of each run, in order; `line` counts from 0.
+    The answer looks like `12-19,21-21` and is bounded (a symlink holds less than 4 KiB): the caller
+    asks again for what follows, until the answer is `-`.
     """
     left = line
     told: list[str] = []
@@ -66,17 +66,17 @@ def runs_told(runs: Iterable[tuple[int, int]], line: int) -> str:
 
 
 def numbers_told(value: str) -> Iterator[int]:
-    """The numbers that an answer as of `runs_told` tells."""
+    """The numbers in an answer from `runs_told`."""
     for run in value.split(",") if value != NONE else ():
         first, _, last = run.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
 def what_happened(before: Shown, now: Shown, archive_before: str, archive_now: str) -> list[str]:
-    """Sentences that say why the history `before` was replaced by the one `now`, but for compactions.
+    """Sentences that say why the history `before` was replaced by `now`, except for compactions.
 
-    Those are told by `compaction_told`, in their place. The archives are the names of what the histories
-    begin after, `""` for none.
+    `compaction_told` has the sentences for those. The archives are the names of those after which the
+    histories begin, `""` for none.
     """
     if archive_now != archive_before:
         return [_another_archive(archive_now, begins_anew(before.numbers, now.numbers))]

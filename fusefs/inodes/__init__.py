@@ -1,1 +1,1 @@
-"""What the kernel knows by number: inodes, names, attributes, listings."""
+"""Inodes: names, attributes, permissions, listings."""

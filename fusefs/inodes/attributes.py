@@ -1,4 +1,4 @@
-"""What stat(2) is told: sizes, times, owners and modes, which are the store's own (G3, G21)."""
+"""Attributes for stat(2): sizes, times, owners and modes, taken from the store (G3, G21)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.store import AnyStatus
 TIMEOUT_SECONDS: Final = 1.0
 """How long the kernel may cache attributes; changes are published long before (G12)."""
 LENT_SECONDS: Final = 300.0
-"""How long it may cache lent attributes, which are recalled when anything changes."""
+"""How long the kernel may cache lent attributes, which are recalled when anything changes."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Attributes:
     size: int = 0
     mtime_ns: int = 0
     nlink: int = 1
-    """1 for a directory too, which says that its subdirectories are not counted."""
+    """1 for a directory too, which means that its subdirectories are not counted."""
     entry_timeout: float = TIMEOUT_SECONDS
     attr_timeout: float = TIMEOUT_SECONDS
 
@@ -43,7 +43,7 @@ class Rights:
     def attributes(
         self, ino: int, kind: int, size: int, mtime_ns: int, timeout: float = TIMEOUT_SECONDS
     ) -> Attributes:
-        """The attributes of an inode of that kind with these rights."""
+        """The attributes of an inode of this kind with these rights."""
         return Attributes(
             ino, kind | self.bits, self.uid, self.gid, size, mtime_ns, attr_timeout=timeout
         )
@@ -54,12 +54,12 @@ def _execute_as_read(bits: int) -> int:
 
 
 def _write_where_create(bits: int) -> int:
-    """The classes that may create files in a directory: those that may write and enter it."""
+    """The permission classes that may create files in a directory: those with write and search."""
     return bits & 0o222 & (bits & 0o111) << 1
 
 
 class Rules:
-    """Who may do what, from the store's own mode bits and the mount's options."""
+    """Permissions, derived from the store's own mode bits and the mount's options."""
 
     def __init__(self, options: MountOptions, mounter: tuple[int, int]) -> None:
         self._options = options
@@ -93,12 +93,12 @@ class Rules:
         return self._shown(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
 
     def public(self, root: AnyStatus, directory: bool) -> Rights:
-        """What tells no more than a listing of the store: for whoever may list it."""
+        """For files that reveal no more than a listing of the store: readable by whoever may list it."""
         bits = root.st_mode & 0o444
         return self._shown(root.st_uid, root.st_gid, bits | (bits >> 2 if directory else 0))
 
     def private(self) -> Rights:
-        """For the mounting user alone: it tells of all sessions."""
+        """For files that reveal things about all sessions: for the mounting user only."""
         return self._shown(*self._mounter, 0o400)
 
     def _shown(self, uid: int, gid: int, bits: int) -> Rights:

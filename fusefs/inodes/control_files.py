@@ -1,4 +1,4 @@
-"""The files of a session that are written: `append`, `compact` and `meta.json`."""
+"""The writable files of a session: `append`, `compact` and `meta.json`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class ControlFile(Inode):
-    """A file of a session that takes what is written to it, and reads as what it tells at its open."""
+    """A writable file of a session. It reads as its text when it was opened."""
 
     __slots__ = ("directory",)
     may_be_set = True
     timeout_seconds = 0.0
-    """How long the kernel may keep its attributes where they are not lent."""
+    """How long the kernel may cache its attributes if they are not lent."""
     sizeless = False
-    """It always reads as empty."""
+    """Whether it always reads as empty."""
 
     def __init__(self, directory: SessionDirectory, name: str) -> None:
         super().__init__(directory.table, directory, name)
@@ -74,7 +74,7 @@ class ControlFile(Inode):
             return self.writable(session, caller, text)
 
     async def _verify(self) -> None:
-        """See to it that the session is still the one of its name. Raises `StoreError`."""
+        """Check that the session still has its name. Raises `StoreError`."""
         await self.directory.verify()
 
     def forgotten(self) -> None:
@@ -86,7 +86,7 @@ class ControlFile(Inode):
         return self.directory.services.rules.control(directory, about)
 
     def changed_ns(self, directory: AnyStatus, about: AnyStatus) -> int:
-        """The mtime of what it shows."""
+        """The mtime of its text."""
         return directory.st_mtime_ns
 
     @abstractmethod
@@ -99,7 +99,7 @@ class ControlFile(Inode):
 
     @abstractmethod
     def writable(self, session: Session, caller: Caller, text: bytes) -> OpenFile:
-        """An open file that takes what is written; `text` is what it reads as."""
+        """An open file that can be written; it reads as `text`."""
 
 
 class AppendFile(ControlFile):
@@ -110,7 +110,7 @@ class AppendFile(ControlFile):
     sizeless = True
 
     async def attributes(self, exact: bool) -> Attributes:
-        return await super().attributes(exact=False)  # nobody opens a session for its size
+        return await super().attributes(exact=False)  # its size does not need an open session
 
     async def _verify(self) -> None:
         await self.directory.verify(exact=False)  # what is written to it looks again
@@ -126,7 +126,7 @@ class AppendFile(ControlFile):
 
 
 class CompactFile(ControlFile):
-    """`compact`: a line is an archive's name; it reads as the present one."""
+    """`compact`: a line is an archive's name; it reads as the present archive's name."""
 
     __slots__ = ()
 
@@ -139,7 +139,7 @@ class CompactFile(ControlFile):
 
 
 class MetaFile(ControlFile):
-    """`meta.json`: reads as the meta; an object that is written is merged into it."""
+    """`meta.json`: reads as the meta; an object written to it is merged into the meta."""
 
     __slots__ = ()
 
@@ -166,7 +166,7 @@ class MetaFile(ControlFile):
 
 
 def _shown(data: bytes) -> bytes:
-    """A meta as it is shown: on one line, or as it is where it is no JSON."""
+    """A meta as it is shown: on one line, or unchanged if it is not JSON."""
     try:
         jsontext.parse(data)
     except jsontext.NotJSON:

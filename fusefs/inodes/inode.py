@@ -1,7 +1,7 @@
-"""Inodes: what the kernel knows by number, and for how long.
+"""Inodes: base classes of the files and directories in a mount.
 
-A kind of file or directory is one class, which answers for itself: its attributes, its open, the names
-in it. `Table` knows them all by number and counts what the kernel holds of them.
+Each kind of file or directory is one class, which implements its attributes, its open and the names in
+it. `Table` finds them by number and keeps their lookup counts.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Inode(ABC):
     __slots__ = ("ino", "lookups", "name", "parent", "table")
     kind: ClassVar[int] = stat.S_IFREG
     permanent: ClassVar[bool] = False
-    """It is known as long as the mount lives."""
+    """Whether it stays in the table for as long as the mount lives."""
     may_be_set: ClassVar[bool] = False
-    """Setting its size, times and mode means nothing, and does no harm."""
+    """Whether setting its size, times or mode succeeds without effect."""
 
     def __init__(self, table: Table, parent: Directory | None, name: str) -> None:
         self.table = table
         self.parent = parent
         self.name = name
         self.lookups = 0
-        """References that the kernel holds."""
+        """The kernel's lookup count."""
         self.ino = table.add(self)
 
     @property
@@ -57,12 +57,12 @@ class Inode(ABC):
 
     @property
     def kept(self) -> bool:
-        """Whether it stays known though the kernel holds no reference to it."""
+        """Whether it stays in the table although the kernel holds no reference to it."""
         return self.permanent
 
     @property
     def successor(self) -> Inode:
-        """What its name leads to by now, where that may be another."""
+        """The inode to which its name refers by now, which may be another."""
         return self
 
     @abstractmethod
@@ -73,26 +73,26 @@ class Inode(ABC):
         """
 
     def listed(self) -> Attributes | None:
-        """What a listing says: what is lent, or the size last told, or only the type (None).
+        """Attributes for a listing: lent ones, or those with the last size told; None for only the type.
 
         So a listing replays nothing (G3), and no inode ever seems to shrink (G13).
         """
         return None
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
-        """Open it. Raises `StoreError`: ESTALE where the kernel shall look its name up again."""
+        """Open it. Raises `StoreError`: ESTALE makes the kernel look its name up again."""
         raise StoreError(errno.EISDIR, "a-directory", "it is a directory")
 
     def readlink(self) -> str:
-        """Where a symlink leads. Raises `StoreError` EINVAL."""
+        """The target of a symlink. Raises `StoreError` EINVAL if it is not one."""
         raise StoreError(errno.EINVAL, "no-link", "it is not a symlink")
 
-    def forgotten(self) -> None:  # noqa: B027 - most have nothing to let go of
-        """The table knows it no more: let go of what it holds, and of its name in its parent."""
+    def forgotten(self) -> None:  # noqa: B027 - most have nothing to release
+        """It was removed from the table: release what it holds, and its name in its parent."""
 
 
 class Directory(Inode):
-    """A directory: it answers for the names in it."""
+    """A directory, which implements operations on the names in it."""
 
     __slots__ = ()
     kind = stat.S_IFDIR
@@ -103,14 +103,14 @@ class Directory(Inode):
 
     @abstractmethod
     async def names(self, private: bool) -> Sequence[str]:
-        """The names that a listing shows, with those that are the mounting user's alone if `private`.
+        """The names for a listing; if `private`, including those for the mounting user only.
 
         Raises `StoreError`.
         """
 
     @abstractmethod
     def child(self, name: str) -> Inode | None:
-        """The inode of a name that was just listed, without looking at the store."""
+        """The inode of a name that was just listed, without access to the store."""
 
     async def mkdir(self, name: str, caller: Caller) -> None:
         """Make a directory. Raises `StoreError`."""
@@ -121,7 +121,7 @@ class Directory(Inode):
         raise refused("only a session can be removed")
 
     async def refusal(self, operation: str) -> StoreError:
-        """Why no name here is made, moved or removed otherwise (G11). Raises `StoreError`."""
+        """The error for any other operation that creates, moves or removes a name (G11)."""
         return refused(_WHY_NOT[operation])
 
     def no_such_name(self, name: str) -> NoReturn:
@@ -130,5 +130,5 @@ class Directory(Inode):
 
 
 def refused(sentence: str) -> StoreError:
-    """What nobody may do here: EPERM."""
+    """The error for an operation that nobody may do here: EPERM."""
     return StoreError(errno.EPERM, "not-possible", sentence)

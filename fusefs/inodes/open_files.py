@@ -1,4 +1,4 @@
-"""The open files of a mount, each with the inode that it was opened by."""
+"""The open files of a mount, each with its inode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OpenFiles:
         return len(self._files)
 
     def add(self, opened: OpenFile, inode: Inode) -> int:
-        """The handle of a file that was opened."""
+        """Register an opened file, and return its handle."""
         return self._files.add((opened, inode))
 
     def get(self, handle: int) -> OpenFile:
@@ -30,7 +30,7 @@ class OpenFiles:
         return self._files.get(handle)[0]
 
     def failed(self, opened: OpenFile, operation: str, error: StoreError) -> None:
-        """An operation on an open file is refused: have it told in errors.jsonl (G18)."""
+        """Report in errors.jsonl that an operation on an open file is refused (G18)."""
         self._failures.record(opened.session, opened.name, operation, error, opened.caller)
 
     async def release(self, handle: int) -> None:
@@ -39,7 +39,7 @@ class OpenFiles:
         if found is not None:
             opened, inode = found
             await opened.release()
-            self._inodes.reap(inode)  # the kernel may forget a file before it has closed it
+            self._inodes.reap(inode)  # the kernel may forget an inode before it releases its file
 
     async def release_all(self) -> None:
         """Release all open files, as if their users had closed them (G17)."""

@@ -1,7 +1,7 @@
 """The past of a session: `.epochs/N` and `.at/STEP`, `.at/TIME` (G29, G30).
 
-The kernel is told to ask for these names each time: what they lead to follows what happens to any
-compaction, and is exact without telling the kernel of each. `RecentPast` says which of them are known.
+The kernel must not cache these names: any change to a compaction may change what they refer to, and this
+way they are exact without an invalidation of each. `RecentPast` decides which of them stay known.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORMATS = {format.name: format for format in PAST_FORMATS}
 
 
 class HiddenDirectory(Directory):
-    """A directory of the past, with the rights of the session's, but for writing."""
+    """A directory of the past, with the session's rights except for writing."""
 
     __slots__ = ("children", "container", "owner")
 
@@ -43,7 +43,7 @@ class HiddenDirectory(Directory):
         """The session's directory."""
         self.container = container
         self.children: dict[str, Inode] = {}
-        """What is known of it, but for views."""
+        """Its known inodes by name, except views."""
 
     @property
     def place(self) -> tuple[str | None, str | None]:
@@ -67,7 +67,7 @@ class HiddenDirectory(Directory):
 
     @abstractmethod
     async def found(self, name: str) -> Inode | None:
-        """The inode of a name, None if there is no such name. Raises `StoreError`."""
+        """The inode of a name; None if there is no such name. Raises `StoreError`."""
 
     async def names(self, private: bool) -> Sequence[str]:
         return ()
@@ -81,7 +81,7 @@ class HiddenDirectory(Directory):
 
 
 class EpochsDirectory(HiddenDirectory):
-    """`.epochs`: a directory for each history that the session has had, by its number."""
+    """`.epochs`: a numbered directory for each history that the session has had."""
 
     __slots__ = ()
 
@@ -106,14 +106,14 @@ class EpochsDirectory(HiddenDirectory):
         return known
 
     async def count(self, exact: bool) -> int:
-        """The number of epochs, now or lately. Raises `StoreError`."""
+        """The number of epochs, as current as `exact` asks for. Raises `StoreError`."""
         services = self.owner.services
         async with services.pool.lease(self.owner.session) as session:
             return await count_epochs(services.means, session, exact)
 
 
 class AtDirectory(HiddenDirectory):
-    """`.at`: the session at any step or time. There are too many of them to be listed."""
+    """`.at`: the session at any step or time, which are too many to be listed."""
 
     __slots__ = ()
 
@@ -127,7 +127,7 @@ class AtDirectory(HiddenDirectory):
 
 
 class PastDirectory(HiddenDirectory):
-    """The session as if the steps that a cut leaves were all there is."""
+    """The session as if it had only the steps within a cut."""
 
     __slots__ = ("_container", "_cut")
 
@@ -144,7 +144,7 @@ class PastDirectory(HiddenDirectory):
         return any(file is not None and file.directory is self for file in views)
 
     async def found(self, name: str) -> Inode | None:
-        if await self._container.found(self.name) is not self:  # an epoch that is no more
+        if await self._container.found(self.name) is not self:  # an epoch that no longer exists
             return None
         return self.child(name)
 
@@ -187,7 +187,7 @@ class PastFile(ViewFile):
         return told
 
     def listed(self) -> None:
-        """Whoever needs more than its name looks it up."""
+        """A caller that needs more than its name looks it up."""
 
     async def open(self, flags: int, caller: Caller) -> OpenFile:
         opened = await super().open(flags, caller)
@@ -198,7 +198,7 @@ class PastFile(ViewFile):
         return StoreError(errno.EROFS, "the-past", "the past of a session cannot be changed")
 
     async def publish(self, session: Session) -> None:
-        if self.epoch is not None and self.epoch.pinned:  # else the kernel remembers nothing of it
+        if self.epoch is not None and self.epoch.pinned:  # else the kernel has cached nothing of it
             await super().publish(session)
 
     def forgotten(self) -> None:
@@ -206,7 +206,7 @@ class PastFile(ViewFile):
         super().forgotten()
 
     def _follows_steps_alone(self) -> bool:
-        return False  # attributes are lent of what is kept
+        return False  # attributes are lent only for inodes that are kept
 
     def _used(self) -> None:
         if self.epoch is not None:
@@ -214,7 +214,7 @@ class PastFile(ViewFile):
 
 
 def _number(name: str) -> int | None:
-    """The number that a name is, written without leading zeros."""
+    """The number in a name, written without leading zeros; None if it is not one."""
     if not (name.isascii() and name.isdecimal()) or name != str(number := int(name)):
         return None
     return number if number <= NUMBER_MAX else None

@@ -1,4 +1,4 @@
-"""Going through a directory: the names as of its start, and for each what may be told without a look."""
+"""Lists a directory: the names when the listing began, with attributes that need no store access."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class Entry(NamedTuple):
     is_dot: bool
     """Whether it is `.` or `..`, which the kernel does not look up."""
     attributes: Attributes | None
-    """None where only the type is told."""
+    """None if only the type is given."""
     next: int
 
 
 @dataclass(slots=True)
 class OpenDirectory:
-    """An open directory: the names as of when it was last gone through from the start."""
+    """An open directory: its names when it was last read from the start."""
 
     directory: Directory
     private: bool
-    """Whether it is listed for somebody who may read the private files."""
+    """Whether the reader may see the private files."""
     names: Sequence[str] | None = None
 
     def begins(self, start: int) -> bool:
-        """Whether who goes on from `start` needs a new list of names."""
+        """Whether reading from `start` needs a new list of names."""
         return start == 0 or self.names is None
 
     async def list(self) -> None:
-        """List the names anew. Raises `StoreError`."""
+        """List the names again. Raises `StoreError`."""
         self.names = [*DOTS, *await self.directory.names(self.private)]
 
     def entries(self, start: int) -> Iterator[Entry]:
-        """The entries after the one whose `next` was `start` (0: all). Whoever takes one counts a
-        lookup of its inode."""
+        """The entries after the one whose `next` was `start` (0: all). The caller counts a lookup of
+        each inode that it uses."""
         names = self.names or ()
         for at in range(start, len(names)):
             name = names[at]

@@ -1,4 +1,4 @@
-"""Which names of the past are known: there is one for every step and every time (G29e)."""
+"""Limits the inodes of the past that stay known: there is one for every step and every time (G29e)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fusefs.kernel import Kernel
 
 KEPT_FILES: Final = 16
 KEPT_LINES: Final = 1_000_000
-"""Lines that the kept files show together, apart from the last one: each costs 8 bytes."""
+"""Limit of the lines of all kept files except the last one, at 8 bytes each."""
 KEPT_DIRECTORIES: Final = 512
 
 
 class RecentPast:
-    """The files and directories of the past that were used last, in all sessions.
+    """The most recently used files and directories of the past, in all sessions.
 
     The kernel is told to drop the names of all others: it would keep them for as long as it has memory,
-    and so would the table of inodes. What somebody has open stays.
+    and the table would keep their inodes. Open files stay.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -31,7 +31,7 @@ class RecentPast:
         return file in self._lines
 
     def used(self, file: Inode, lines: int) -> None:
-        """A file was used, which shows so many lines."""
+        """A file that shows `lines` lines was used."""
         self._lines[file] = lines
         self._lines.move_to_end(file)
         while len(self._lines) > 1 and self._are_many():
@@ -45,7 +45,7 @@ class RecentPast:
             self._let_go(self._directories.popitem(last=False)[0])
 
     def drop(self, inode: Inode) -> None:
-        """Its table knows it no more."""
+        """An inode was removed from the table."""
         self._lines.pop(inode, None)
         self._directories.pop(inode, None)
 

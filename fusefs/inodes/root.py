@@ -1,4 +1,4 @@
-"""The mountpoint: the sessions of the store, and what is beside them."""
+"""The mountpoint: the sessions of the store, and `.stepfs`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Root(Directory):
         self._catalogue = catalogue
         self._sessions: dict[str, SessionDirectory] = {}
         self.of: dict[Session, SessionDirectory] = {}
-        """The directory of each session that anything is known of, also of those that are gone."""
+        """The known session directories, including deleted ones."""
         self.fixed: dict[str, Directory] = {}
         """Entries other than sessions."""
 
@@ -71,23 +71,23 @@ class Root(Directory):
         return self.fixed.get(name) or self._session(name, None)
 
     def known(self, slug: str) -> SessionDirectory | None:
-        """The directory of a session, if the kernel was told of it."""
+        """The directory of a session, if the kernel knows it."""
         return self._sessions.get(slug)
 
     def left(self, directory: SessionDirectory) -> None:
-        """Forget a directory that lost its name."""
+        """Forget a directory that has lost its name."""
         if self._sessions.get(directory.name) is directory:
             del self._sessions[directory.name]
 
     async def mkdir(self, name: str, caller: Caller) -> None:
-        """Make the session of that name (G11)."""
+        """Create a session (G11). Raises `StoreError`."""
         services = self._services
         make = partial(create_named, services.store, name, sync=services.stores.durable)
         await services.work.long(name, make)
         services.events.stored(name)
 
     async def rmdir(self, name: str, caller: Caller) -> None:
-        """Delete a session, though files are in it (G11). Its files are removed later."""
+        """Delete a session with all its files, which are removed later (G11). Raises `StoreError`."""
         if name in self.fixed:
             return await super().rmdir(name, caller)
         services = self._services

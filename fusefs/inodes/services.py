@@ -1,4 +1,4 @@
-"""What the inodes of one mount share."""
+"""The services that all inodes of a mount share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of a mount that its inodes work with."""
+    """The parts of a mount that its inodes use."""
 
     store: Store
     work: Work
@@ -38,14 +38,14 @@ class Services:
     recent_past: RecentPast
     stale_opens: StaleOpens = field(default_factory=StaleOpens)
     began_ns: int = field(default_factory=time.time_ns)
-    """When the mount began: the time of what is the mount's own."""
+    """When the mount began: the mtime of the mount's own files."""
 
     def known_root(self) -> os.stat_result:
-        """The status of the store's directory, as far as that is known without waiting for it."""
+        """The last known status of the store's directory, without waiting."""
         return os.fstat(self.store.fd) if self.work.near else self.root_at_mount
 
     async def root_status(self) -> os.stat_result:
-        """The status of the store's directory; as it was at mount, where a far store does not answer.
+        """The status of the store's directory; if a far store does not answer, as it was at mount.
 
         Raises `StoreError`.
         """

@@ -1,4 +1,4 @@
-"""A session's directory."""
+"""The directory of a session."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _NO_COPIES: Final = (
     "no file can be made here: a session holds these and no others, so write lines to append"
 )
 KNOWN_SECONDS: Final = 0.05
-"""For so long the status of a session of a far store will do for a lookup, which the kernel itself
-believes for a second."""
+"""On a far store, a session's status of this age is good enough for a lookup, whose result the kernel
+itself caches for a second."""
 Statuses = tuple[Status, Status]
 """The status of a session's directory and that of its meta."""
 
@@ -78,7 +78,7 @@ class SessionDirectory(Directory):
 
     @property
     def session(self) -> Session:
-        """All that is known of the session; made when it is first needed."""
+        """The session, created when it is first needed."""
         if self._session is None:
             self._session = Session(self.name, self._identity, self.services.means.texts)
             self._root.of[self._session] = self
@@ -86,17 +86,17 @@ class SessionDirectory(Directory):
 
     @property
     def gone(self) -> bool:
-        """The session was deleted, or its name is another's by now."""
+        """Whether the session was deleted, or another one has its name."""
         return self._session is not None and self._session.gone
 
     @property
     def is_open(self) -> bool:
-        """Whether the session is held open."""
+        """Whether the session is open."""
         return self._session is not None and self._session.is_open
 
     @property
     def _remembers(self) -> bool:
-        """Whether steps are remembered that a daemon may displace."""
+        """Whether the session remembers steps that a daemon may displace."""
         return self._session is not None and len(self._session.recent) > 0
 
     @property
@@ -120,7 +120,7 @@ class SessionDirectory(Directory):
         return known in (None, identity) and not self.gone
 
     def bury(self) -> None:
-        """The session is gone from the store: its name leads elsewhere, or nowhere."""
+        """The session is gone from the store: its name refers to another one, or to none."""
         session = self.session
         self._root.left(self)
         self.services.pool.bury(session)
@@ -128,29 +128,29 @@ class SessionDirectory(Directory):
         self.tell()
 
     def tell(self) -> None:
-        """Tell those who follow its views that they grew or were replaced."""
+        """Notify the followers of its views that these have grown or were replaced."""
         for file in list(self.views.values()):
             if file.epoch is not None:
                 file.epoch.tell()
 
     @property
     def as_of(self) -> int | None:
-        """As of which change of the session something is that is found out now; None where changes
-        are not told."""
+        """The session's count of changes, by which to tell later whether a result is still current;
+        None if changes are not reported."""
         session = self._session
         return session.changes if session is not None and session.is_told else None
 
     def lent(self, inode: Inode) -> Attributes | None:
-        """The attributes that the kernel keeps of an inode, if they are still right."""
+        """The attributes of an inode that are lent to the kernel, if they are still current."""
         if not self._lent:
             return None
         as_of, attributes = self._lent.get(inode, (None, None))
         return attributes if as_of is not None and as_of == self.as_of else None
 
     def lend(self, inode: Inode, attributes: Attributes, as_of: int | None) -> Attributes:
-        """Let the kernel keep attributes until they are recalled, where changes are told.
+        """Lend attributes to the kernel until they are recalled, if changes are reported.
 
-        They were found out `as_of` that change; if there was another since, they may be old already.
+        `as_of` is from before they were looked up: after another change they may be outdated already.
         """
         if as_of is not None and as_of == self.as_of:
             attributes.attr_timeout = LENT_SECONDS
@@ -158,7 +158,7 @@ class SessionDirectory(Directory):
         return attributes
 
     def recall(self) -> None:
-        """Something happened in the session, or is not told any more: let the kernel ask again."""
+        """The session has changed, or changes are no longer reported: make the kernel ask again."""
         lent, self._lent = self._lent, {}
         for inode in lent:
             self.services.kernel.attributes_changed(inode.ino)

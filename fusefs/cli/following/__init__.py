@@ -1,1 +1,1 @@
-"""What `stepfs follow` is made of: the views it reads, a session, all sessions, what it prints."""
+"""The parts of `stepfs follow`: views, one session, all sessions, output."""

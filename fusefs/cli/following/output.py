@@ -1,4 +1,4 @@
-"""What a follower prints: steps and, in their place between them, notices."""
+"""Output of `stepfs follow`: steps, with notices in order between them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from storage.render.pieces import visible
 class Output:
     """Steps as lines on `out`, notices as sentences on `err`; as JSON both as objects on `out`.
 
-    Where many sessions are followed, lines and sentences are labelled by their session. What is printed
-    goes out before what comes after it.
+    If many sessions are followed, lines and sentences are labelled with their session. The order of both
+    streams is kept.
     """
 
     def __init__(self, out: BinaryIO, err: TextIO, *, labelled: bool, as_json: bool) -> None:
@@ -24,11 +24,11 @@ class Output:
         self._as_json = as_json
 
     def fileno(self) -> int:
-        """The stream that lines are written to."""
+        """The descriptor of the stream to which lines are written."""
         return self._out.fileno()
 
     def step(self, session: str, number: int, line: bytes) -> None:
-        """Print an entry as it is stored."""
+        """Print an entry, as it is stored."""
         if self._as_json:
             head = orjson.dumps({"session": printable(session), "step": number})[:-1]
             line = head + b',"entry":' + line.rstrip(b"\n") + b"}\n"
@@ -37,7 +37,7 @@ class Output:
         self._out.write(line)
 
     def notice(self, session: str, sentence: str) -> None:
-        """Tell what happened beside."""
+        """Print a notice about anything else that has happened."""
         if self._as_json:
             self._out.write(
                 orjson.dumps({"session": printable(session), "notice": sentence}) + b"\n"
@@ -48,5 +48,5 @@ class Output:
         print(f"stepfs: {visible(label + sentence)}", file=self._err, flush=True)
 
     def flush(self) -> None:
-        """See to it that all is printed."""
+        """Flush everything."""
         self._out.flush()

@@ -1,7 +1,7 @@
-"""One session that is followed: each entry is printed once, by its step's number.
+"""Follows one session: each entry is printed once, identified by its step's number.
 
-The history is what is watched. Where another has replaced it, because of a compaction or a change by
-hand, what was not printed yet is printed from the log, which has the compactions in their place.
+It watches the history. If that is replaced by another, because of a compaction or an edit, the entries
+not yet printed are printed from the log, which has the compactions in their places.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _NAME_BYTES: Final = 4096
 
 
 class Followed:
-    """A session below the directory `root` of a mount. It is open, or asleep with what was seen.
+    """A session in a mount, which is open, or asleep and remembers what was seen.
 
-    All methods raise OSError; called again they go on where they were.
+    All methods raise `OSError`; called again they continue where they were.
     """
 
     def __init__(self, root: int, slug: str, output: Output) -> None:
@@ -38,10 +38,10 @@ class Followed:
         self._view: View | None = None
         self._seen = Seen()
         self._shown = Shown()
-        """What the history showed when it was last open."""
+        """The content of the history when it was last open."""
         self._archive = ""
         self._compacted = 0
-        """The last compaction that was told."""
+        """The last compaction that was reported."""
 
     @property
     def fd(self) -> int | None:
@@ -49,7 +49,7 @@ class Followed:
         return self._view.fd if self._view else None
 
     def sleep(self) -> None:
-        """Close all that is open."""
+        """Close all open views."""
         if self._view is not None:
             self._shown = self._view.shown
         for close in (self._view and self._view.close, self._close_directory):
@@ -77,13 +77,13 @@ class Followed:
             self._take_in_the_log()
 
     def print_all(self) -> None:
-        """Print all from the first step on, of a session that was not there before."""
+        """Print everything from the first step on, for a new session."""
         self._open()
         self._catch_up()
         self._print_new()
 
     def step(self, *, told: bool = False) -> None:
-        """Print what is new; `told` says that poll(2) has told of something."""
+        """Print new entries; `told` says that poll(2) has reported a change."""
         if self._view is None:
             self._wake()
             return
@@ -146,7 +146,7 @@ class Followed:
         self._print_new()
 
     def _tell_and_print(self, before: Shown, successor: View) -> None:
-        """Tell why another history is there, and print what of the successor is in no later place."""
+        """Report why the history was replaced, and print the entries of its successor that are due."""
         now, archive = successor.shown, self._present_archive()
         successor.know_all_numbers()
         is_other = archive != self._archive or begins_anew(before.numbers, now.numbers)
@@ -163,7 +163,7 @@ class Followed:
             self._print(number, line)
 
     def _look_behind_an_empty_history(self) -> None:
-        """An empty file is the beginning of any other: it is not replaced by a compaction."""
+        """An empty file is a prefix of any other, so a compaction does not replace it."""
         archive = self._present_archive()
         if archive != self._archive and not self._catch_up():
             self._tell(Shown(), Shown(), archive)
@@ -174,11 +174,11 @@ class Followed:
         self._archive = archive
 
     def _compacted_between(self, last: int, now: Shown) -> bool:
-        """Whether a compaction that was told lies after step `last` and before what is shown now."""
+        """Whether a reported compaction is after step `last` and before what is shown now."""
         return last < self._compacted and not (now.numbers and now.numbers[0] < self._compacted)
 
     def _print_new(self) -> bool:
-        """Whether there were new lines; those of steps not seen yet are printed."""
+        """Print new lines of steps not seen yet; whether there were new lines."""
         view = self._open()
         if not view.shown.digests:
             if not view.shown.numbers and not view.know_more_numbers():
@@ -200,7 +200,7 @@ class Followed:
             self._output.step(self.slug, number, line)
 
     def _catch_up(self) -> bool:
-        """Print from the log what is later than all that was seen; whether there was a compaction."""
+        """Print entries from the log later than all steps seen; whether there was a compaction."""
         last = self._seen.greatest
         before = self._compacted
         log = View(self._opened_directory(), LOG)
@@ -225,7 +225,7 @@ class Followed:
             self._output.notice(self.slug, compaction_told(self._archive))
 
     def _take_in_the_log(self) -> None:
-        """With an empty history, what is in the log was there before."""
+        """If the history is empty, everything in the log counts as seen."""
         log = View(self._opened_directory(), LOG)
         try:
             log.know_all_numbers()

@@ -1,7 +1,7 @@
-"""The sessions that are followed: one, or all of a mount and those that come.
+"""Follows one session, or all sessions of a mount including new ones.
 
-The last ones that changed are open, and wake who waits in poll(2) within milliseconds (G14). All others
-are asleep: their directories' times tell that they have changed, and are looked at often enough.
+The sessions that changed last are open, and wake poll(2) within milliseconds (G14). All others are
+asleep: the mtimes of their directories are polled to see whether they have changed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fusefs.cli.following.output import Output
 from fusefs.cli.following.session import GONE, Followed
 
 OPEN_MOST: Final = 64
-"""Sessions open at a time, each with two descriptors."""
+"""Limit of sessions open at a time, each with two descriptors."""
 LOOK_SECONDS: Final = 1.0
-"""How often to look without being told of anything."""
+"""Interval of polling without events."""
 FRESH_NS: Final = 2_000_000_000
-"""A directory that changed so shortly ago may have changed again within the grain of its time."""
+"""A directory changed less than this ago may have changed again with the same timestamp."""
 DELETED: Final = "the session was deleted"
 _AGAIN_SECONDS: Final = 0.01
 
 
 class Sessions:
-    """Those of the mount whose root is the descriptor `root`; of one session if `only` is given.
+    """The sessions of the mount whose root is the descriptor `root`; if `only` is given, that one.
 
-    Methods raise OSError when the mount has ended.
+    Methods raise `OSError` when the mount has ended.
     """
 
     def __init__(self, root: int, only: str | None, output: Output) -> None:
@@ -40,15 +40,15 @@ class Sessions:
         self._output = output
         self._followed: dict[str, Followed] = {}
         self._changed: dict[str, int] = {}
-        """When each session had changed last, before it was looked at."""
+        """When each session had last changed when it was examined (mtime in nanoseconds)."""
         self._open: OrderedDict[str, Followed] = OrderedDict()
-        """Open sessions, the last changed one last."""
+        """Open sessions, least recently changed first."""
         self._closed: set[str] = set()
         """Sessions that this user may not read."""
         self._look_at = 0.0
 
     def begin(self, *, from_start: bool) -> None:
-        """Take in what is there, printed if wanted."""
+        """Begin with the present sessions; print their histories if `from_start`."""
         self._changed = {slug: self._time(slug) for slug in self._names()}
         for slug in sorted(self._changed, key=lambda slug: (self._changed[slug], slug)):
             followed = Followed(self._root, slug, self._output)
@@ -56,7 +56,7 @@ class Sessions:
         self._output.flush()
 
     def wait(self) -> list[Followed] | None:
-        """Wait until there may be something new; which sessions tell so, None when nobody reads."""
+        """Wait for possible news; the sessions that reported it, None if the reader has gone."""
         poll = select.poll()
         open_by_fd = {open_.fd: open_ for open_ in self._open.values() if open_.fd is not None}
         for fd in open_by_fd:
@@ -70,7 +70,7 @@ class Sessions:
         return [open_by_fd[fd] for fd in ready]
 
     def step(self, told: list[Followed]) -> bool:
-        """Print what is new; False when the only session has been deleted."""
+        """Print new entries; False if the only session was deleted."""
         for followed in told:
             self._do(followed, partial(followed.step, told=True))
         if time.monotonic() >= self._look_at:
@@ -80,12 +80,12 @@ class Sessions:
         return self._only is None or bool(self._followed)
 
     def close(self) -> None:
-        """Close all that is open."""
+        """Close all open sessions."""
         for followed in self._open.values():
             followed.sleep()
 
     def _look(self) -> None:
-        """Look for sessions that came, went or changed, as none of them tells itself."""
+        """Poll for sessions that were created, deleted or changed without an event."""
         names = self._names()
         for slug in set(self._followed).difference(names):
             self._end(self._followed[slug], DELETED)
@@ -108,7 +108,7 @@ class Sessions:
         self._do(followed, begin)
 
     def _do(self, followed: Followed, what: Callable[[], None]) -> None:
-        """Do something with a session that may be deleted meanwhile, or be closed to this user."""
+        """Run a call on a session that may have been deleted, or be unreadable for this user."""
         try:
             what()
         except OSError as error:
@@ -124,7 +124,7 @@ class Sessions:
             longest.sleep()
 
     def _pass_over(self, followed: Followed, error: OSError) -> None:
-        """A name was not found: the session is gone, or its history was just being replaced."""
+        """A name was not found: the session is gone, or its history is being replaced."""
         if error.errno == errno.EACCES and self._only is None:
             self._closed.add(followed.slug)
             self._end(followed, "you may not read this session")
@@ -152,7 +152,7 @@ class Sessions:
             os.close(fd)
 
     def _time(self, slug: str) -> int:
-        """When a session changed last; 0 if it is gone."""
+        """When a session last changed, in nanoseconds; 0 if it is gone."""
         try:
             return os.stat(slug, dir_fd=self._root).st_mtime_ns
         except OSError as error:
