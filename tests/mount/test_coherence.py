@@ -91,7 +91,8 @@ from pathlib import Path
 from tests.support.stores import SessionOnDisk, compaction, entry
 session = SessionOnDisk(Path(sys.argv[1]))
 for number in count(2, 2):
-    if number > int(sys.argv[2]) and select.select([sys.stdin], [], [], 0)[0]:
+    # After so many slowly, or readers of ever longer sessions would never have read enough.
+    if number > int(sys.argv[2]) and select.select([sys.stdin], [], [], 0.02)[0]:
         break
     session.put(number, entry(str(number)))
     session.put(number + 1, compaction(str(number)))
