@@ -1,1 +1,1 @@
-"""Which sessions there are, and a line for each: kept up to date by what changes, at any number."""
+"""The list of sessions with a line for each, kept up to date by events at any number of sessions."""

@@ -34,11 +34,11 @@ from storage.session import meta
 from storage.store import Store
 
 Stamp = tuple[int, int, int]
-"""What tells a meta from what it was: inode number, ctime in nanoseconds, size."""
+"""Identifies a version of a meta: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
 """The stamp of a meta that was not read."""
 ARM_SESSIONS: Final = 500
-"""Sessions armed before other work gets a turn."""
+"""Sessions whose metas are watched before other work gets a turn."""
 ARM_PAUSE_SECONDS: Final = 0.002
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Session:
-    """A session as it was when it was looked at last."""
+    """A session as it was when it was last examined."""
 
     directory: int
     """Inode number of its directory."""
@@ -58,7 +58,7 @@ class Catalogue:
 
     def __init__(self, store: Store, work: Work) -> None:
         self.generation = 0
-        """Grows with every change of the list of sessions."""
+        """Counts changes of the list of sessions."""
         self._store = store
         self._watches = MetaWatches(store.fd) if work.near else None
         self._work = work
@@ -68,25 +68,25 @@ class Catalogue:
         self._slugs: list[str] = []
         """The slugs of all sessions, sorted."""
         self._missed = False
-        """Nothing that was watched tells of changes any more; set by the loop."""
+        """All watches have become useless; set by the loop."""
         self._listed = False
-        """The store's directory was listed, and events tell what changed in it since."""
+        """Whether the store's directory was listed and events report what has changed since."""
         self._unsure: set[str] = set()
-        """What no event tells of: sessions that are not armed, directories that lack a meta."""
+        """Names without events: sessions whose meta is not watched, directories without a meta."""
         self._to_arm: dict[str, None] = {}
         self._arming = trio.Event()
         self._lines: Lines | None = None
-        """None until somebody wants them."""
+        """The lines; None until somebody reads them."""
         self._latest: Latest | None = None
-        """Likewise."""
+        """The latest sessions; None until somebody reads them."""
 
     @property
     def is_followed(self) -> bool:
-        """Whether events tell what changes, so that asking costs no look at every session."""
+        """Whether events report changes, so that not every session must be examined."""
         return self._listed and not self._to_arm
 
     async def names(self) -> Sequence[str]:
-        """The slugs of all sessions, sorted. Raises `StoreError`, ETIMEDOUT of a silent store."""
+        """The slugs of all sessions, sorted. Raises `StoreError`: ETIMEDOUT if it is silent."""
         return await self._locked(self._names)
 
     async def text(self) -> Text:
@@ -94,11 +94,11 @@ class Catalogue:
         return await self._locked(self._text)
 
     async def latest(self) -> Mapping[str, str]:
-        """Per `<agent>_<sender>` the latest session (`.stepfs/latest/`)."""
+        """The latest session of each `<agent>_<sender>` (`.stepfs/latest/`)."""
         return await self._locked(self._links)
 
     async def arm(self) -> None:
-        """Watch the metas of what was looked at, some at a time, until cancelled."""
+        """Watch the metas of examined sessions, some at a time, until cancelled."""
         while True:
             await self._arming.wait()
             while await self._locked(self._arm_some):
@@ -106,11 +106,11 @@ class Catalogue:
             self._arming = trio.Event()
 
     def missed(self) -> None:
-        """The store's directory is another one: all is looked at again, and watched anew."""
+        """The store's directory was replaced: examine and watch everything again."""
         self._missed = True
 
     def close(self) -> None:
-        """Watch nothing any longer."""
+        """End all watches."""
         if self._watches is not None:
             self._watches.close()
 
@@ -148,7 +148,7 @@ class Catalogue:
         return self._latest.links(self._slugs)
 
     def _refresh(self) -> None:
-        """Know the sessions as they are now."""
+        """Bring the sessions up to date."""
         changed = self._drain()
         if self._listed:
             for slug in changed:
@@ -159,7 +159,7 @@ class Catalogue:
             self._list()
 
     def _drain(self) -> set[str]:
-        """The names of which something changed, as far as events tell."""
+        """The names for which events have reported changes."""
         if self._watches is None:
             return set()
         if self._missed:
@@ -174,7 +174,7 @@ class Catalogue:
         return changed.names | changed.metas
 
     def _list(self) -> None:
-        """List the store's directory, and look at everything in it."""
+        """List the store's directory, and examine everything in it."""
         self._listed = self._watches is not None and self._watches.watch_root()
         found = self._store.directories()
         for slug in self._sessions.keys() - found.keys():
@@ -185,7 +185,7 @@ class Catalogue:
                 self._look(slug, directory)
 
     def _is_same(self, slug: str, directory: int | None = None) -> bool:
-        """Whether a session is as it was, as far as one system call tells."""
+        """Whether a session is unchanged, judging by one system call."""
         known = self._sessions.get(slug)
         if known is None or directory not in (None, known.directory):
             return False
@@ -196,7 +196,7 @@ class Catalogue:
         return _stamp(found) == known.stamp
 
     def _look(self, slug: str, directory: int | None = None) -> None:
-        """Look at a name: a session, a directory that may become one, or neither.
+        """Examine a name: a session, a directory that may become one, or neither.
 
         `directory` is the inode number that a listing gave it.
         """
@@ -245,7 +245,7 @@ class Catalogue:
             self._latest.discard(slug)
 
     def _arm_some(self) -> bool:
-        """Watch some metas, and then look whether they had changed; whether there are more."""
+        """Watch some metas, and then check whether they have changed; whether there are more."""
         for slug in list(islice(self._to_arm, ARM_SESSIONS)):
             del self._to_arm[slug]
             if self._watches is not None and self._watches.watch(slug):
@@ -258,7 +258,7 @@ class Catalogue:
 
 
 def _seen(session_fd: int, directory: int) -> _Session | None:
-    """The session in that directory as it is now; None where it is none."""
+    """The present state of the session in a directory; None if it is not a session."""
     try:
         found = os.stat("meta", dir_fd=session_fd, follow_symlinks=False)
     except OSError:
@@ -273,7 +273,7 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 def _line(slug: str, session_fd: int, read: Callable[[int], meta.Seen]) -> bytes:
-    """`{"session": slug, …meta}`; of a broken meta only the session is told."""
+    """`{"session": slug, …meta}`; only the session if its meta is broken."""
     start = b'{"session":' + orjson.dumps(slug if slug.isascii() else printable(slug))
     try:
         data = read(session_fd)[0]

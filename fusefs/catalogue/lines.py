@@ -1,4 +1,4 @@
-"""The lines of `sessions.jsonl`, of which one changes at the cost of one, not of all.
+"""The lines of `sessions.jsonl`; changing one costs time for one, not for all.
 
 They are kept in the order of their slugs, in chunks of some hundred lines. A change joins its chunk
 anew; a reader gets the chunks as they are, since bytes never change.
@@ -23,14 +23,14 @@ class Lines:
         self._firsts: list[str] = []
 
     def fill(self, lines: Iterable[tuple[str, bytes]]) -> None:
-        """Replace all, by lines in the order of their slugs."""
+        """Replace all lines; the new ones are in the order of their slugs."""
         ordered = list(lines)
         starts = range(0, len(ordered), CHUNK_LINES // 2)
         self._chunks = [_Chunk(ordered[at : at + CHUNK_LINES // 2]) for at in starts]
         self._firsts = [chunk.slugs[0] for chunk in self._chunks]
 
     def put(self, slug: str, line: bytes) -> None:
-        """Add the line of a slug, or replace it."""
+        """Add or replace the line of a slug."""
         if not self._chunks:
             self.fill([(slug, line)])
             return
@@ -44,7 +44,7 @@ class Lines:
             self._firsts.insert(at + 1, other.slugs[0])
 
     def discard(self, slug: str) -> None:
-        """Take out the line of a slug, if it has one."""
+        """Remove the line of a slug, if it has one."""
         if not self._chunks:
             return
         at = self._chunk_of(slug)
@@ -66,7 +66,7 @@ class Lines:
 
 
 class Text:
-    """Bytes in pieces, as of one moment."""
+    """An immutable text in pieces."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = pieces
@@ -76,7 +76,7 @@ class Text:
         return self._ends[-1] if self._ends else 0
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer at the end."""
+        """Up to `size` bytes at `offset`; fewer at the end."""
         end = min(offset + size, len(self))
         if offset >= end:
             return b""
@@ -87,14 +87,14 @@ class Text:
 
 
 class _Chunk:
-    """Some neighbouring lines: apart while they are changed, joined once somebody reads them."""
+    """A chunk of neighbouring lines, separate while they change, joined once somebody reads them."""
 
     __slots__ = ("_joined", "_lengths", "_lines", "slugs")
 
     def __init__(self, lines: Sequence[tuple[str, bytes]]) -> None:
         self.slugs = [slug for slug, _ in lines]
         self._lines = [line for _, line in lines]
-        """Empty while they are joined, which spares the memory of one of the two."""
+        """The separate lines; empty while they are joined, to save memory."""
         self._joined = b""
         self._lengths: array[int] = array("I")
 
@@ -113,7 +113,7 @@ class _Chunk:
             del self._apart()[at], self.slugs[at]
 
     def split(self) -> _Chunk:
-        """Give the upper half to a new chunk."""
+        """Move the upper half to a new chunk."""
         lines, half = self._apart(), len(self.slugs) // 2
         other = _Chunk(list(zip(self.slugs[half:], lines[half:], strict=True)))
         del self.slugs[half:], lines[half:]

@@ -1,4 +1,4 @@
-"""What changed in the list of sessions and in their metas, told by watches of their own.
+"""Watches that report changes in the list of sessions and in their metas.
 
 A watch on a meta itself tells once of anything that happens to it, whatever else is written beside it:
 it is written to, renamed, replaced or deleted. Nobody waits for these events; they are looked through
@@ -21,7 +21,7 @@ _ROOT: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO |
 _LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
 _LEAST_WATCHES: Final = 4096
 _SHARE: Final = 0.75
-"""Share of the user's watches that may be taken; the rest is for open sessions and other programs."""
+"""Share of the user's watches that is used here; the rest is for open sessions and other programs."""
 
 
 @dataclass(slots=True)
@@ -29,15 +29,15 @@ class Changed:
     """The changes since the last call."""
 
     names: set[str] = field(default_factory=set)
-    """Names that came into the store's directory, went or were replaced."""
+    """Names that were added to the store's directory, removed or replaced."""
     metas: set[str] = field(default_factory=set)
-    """Sessions whose metas changed; these are watched no longer."""
+    """Sessions whose metas have changed; these are no longer watched."""
     lost: bool = False
-    """Events were lost: anything may have changed, and nothing is watched any more."""
+    """Whether events were lost: anything may have changed, and nothing is watched any more."""
 
 
 class MetaWatches:
-    """Watches on the store's directory and on metas. For one thread at a time; nothing in it waits."""
+    """Watches on the store's directory and on metas. For one thread at a time; no method waits."""
 
     def __init__(self, store_fd: int) -> None:
         self._store_fd = store_fd
@@ -48,17 +48,17 @@ class MetaWatches:
 
     @property
     def full(self) -> bool:
-        """Whether no further meta can be watched."""
+        """Whether no more metas can be watched."""
         return len(self._slugs) >= self._most
 
     def watch_root(self) -> bool:
-        """Watch the list of sessions, to be read after; whether changes of it will be told."""
+        """Watch the list of sessions, before it is read; whether changes will be reported."""
         if self._root is None:
             self._root = self._add(f"/proc/self/fd/{self._store_fd}/.", _ROOT)
         return self._root is not None
 
     def watch(self, slug: str) -> bool:
-        """Watch the meta of a session, to be looked at after; whether a change will be told."""
+        """Watch a session's meta, before it is read; whether a change will be reported."""
         if self.full:
             return False
         watch = self._add(f"/proc/self/fd/{self._store_fd}/{slug}/meta", _META | _ONCE)
@@ -82,7 +82,7 @@ class MetaWatches:
         return found
 
     def start_again(self) -> None:
-        """Watch nothing, as in the beginning."""
+        """End all watches, ready to begin again."""
         self._inotify.close()
         self._inotify, self._slugs, self._root = new_inotify(), {}, None
 

@@ -1,4 +1,4 @@
-"""Hints between hosts over Redis publish/subscribe: who stored something says so at once (G28).
+"""Hints between hosts over Redis publish/subscribe: mounts announce at once what they store (G28).
 
 A hint names sessions and says nothing of them. It is never believed: a session that it names is looked
 at again, a little earlier than it would have been. So a hint that is lost, late or forged costs time at
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 CHANNEL: Final = "stepfs"
 SENDER_BYTES: Final = 8
 MESSAGE_BYTES: Final = 4096
-"""A longer message is no hint."""
+"""A message longer than this is not a hint."""
 MESSAGE_SESSIONS: Final = 15
-"""Sessions that one message names: with names of 255 bytes it is as long as it may be."""
+"""Sessions named in one message: with names of 255 bytes it has its full length."""
 WAITING_SESSIONS: Final = 1024
-"""Names that wait to be sent, and names that wait to be looked at: beyond them hints are lost."""
+"""Limit of names waiting to be sent, and of names waiting to be examined; more hints are lost."""
 PACE_SECONDS: Final = 0.005
-"""Pause between two messages sent, and between two looks at what others have named."""
+"""Pause between sending two messages, and between examining two batches of named sessions."""
 ANSWER_SECONDS: Final = 2.0
 """Timeout for an answer of Redis."""
 PING_SECONDS: Final = 5.0
@@ -51,7 +51,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class State(Enum):
-    """Whether hints come and go."""
+    """The state of the connection."""
 
     WAITING = "waiting for Redis"
     CONNECTED = "connected"
@@ -59,14 +59,14 @@ class State(Enum):
 
 
 class FloodError(Exception):
-    """More messages came than any hosts send."""
+    """More messages arrived than real hosts would send."""
 
 
 class Hints:
-    """Sends what this mount stores, and gathers what others say they have stored. Loop-owned."""
+    """Announces what this mount stores, and gathers the announcements of others. Loop-owned."""
 
     def __init__(self, url: str) -> None:
-        """`url` is that of the `notify` option: `redis://`, `rediss://` or `unix://`."""
+        """`url` is the value of the `notify` option: `redis://`, `rediss://` or `unix://`."""
         self._url = url
         self._sender = secrets.token_hex(SENDER_BYTES // 2).encode()
         self._state = State.WAITING
@@ -76,12 +76,12 @@ class Hints:
         self._incoming = Owed[str]()
 
     def stored(self, slug: str) -> None:
-        """This mount stored something in a session, or made or deleted it. Never waits."""
+        """This mount stored something in a session, or created or deleted it. Never waits."""
         if self._state is State.CONNECTED and len(self._outgoing) < WAITING_SESSIONS:
             self._outgoing.add(slug)
 
     async def take(self) -> list[str]:
-        """Wait for hints of others: the names of sessions, each once, in no order that counts."""
+        """Wait for hints of others: names of sessions, each once, in no particular order."""
         await trio.sleep(PACE_SECONDS)
         return await self._incoming.take_some(WAITING_SESSIONS)
 
@@ -195,7 +195,7 @@ def encode(sender: bytes, slugs: list[str]) -> bytes:
 
 
 def decode(data: object) -> tuple[bytes, list[str]] | None:
-    """The sender of a message and the sessions that it names; None if it is no hint."""
+    """The sender of a message and the sessions that it names; None if it is not a hint."""
     if not isinstance(data, bytes) or len(data) > MESSAGE_BYTES:
         return None
     sender, *slugs = data.split(b"\0")

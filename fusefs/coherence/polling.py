@@ -1,4 +1,4 @@
-"""Looking where no events tell of changes: at what is followed, often at first and then less (G28).
+"""Polls followed sessions on a store without events, often at first and then less often (G28).
 
 A session is followed while somebody waits in poll(2) for it, and while it holds steps of this mount that
 a daemon may displace (G16). The time between two looks at one grows with the time for which nothing has
@@ -20,25 +20,25 @@ from fusefs.session.listing import lag_seconds, most_lag_seconds
 from fusefs.session.session import Session
 
 QUIET_FACTOR: Final = 10
-"""After ten seconds of quiet a look follows one second later: what comes is a tenth late at most."""
+"""After ten quiet seconds the next poll is one second later: a change is at most a tenth late."""
 UNWAITED_SECONDS: Final = 1.0
 UNWAITED_MOST_SECONDS: Final = 30.0
-"""Pause between two looks for displaced steps: at first, and after long quiet."""
+"""Pause between two polls for displaced steps: at first, and after a long quiet time."""
 PACE_SECONDS: Final = 0.04
 LOOKS_AT_ONCE: Final = 8
-"""Sessions looked at per `PACE_SECONDS`, at most: 200 a second."""
+"""At most this many sessions are polled per `PACE_SECONDS`: 200 a second."""
 
 
 @dataclass(slots=True)
 class Followed:
-    """Since when a session is followed, and when its last look began; as `Session.listed_at`."""
+    """Since when a session is followed, and when its last poll began; clock as `Session.listed_at`."""
 
     since: float
     looked_at: float
 
 
 class Polling:
-    """The sessions that are followed, and when each is to be looked at next. Loop-owned."""
+    """The followed sessions, and when each is to be polled next. Loop-owned."""
 
     def __init__(self) -> None:
         self._followed: dict[Session, Followed] = {}
@@ -48,13 +48,13 @@ class Polling:
         return len(self._followed)
 
     def follow(self, session: Session) -> None:
-        """Somebody waits for what happens in a session, or steps were stored in it."""
+        """Follow a session: somebody waits for changes in it, or steps were stored in it."""
         if session not in self._followed:
             self._followed[session] = Followed(time.monotonic(), 0.0)
         self._came.unpark_all()
 
     async def take(self) -> list[Session]:
-        """Wait until sessions are to be looked at: those whose time has come, as many as may be."""
+        """Wait until sessions are due; returns them, as many as may be polled at once."""
         while True:
             await trio.sleep(PACE_SECONDS)
             now = time.monotonic()
@@ -68,7 +68,7 @@ class Polling:
                 await self._came.park()
 
     def _due(self, now: float) -> Iterator[tuple[float, Session]]:
-        """When each session is to be looked at next; those that nobody follows any more are let go."""
+        """When each session is to be polled next; drops those that nobody follows any more."""
         for session, followed in list(self._followed.items()):
             interval = interval_seconds(session, followed.since, now)
             if interval is None:

@@ -1,4 +1,4 @@
-"""Publishing: the kernel's caches, and who waits in poll(2), follow the store (G12, G14).
+"""Publishes changes of the store to the kernel's caches and to those who wait in poll(2) (G12, G14).
 
 Dirty sessions are taken one after the other: what the kernel knows of a session is brought up to date,
 and it is told which attributes and names to ask for again.
@@ -52,7 +52,7 @@ class Publisher:
         self._failures = failures
 
     async def run(self) -> None:
-        """Publish until cancelled; asleep while nothing happens."""
+        """Publish until cancelled; sleeps while nothing happens."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._events.run)
             nursery.start_soon(self._follow_root)
@@ -64,7 +64,7 @@ class Publisher:
                 nursery.start_soon(self._work, nursery)
 
     def wrote(self, slug: str | None) -> None:
-        """The mount itself stored something in a session."""
+        """This mount has stored something in a session."""
         directory = self._root.known(slug) if slug is not None else None
         if directory is not None:
             self._events.mark(directory.session)
@@ -143,7 +143,7 @@ class Publisher:
             log.debug("%s: %s", printable(directory.name), error.sentence)
 
     async def _follow_hints(self, hints: Hints) -> None:
-        """Look again at what other hosts say they have stored something in."""
+        """Examine sessions in which other hosts have announced changes."""
         while True:
             for slug in await hints.take():
                 directory = self._root.known(slug)
@@ -158,7 +158,7 @@ class Publisher:
                     await self._look_for(directory)  # it may have been deleted
 
     async def _look(self) -> None:
-        """Where there are no events, poll the sessions that are followed."""
+        """Poll the followed sessions, if the store has no events."""
         while True:
             for session in await self._events.polling.take():
                 if not session.is_open:

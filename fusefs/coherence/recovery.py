@@ -1,4 +1,4 @@
-"""Recovery: what a daemon displaced is stored again as soon as it is known, with nobody reading (G16).
+"""Recovery: displaced steps are stored again as soon as they are noticed, without a reader (G16).
 
 Sessions that owe something are taken from the event queue. What is owed is state of the session
 (`RecentSteps.owed`), never only a task: what fails is tried again after a pause, and nothing is
@@ -39,7 +39,7 @@ FINISH_RETRY_SECONDS: Final = 0.5
 FINISH_ATTEMPTS: Final = 4
 """Failed attempts at the end before recovery gives up."""
 LET_GO_STEPS: Final = 1024
-"""Steps of a deleted session forgotten in one go."""
+"""Steps of a deleted session forgotten at a time."""
 TOLD_RUNS: Final = 8
 """Runs of consecutive numbers named in one line of errors.jsonl."""
 
@@ -64,12 +64,12 @@ class Recovery:
         self._failures = failures
         self._busy: set[Session] = set()
         self._failed: dict[Session, int] = {}
-        """Sessions with steps that could not be stored again, and the errno that was told."""
+        """Sessions with steps that could not be stored again, and the errno that was reported."""
         self._waiting: set[Session] = set()
-        """Sessions that are taken again after a pause."""
+        """Sessions that are retried after a pause."""
 
     async def run(self) -> None:
-        """Recover until cancelled; asleep while nothing happens."""
+        """Recover until cancelled; sleeps while nothing happens."""
         self._busy.clear()
         self._waiting.clear()
         for session in self._pool.remembering:  # what was noted before, or when this failed

@@ -28,17 +28,17 @@ class StoreDirectory:
         self, store: Store, events: EventQueue, catalogue: Catalogue, failures: Failures
     ) -> None:
         self.replacements = 0
-        """How often the mount went on with a new directory."""
+        """How often the mount has continued with a new directory."""
         self._store = store
         self._events = events
         self._catalogue = catalogue
         self._failures = failures
         self._said = ""
-        """What errors.jsonl was last told about the missing directory."""
+        """The last report in errors.jsonl about the missing directory."""
 
     @property
     def removed(self) -> bool:
-        """Whether the directory was seen to be removed, and there is none to go on with."""
+        """Whether the directory was removed and not replaced."""
         return bool(self._said)
 
     def look(self) -> None:
