@@ -33,11 +33,12 @@ def checked(store: str, mountpoint: str, options: MountOptions) -> Iterator[Plac
     may_mount(options)
     _check_memory(options.memory)
     _check_order(store, mountpoint)
-    places = Places(stores.checked(store), mountinfo.located(mountpoint))
+    places = Places(stores.located(store), mountinfo.located(mountpoint))
     clear_dead(places.mountpoint)
     with _claimed(places.mountpoint):
         _check_free(places.mountpoint)
         _check_apart(places)
+        stores.check_contents(places.store)
         _check_empty(places.mountpoint)
         yield places
 

@@ -50,14 +50,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print what is found as it is found."""
+    """Print what is found as it is found, and in the end what could not be read."""
     place = places.find(asked.path)
     root = _store_of(place)
-    printed = 0
-    for hits in spread(partial(_search, root, _query(asked)), _slugs(root, place.session)):
+    printed, unread = 0, list[OSError]()
+    for hits, failed in spread(partial(_search, root, _query(asked)), _slugs(root, place.session)):
         _print(hits, asked)
         printed += len(hits)
+        unread += failed
+    if unread:
+        raise CommandError(Exit.FAILED, _not_searched(unread))
     return Exit.OK if printed else Exit.NOTHING_FOUND
+
+
+def _not_searched(unread: Sequence[OSError]) -> str:
+    first = f"{printable(unread[0].filename)} could not be searched: {unread[0].strerror}"
+    return first if len(unread) == 1 else f"{first}; nor could {len(unread) - 1} others"
 
 
 def _query(asked: argparse.Namespace) -> Query:
@@ -108,9 +116,10 @@ def _slugs(root: str, session: str | None) -> list[str]:
         return sessions(store)
 
 
-def _search(root: str, query: Query, slugs: Sequence[str]) -> list[Hit]:
+def _search(root: str, query: Query, slugs: Sequence[str]) -> tuple[list[Hit], list[OSError]]:
+    unread: list[OSError] = []
     with opened_directory(root) as store:
-        return list(search_sessions(store, slugs, query))
+        return list(search_sessions(store, slugs, query, unread)), unread
 
 
 def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:

@@ -29,6 +29,13 @@ def checked(path: str) -> str:
 
     Raises `CommandError` if it is not a store, with a suggestion if there is a likely one.
     """
+    real = located(path)
+    check_contents(real)
+    return real
+
+
+def located(path: str) -> str:
+    """As `checked`, whatever else than sessions a directory holds."""
     mount = mountinfo.around(mountinfo.located(path), mountinfo.mounts())
     if mount is not None:
         _refuse(
@@ -82,7 +89,12 @@ def _check_what_was_meant(path: str) -> None:
             _refuse(
                 f"{shown} holds no session, only a mount of {printable(mount.store)}: give that store"
             )
-    if other := _no_session_of(path):
+
+
+def check_contents(path: str) -> None:
+    """Refuse, by `CommandError`, a directory that holds other things than sessions, and no session."""
+    shown = printable(path)
+    if not holds_sessions(path) and (other := _no_session_of(path)):
         _refuse(
             f"{shown} holds no session, but other things, such as {printable(other)}:"
             " give the directory that the sessions are in"

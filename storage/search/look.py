@@ -36,40 +36,43 @@ def sessions(store: int) -> list[str]:
         )
 
 
-def search_sessions(store: int, slugs: Iterable[str], query: Query) -> Iterator[Hit]:
+def search_sessions(
+    store: int, slugs: Iterable[str], query: Query, unread: list[OSError]
+) -> Iterator[Hit]:
     """Every line that matches in these sessions of an open store; what is no session has none.
 
-    Nor has one that this user may not read. Raises `OSError` as `search`, which names the session too.
+    Nor has one that this user may not read. What cannot be read for other reasons, and a single step
+    that cannot be read, does not end the search: `unread` is given the error, with a path in the store.
     """
     for slug in slugs:
         try:
             session = open_directory(slug, store)
         except OSError as error:
             if error.errno not in PASSED_OVER:
-                raise
+                unread.append(error)
             continue
         try:
-            hits = list(search(session, slug, query))
+            hits = list(search(session, slug, query, unread))
             if hits and is_regular(META, session):
                 yield from hits
         except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{slug}/{error.filename}") from None
+            unread.append(OSError(error.errno, error.strerror, slug))
         finally:
             os.close(session)
 
 
-def search(session_fd: int, session: str, query: Query) -> Iterator[Hit]:
+def search(session_fd: int, session: str, query: Query, unread: list[OSError]) -> Iterator[Hit]:
     """Every line that matches, in the order of the steps; what is no step is passed over.
 
-    Nobody else lists through `session_fd` meanwhile. Raises `OSError` where the session cannot be
-    listed or a step not be read.
+    Nobody else lists through `session_fd` meanwhile. Of a step that cannot be read `unread` is given the
+    error. Raises `OSError` where the session cannot be listed.
     """
     promising = sorted(_promising(session_fd, query))
     if not promising:
         return
     from storage.search.texts import hits
 
-    yield from hits(session_fd, session, promising, query)
+    yield from hits(session_fd, session, promising, query, unread)
 
 
 def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:

@@ -42,16 +42,24 @@ class Hit:
 
 
 def hits(
-    session_fd: int, session: str, steps: Iterable[tuple[int, str]], query: Query
+    session_fd: int,
+    session: str,
+    steps: Iterable[tuple[int, str]],
+    query: Query,
+    unread: list[OSError],
 ) -> Iterator[Hit]:
     """Every line that matches in these steps, given by number and name; what is no step has none.
 
-    Raises `OSError` where a step cannot be read.
+    Of each step that cannot be read `unread` is given the error, with the path below the store.
     """
     reader = Reader(session_fd)
     agent = _agent(session_fd) if query.agent is not None else None
     for number, name in steps:
-        step = _read(reader, name, query)
+        try:
+            step = _read(reader, name, query)
+        except OSError as error:
+            unread.append(OSError(error.errno, error.strerror, f"{session}/{name}"))
+            continue
         if step is not None and _is_by(step.value.get("agent") or agent, query):
             for text in texts(step):
                 yield from _hits(session, number, text, query)

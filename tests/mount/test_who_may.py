@@ -450,7 +450,8 @@ def test_a_search_passes_over_closed_sessions_and_names_a_step_that_is_closed(
     code, sentence = told(EVE, "search", "secret", at)
     assert (code, sentence) == (
         Exit.FAILED,
-        "stepfs: crab_tg-42_2/step-000001: Permission denied\n",
+        "stepfs: crab_tg-42_2/step-000001 could not be searched: Permission denied;"
+        " nor could 2 others\n",
     )
     for step in shown.path.glob("step-*"):
         step.chmod(0o644)
@@ -459,3 +460,24 @@ def test_a_search_passes_over_closed_sessions_and_names_a_step_that_is_closed(
     store.path.chmod(0o700)
     code, sentence = told(EVE, "search", "secret", store.path)
     assert (code, DENIED in sentence) == (Exit.STORE, True)
+
+
+def test_a_search_goes_on_past_a_step_that_may_not_be_read_and_tells_of_it(
+    store: StoreOnDisk,
+) -> None:
+    own(store.path, ANA, 0o755)
+    for slug in ("crab_tg-42_1", "crab_tg-42_2"):
+        session = session_of(store, ANA, 0o755, 0o644, slug)
+        session.add(entry("a disk"))
+        for step in session.path.glob("step-*"):
+            step.chmod(0o644)
+    closed = store.path / "crab_tg-42_1"
+    SessionOnDisk(closed).add(entry("another disk"))
+    (closed / "step-000004").chmod(0o600)
+    code, answer = told(EVE, "search", "disk$", store.path)
+    assert code == Exit.FAILED
+    assert answer.splitlines() == [
+        "crab_tg-42_1\t5\tuser\tanother disk",
+        "crab_tg-42_2\t4\tuser\ta disk",
+        "stepfs: crab_tg-42_1/step-000004 could not be searched: Permission denied",
+    ]

@@ -53,7 +53,8 @@ def session(tmp_path: Path) -> Iterator[int]:
 def found(session: int, pattern: str, **options: Any) -> list[tuple[int, str, str]]:
     flags = re.IGNORECASE if options.get("ignore_case") else 0
     literal = needed(pattern, ignore_case=bool(flags))
-    hits = search(session, "crab_x_1", Query(re.compile(pattern, flags), literal, **options))
+    query = Query(re.compile(pattern, flags), literal, **options)
+    hits = search(session, "crab_x_1", query, [])
     return [(hit.step, hit.role, hit.line) for hit in hits]
 
 
@@ -82,7 +83,7 @@ def test_role_agent_and_time_narrow_the_search(session: int) -> None:
 
 
 def test_a_hit_tells_where_in_its_line_the_match_is(session: int) -> None:
-    hits = search(session, "crab_x_1", Query(re.compile("f.ll")))
+    hits = search(session, "crab_x_1", Query(re.compile("f.ll")), [])
     assert list(hits) == [Hit("crab_x_1", 1, "user", "text", "the disk is full", 12, 16)]
 
 
@@ -115,7 +116,7 @@ def test_what_is_written_anew_is_found_as_it_is_then_written(store: StoreOnDisk)
         for pattern in ('bash {"top":12', '":12}', "top"):
             literal = needed(pattern, fixed=True, tools=True)
             query = Query(re.compile(re.escape(pattern)), literal, tools=True)
-            (hit,) = search(session, "crab_x_1", query)
+            (hit,) = search(session, "crab_x_1", query, [])
             assert (hit.part, hit.line) == ("call", 'bash {"top":12}')
 
 
@@ -173,7 +174,7 @@ def test_the_quick_look_changes_nothing_of_what_is_found(
             query = Query(compiled, literal, ignore_case, tools=True)
             assert literal
             plain = query._replace(literal=b"")
-            assert list(search(session, "s", query)) == list(search(session, "s", plain))
+            assert list(search(session, "s", query, [])) == list(search(session, "s", plain, []))
 
 
 def test_only_sessions_are_searched_whatever_else_is_in_the_store(tmp_path: Path) -> None:
@@ -187,5 +188,5 @@ def test_only_sessions_are_searched_whatever_else_is_in_the_store(tmp_path: Path
     with opened_directory(str(store.path)) as root:
         assert sessions(root) == ["crab_x_10", "crab_x_2", "not_a_session"]
         asked = [*sessions(root), "link", "file", "gone"]
-        hits = search_sessions(root, asked, Query(re.compile("disk"), b"disk"))
+        hits = search_sessions(root, asked, Query(re.compile("disk"), b"disk"), [])
         assert [hit.session for hit in hits] == ["crab_x_10", "crab_x_2"]
