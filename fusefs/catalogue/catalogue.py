@@ -17,8 +17,8 @@ import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from stat import S_ISREG
+from time import monotonic
 from typing import Final, TypeVar
 
 import orjson
@@ -37,9 +37,11 @@ Stamp = tuple[int, int, int]
 """Identifies a version of a meta: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
 """The stamp of a meta that was not read."""
-ARM_SESSIONS: Final = 500
-"""Sessions whose metas are watched before other work gets a turn."""
+ARM_SECONDS: Final = 0.005
+"""How long metas are watched before other work gets a turn, if the last question took no longer."""
 ARM_PAUSE_SECONDS: Final = 0.002
+ARM_DELAY_SECONDS: Final = 0.05
+"""Whoever has looked up a file opens it next."""
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
 
@@ -75,6 +77,8 @@ class Catalogue:
         """Names without events: sessions whose meta is not watched, directories without a meta."""
         self._to_arm: dict[str, None] = {}
         self._arming = trio.Event()
+        self._refresh_seconds = 0.0
+        """How long the last question took: what is to be watched gets as much time as those who ask."""
         self._lines: Lines | None = None
         """The lines; None until somebody reads them."""
         self._latest: Latest | None = None
@@ -101,6 +105,7 @@ class Catalogue:
         """Watch the metas of examined sessions, some at a time, until cancelled."""
         while True:
             await self._arming.wait()
+            await trio.sleep(ARM_DELAY_SECONDS)
             while await self._locked(self._arm_some):
                 await trio.sleep(ARM_PAUSE_SECONDS)
             self._arming = trio.Event()
@@ -149,6 +154,7 @@ class Catalogue:
 
     def _refresh(self) -> None:
         """Bring the sessions up to date."""
+        began = monotonic()
         changed = self._drain()
         if self._listed:
             for slug in changed:
@@ -157,6 +163,7 @@ class Catalogue:
                 self._look(slug)
         else:
             self._list()
+        self._refresh_seconds = monotonic() - began
 
     def _drain(self) -> set[str]:
         """The names for which events have reported changes."""
@@ -246,8 +253,9 @@ class Catalogue:
 
     def _arm_some(self) -> bool:
         """Watch some metas, and then check whether they have changed; whether there are more."""
-        for slug in list(islice(self._to_arm, ARM_SESSIONS)):
-            del self._to_arm[slug]
+        end = monotonic() + max(ARM_SECONDS, self._refresh_seconds)
+        while self._to_arm and monotonic() < end:
+            slug, _ = self._to_arm.popitem()
             if self._watches is not None and self._watches.watch(slug):
                 if not self._is_same(slug):
                     self._look(slug)
