@@ -123,11 +123,16 @@ class FileSystem:
 
     # --- directories ---------------------------------------------------------------------------
 
-    def opendir(self, ino: int, caller: Caller) -> int:
+    async def opendir(self, ino: int, caller: Caller) -> int:
         """Open a directory. Private files are listed for the mounting user only, so that everybody
         else's `grep -r` meets no error (G4)."""
+        self._catch_up()
+        directory = self._directory(ino)
+        # The kernel may still have the name of a session that was replaced. Only here does ESTALE have
+        # it look again: a listing that has begun would fail.
+        await self._attributes(directory, exact=False)
         private = caller.uid in (0, self.superblock.rules.private().uid)
-        return self._directories.add(OpenDirectory(self._directory(ino), private))
+        return self._directories.add(OpenDirectory(directory, private))
 
     async def prepare(self, handle: int, start: int) -> None:
         """Make ready to go through a directory; from the start it is listed anew."""

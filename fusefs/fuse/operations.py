@@ -103,7 +103,7 @@ class Adapter(pyfuse3.Operations):
 
     @handler
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self.filesystem.opendir(inode, _caller(ctx))
+        return await self.filesystem.opendir(inode, _caller(ctx))
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:

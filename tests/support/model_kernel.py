@@ -182,7 +182,7 @@ class ModelKernel:
         return await self._again_if_stale(path, self.attributes)
 
     async def listdir(self, path: str) -> list[str]:
-        handle = self.filesystem.opendir(await self._walk(path), self.caller)
+        handle = await self.filesystem.opendir(await self._walk(path), self.caller)
         try:
             await self.filesystem.prepare(handle, 0)
             names = []
