@@ -8,33 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from fusefs.cli.main import main
-from fusefs.exits import Exit
 from tests.support.commands import STEPFS, is_mounted, serving, until
 from tests.support.mounted import Mount, time_limit
-from tests.support.people import ANA, BEN, EVE, NOBODY, Person, own, public_directory
-from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+from tests.support.people import ANA, BEN, EVE, NOBODY, Person, own, public_directory, session_of
+from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
 
 Mounts = Callable[..., Mount]
 TEAM = 61500
 DENIED = "Permission denied"
-DONE = json.dumps(
-    {
-        "event": "done",
-        "model": "m",
-        "iterations": 1,
-        "stop_reason": "stop",
-        "usage": {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17},
-        "ts": "2026-04-28T00:00:00.2+00:00",
-    }
-).encode()
 READABLE = ("history.jsonl", "messages.jsonl", "history.md", "log.jsonl", "compact", "meta.json")
 WRITES = (
     'echo \'{"role":"user","content":"hi"}\' > append',
@@ -47,18 +34,6 @@ WRITES = (
 def tmp_path() -> Iterator[Path]:
     with public_directory() as place:
         yield place
-
-
-def session_of(
-    store: StoreOnDisk, person: Person, directory: int, meta: int, slug: str = "crab_tg-42_1"
-) -> SessionOnDisk:
-    """A session whose directory and meta have these modes."""
-    session = store.session(slug, entry("a secret"), compaction("crab-1"), entry("another"))
-    for path in session.path.iterdir():
-        own(path, person, 0o600)
-    own(session.path / "meta", person, meta)
-    own(session.path, person, directory)
-    return session
 
 
 def may(person: Person, script: str, at: Path) -> bool:
@@ -389,95 +364,3 @@ def test_a_session_replaced_by_a_symlink_is_gone(
     assert not at.exists()
     assert (secret.path / "meta").read_bytes() == before
     assert len(secret.numbers()) == 1
-
-
-COMMANDS = {
-    "ls": ["fusefs.cli.listing"],
-    "usage": ["fusefs.cli.usage"],
-    "search": ["fusefs.cli.search", "storage.search.texts"],
-}
-
-
-def told(person: Person, command: str, *arguments: str | Path) -> tuple[int, str]:
-    """Exit code and output of a command, in a process that has loaded it before it was this person's."""
-    for module in COMMANDS[command]:
-        import_module(module)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 255
-        try:
-            os.setgroups([])
-            os.setresgid(*[person.number] * 3)
-            os.setresuid(*[person.number] * 3)
-            sys.stdout = sys.stderr = open(writing, "w")  # noqa: SIM115
-            code = main([command, *map(str, arguments)])
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with open(reading) as output:
-        text = output.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
-
-
-@pytest.mark.guarantee("G21a")
-def test_commands_leave_out_the_sessions_that_are_closed_to_who_asks(
-    store: StoreOnDisk, mount: Mounts
-) -> None:
-    """The steps of the open one have a mode that is closed: the mount shows them all the same."""
-    own(store.path, ANA, 0o755)
-    session_of(store, ANA, 0o700, 0o600)
-    shown = session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")
-    shown.add(DONE)
-    (shown.path / "step-000004").chmod(0o600)
-    at = mount("allow_other").path
-    code, listed = told(EVE, "ls", at)
-    assert (code, listed.count("\n"), listed.split()[0]) == (Exit.OK, 1, "crab_tg-42_2")
-    assert told(EVE, "usage", at) == (Exit.OK, told(ANA, "usage", at / "crab_tg-42_2")[1])
-    assert "\t17" in told(EVE, "usage", at)[1]
-    assert told(ANA, "usage", at)[1] == told(EVE, "usage", at)[1]
-
-
-@pytest.mark.guarantee("G21a")
-def test_a_search_passes_over_closed_sessions_and_names_a_step_that_is_closed(
-    store: StoreOnDisk, mount: Mounts
-) -> None:
-    own(store.path, ANA, 0o755)
-    session_of(store, ANA, 0o700, 0o600)
-    shown = session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")
-    at = mount("allow_other").path
-    code, sentence = told(EVE, "search", "secret", at)
-    assert (code, sentence) == (
-        Exit.FAILED,
-        "stepfs: crab_tg-42_2/step-000001 could not be searched: Permission denied;"
-        " nor could 2 others\n",
-    )
-    for step in shown.path.glob("step-*"):
-        step.chmod(0o644)
-    code, found = told(EVE, "search", "secret", at)
-    assert (code, found) == (Exit.OK, "crab_tg-42_2\t1\tuser\ta secret\n")
-    store.path.chmod(0o700)
-    code, sentence = told(EVE, "search", "secret", store.path)
-    assert (code, DENIED in sentence) == (Exit.STORE, True)
-
-
-def test_a_search_goes_on_past_a_step_that_may_not_be_read_and_tells_of_it(
-    store: StoreOnDisk,
-) -> None:
-    own(store.path, ANA, 0o755)
-    for slug in ("crab_tg-42_1", "crab_tg-42_2"):
-        session = session_of(store, ANA, 0o755, 0o644, slug)
-        session.add(entry("a disk"))
-        for step in session.path.glob("step-*"):
-            step.chmod(0o644)
-    closed = store.path / "crab_tg-42_1"
-    SessionOnDisk(closed).add(entry("another disk"))
-    (closed / "step-000004").chmod(0o600)
-    code, answer = told(EVE, "search", "disk$", store.path)
-    assert code == Exit.FAILED
-    assert answer.splitlines() == [
-        "crab_tg-42_1\t5\tuser\tanother disk",
-        "crab_tg-42_2\t4\tuser\ta disk",
-        "stepfs: crab_tg-42_1/step-000004 could not be searched: Permission denied",
-    ]

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from storage.errors import StoreError
 from tests.support.commands import Answer, environment
+from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
 SECONDS = 60
 
@@ -48,6 +49,12 @@ class Person:
         """Run a shell's script as this person."""
         return self.run("bash", "-c", script, at=at)
 
+    def become(self) -> None:
+        """Make this process the person's, for good."""
+        os.setgroups(self.groups)
+        os.setresgid(*[self.number] * 3)
+        os.setresuid(*[self.number] * 3)
+
 
 ANA, BEN, EVE = Person(61001), Person(61002), Person(61003)
 NOBODY = Person(65534)
@@ -59,6 +66,18 @@ def own(path: Path, person: Person, mode: int | None = None) -> None:
     os.chown(path, person.number, person.number)
     if mode is not None:
         path.chmod(mode)
+
+
+def session_of(
+    store: StoreOnDisk, person: Person, directory: int, meta: int, slug: str = "crab_tg-42_1"
+) -> SessionOnDisk:
+    """A session whose directory and meta have these modes."""
+    session = store.session(slug, entry("a secret"), compaction("crab-1"), entry("another"))
+    for path in session.path.iterdir():
+        own(path, person, 0o600)
+    own(session.path / "meta", person, meta)
+    own(session.path, person, directory)
+    return session
 
 
 @contextmanager
@@ -75,9 +94,7 @@ def errno_as_nobody(call: Callable[[], object]) -> int:
     if child == 0:
         result = 255
         try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
+            NOBODY.become()
             call()
             result = 0
         except StoreError as error:
