@@ -99,7 +99,7 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
     expected = known(store_fd)
     if not write or not os.access(".", os.W_OK | os.X_OK, dir_fd=store_fd, effective_ids=True):
         return expected
-    name = f"{PROBE_PREFIX}{os.urandom(8).hex()}"
+    name = f"{PROBE_PREFIX}{files.token()}"
     try:
         os.mkdir(name, 0o700, dir_fd=store_fd)
     except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -80,7 +79,7 @@ def making(store: Store, sync: bool) -> Iterator[NewSession]:
 
 def _locked_directory(store: Store) -> tuple[str, int]:
     for _ in range(_ATTEMPTS):
-        hidden = f".new.{secrets.token_hex(8)}"
+        hidden = f".new.{files.token()}"
         os.mkdir(hidden, 0o777, dir_fd=store.fd)
         with suppress(FileNotFoundError), ExitStack() as failing:
             directory = files.open_directory(hidden, store.fd)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import shutil
 import time
 from contextlib import suppress
@@ -28,7 +27,7 @@ _ATTEMPTS: Final = 10
 
 def hidden_name() -> str:
     """A name for what is to be removed."""
-    return f".del.{secrets.token_hex(8)}"
+    return f".del.{files.token()}"
 
 
 def delete(store: Store, slug: str, *, sync: bool) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -139,7 +138,7 @@ def _new_file_name(name: str) -> str:
 
 def _link_new(name: str, data: bytes, mode: int, archives: int, *, sync: bool) -> None:
     about = os.fstat(archives)
-    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
+    temporary = f"{_TEMPORARY}{files.token()}.tmp"
     bits = stat.S_IMODE(about.st_mode) & mode & 0o666
     files.write_new(temporary, data, archives, bits, _owner(about), sync)
     try:

@@ -69,13 +69,22 @@ def reopened(directory: int) -> Iterator[int]:
         yield own
 
 
-def close_all(descriptors: list[int]) -> None:
-    """Close them, by one call where no other descriptor lies between them."""
-    if descriptors and max(descriptors) - min(descriptors) + 1 == len(descriptors):
-        os.closerange(min(descriptors), max(descriptors) + 1)
-        return
-    for descriptor in descriptors:
-        os.close(descriptor)
+def subdirectories(directory: int) -> dict[str, int]:
+    """The real directories in `directory` that are not hidden, with their inode numbers.
+
+    Raises OSError.
+    """
+    with reopened(directory) as own, os.scandir(own) as entries:
+        return {
+            entry.name: entry.inode()
+            for entry in entries
+            if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+        }
+
+
+def token() -> str:
+    """What makes a temporary name nobody else's. (The library of secrets takes long to load.)"""
+    return os.urandom(8).hex()
 
 
 def listing(directory: int) -> list[str]:
@@ -260,35 +269,6 @@ def write_new(
         raise
     finally:
         os.close(descriptor)
-
-
-def create_complete(
-    name: str,
-    data: bytes,
-    at: int,
-    mode: int,
-    owner: tuple[int, int] | None,
-    exclusive: bool,
-    sync: bool,
-) -> None:
-    """Makes `name` hold `data`, in one step and complete, or leaves everything as it was.
-
-    With `exclusive` an existing file stays and EEXIST is raised; without, it is replaced. With
-    `sync` the contents are on disk before the name, and the name on return. Raises OSError.
-    """
-    temporary = f".{name}.{os.urandom(8).hex()}.tmp"
-    write_new(temporary, data, at, mode, owner, sync)
-    try:
-        if exclusive:
-            os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
-            os.unlink(temporary, dir_fd=at)
-        else:
-            os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
-    except BaseException:
-        os.unlink(temporary, dir_fd=at)
-        raise
-    if sync:
-        os.fsync(at)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

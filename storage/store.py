@@ -150,16 +150,8 @@ class Store:
 
     def directories(self) -> dict[str, int]:
         """The real directories there are now that may be sessions, each with its inode number."""
-        with (
-            doing("list the store"),
-            files.reopened(self.fd) as own,
-            os.scandir(own) as entries,
-        ):
-            return {
-                entry.name: entry.inode()
-                for entry in entries
-                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-            }
+        with doing("list the store"):
+            return files.subdirectories(self.fd)
 
     def _sessions(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if _holds_meta(name, self.fd)]

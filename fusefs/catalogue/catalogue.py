@@ -186,9 +186,8 @@ class Catalogue:
         found = self._store.directories()
         for slug in self._sessions.keys() - found.keys():
             self._look(slug)
-        known = self._sessions
         for slug, directory in sorted(found.items()):
-            if slug not in known or not self._is_same(slug, directory):
+            if not self._is_same(slug, directory):
                 self._look(slug, directory)
 
     def _is_same(self, slug: str, directory: int | None = None) -> bool:

@@ -9,11 +9,11 @@ from fusefs.session.lead import lead_text, within_cut
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch
-from fusefs.views.text_cache import Segment, fingerprint
+from fusefs.views.text_cache import Segment
 from storage.errors import StoreError
 from storage.session.index import Index
 from storage.session.reader import Reader
-from storage.session.replay import PASS_STEPS, forwards
+from storage.session.replay import PASS_STEPS, fingerprint, forwards
 
 
 async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -> bytes:

@@ -32,8 +32,8 @@ from typing import Final, Protocol
 
 from fusefs.views.formats import View
 from fusefs.views.spool import Spool
-from fusefs.views.text_cache import Segment, TextCache, fingerprint
-from storage.session.replay import START, TEXT_BYTES, Boundary, Text
+from fusefs.views.text_cache import Segment, TextCache
+from storage.session.replay import START, TEXT_BYTES, Boundary, Text, fingerprint
 
 NO_LEAD: Final = fingerprint(b"")
 

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from fusefs.turn import Turn
 from fusefs.views.spool import Spool
 from fusefs.work import Work
-from storage.session.replay import DIGEST_BYTES, Text
+from storage.session.replay import DIGEST_BYTES, Text, fingerprint
 
 SPOOL_FACTOR: Final = 16
 """Spools of files that nobody has open may take this many times the memory limit."""
@@ -39,7 +39,7 @@ class Segment:
         self.first = text.first
         self.last = text.last
         self.shown: array[int] = text.shown
-        self._digest: hashlib.blake2b | bytes = text.digest.digest()
+        self._digest: hashlib.blake2b | bytes = text.fingerprint
         """Digest of the text; for a long one the hash state, which takes ten times the memory."""
         self.text: bytes | None = None
         self.spooled_at: int | None = None
@@ -50,7 +50,7 @@ class Segment:
         return self.text is not None or self.spooled_at is not None
 
     def fingerprint(self) -> bytes:
-        """A digest that identifies its text."""
+        """As `storage.session.replay.fingerprint`, of its text."""
         return self._digest if isinstance(self._digest, bytes) else self._digest.digest()
 
     def note(self, text: Text, whole: bytes) -> None:
@@ -65,11 +65,6 @@ class Segment:
         self.last = text.last
         self.shown.extend(text.shown)
         self.spooled_at = None
-
-
-def fingerprint(text: bytes) -> bytes:
-    """As `Segment.fingerprint`, of any text."""
-    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
 class Holder(Protocol):

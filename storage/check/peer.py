@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Final
 
 from storage import posix as files
 from storage.capabilities import PROBE_PREFIX, filesystem_type
+from storage.check.complete import create_complete
 from storage.errors import StoreError, from_os_error, printable
 
 ROUNDS: Final = 200
@@ -44,7 +44,7 @@ def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
     `rounds` is how often each race is run. Raises `StoreError`: EINVAL if the two paths do not show
     the same directory, or the file system's errno if nothing can be created there.
     """
-    name = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+    name = f"{PROBE_PREFIX}{files.token()}"
     mine, others = Path(store), Path(peer)
     try:
         (mine / name).mkdir(0o700)
@@ -155,7 +155,7 @@ class _Pair:
         mine, others = self._clients
         for number in range(20):
             data = b"%d" % number
-            files.create_complete("replaced", data, mine, 0o600, None, exclusive=False, sync=False)
+            create_complete("replaced", data, mine, 0o600, None, exclusive=False, sync=False)
             before = time.monotonic()
             files.refresh("replaced", others)
             if not _shows(others, data):

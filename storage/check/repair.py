@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from storage import posix as files
+from storage.check.complete import create_complete
 from storage.errors import StoreError, printable
 from storage.formats.jsontext import NotJSON, parse
 from storage.formats.slug import named_after
@@ -111,7 +112,7 @@ def rebuild_meta(
     bits = status.st_mode & 0o666 if mode is None else mode & 0o666
     owner = status.st_uid, status.st_gid
     with suppress(FileExistsError):
-        files.create_complete(
+        create_complete(
             meta.NAME, encoded(rebuilt), directory, bits, owner, exclusive=True, sync=True
         )
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from storage.posix import close_all, is_regular, open_directory, reopened
+from storage.posix import is_regular, open_directory, subdirectories
 from storage.search.query import Query
 from storage.session.steps import NUMBER_MAX, READ_FLAGS, step_number
 
@@ -28,12 +28,7 @@ LOOK_STEPS: Final = 32
 
 def sessions(store: int) -> list[str]:
     """The directories below an open store that may be sessions, in their order. Raises `OSError`."""
-    with reopened(store) as own, os.scandir(own) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
-        )
+    return sorted(subdirectories(store))
 
 
 def search_sessions(
@@ -112,7 +107,7 @@ def _looked_at(session_fd: int, names: list[str], flags: int, query: Query) -> I
     except OSError:
         return names
     finally:
-        close_all(opened)
+        _close_all(opened)
     if max(map(len, looks)) < LOOK_BYTES and not query.may_match(b"\n".join(looks)):
         return ()
     return [
@@ -120,3 +115,12 @@ def _looked_at(session_fd: int, names: list[str], flags: int, query: Query) -> I
         for name, look in zip(names, looks, strict=True)
         if len(look) == LOOK_BYTES or query.may_match(look)
     ]
+
+
+def _close_all(descriptors: list[int]) -> None:
+    """Close them, by one call where no other descriptor lies between them."""
+    if descriptors and max(descriptors) - min(descriptors) + 1 == len(descriptors):
+        os.closerange(min(descriptors), max(descriptors) + 1)
+        return
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -13,7 +13,6 @@ import errno
 import itertools
 import math
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +22,7 @@ from typing import Final
 
 from storage.ahead import Outcome, start
 from storage.errors import StoreError, from_os_error
-from storage.posix import listing, refresh, write_all
+from storage.posix import listing, refresh, token, write_all
 from storage.session.steps import NUMBER_MAX, Ownership, step_name, step_number
 from storage.session.tombstone import is_deleted
 
@@ -199,7 +198,7 @@ class Claimer:
 
     def _temporary(self, ownership: Ownership, sync: bool, data: bytes) -> str:
         """A hidden file with that data, closed: a name may show what was closed only."""
-        name = f".stepfs-{secrets.token_hex(8)}.tmp"
+        name = f".stepfs-{token()}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, ownership.mode, dir_fd=self.fd)
         try:

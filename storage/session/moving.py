@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from functools import partial
 
 from storage.errors import from_os_error
-from storage.posix import UNSUPPORTED, rename_new
+from storage.posix import UNSUPPORTED, rename_new, token
 from storage.session.claims import Claimer, step_identity
 from storage.session.steps import step_name
 
@@ -66,7 +65,7 @@ class Mover:
 
     def _drop(self, name: str, status: os.stat_result) -> bool:
         """Remove `name` if it belongs to the file with this `status`; False if the name is gone."""
-        aside = f".stepfs-{secrets.token_hex(8)}.tmp"
+        aside = f".stepfs-{token()}.tmp"
         try:
             if not os.path.samestat(self._stat(name), status):
                 return True  # it belongs to another file by now

@@ -37,6 +37,11 @@ class Boundary:
 START: Final = Boundary(0, None)
 
 
+def fingerprint(text: bytes) -> bytes:
+    """A digest that identifies a text."""
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
+
+
 @dataclass
 class Text:
     """Consecutive lines of a view, from the steps `first` to `last` (both examined)."""
@@ -48,7 +53,7 @@ class Text:
     text: bytes
 
     def __post_init__(self) -> None:
-        self.digest = hashlib.blake2b(self.text, digest_size=DIGEST_BYTES)
+        self.fingerprint = fingerprint(self.text)
         """Computed here, in the thread that renders the text: a long one takes time."""
 
 
