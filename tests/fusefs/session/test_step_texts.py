@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 import trio
@@ -11,6 +10,7 @@ import trio
 from fusefs.session import step_texts
 from fusefs.session.step_texts import MEMORY_BYTES, SETTLED_BYTES, StepTexts
 from fusefs.views.spool import Spool
+from tests.support.gates import gated
 
 TEXT = b"{" + b"x" * (SETTLED_BYTES // 4) + b"}"
 
@@ -92,13 +92,7 @@ def test_no_more_is_spooled_than_may_be() -> None:
 def test_the_loop_goes_on_while_the_spool_waits_for_the_disk(
     monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    gate, really = threading.Event(), getattr(Spool, call)
-
-    def slow(spool: Spool, *arguments: object) -> object:
-        assert gate.wait(10), "the loop waited for the disk"
-        return really(spool, *arguments)
-
-    monkeypatch.setattr(Spool, call, slow)
+    gate = gated(monkeypatch, call)
 
     async def main() -> None:
         texts = StepTexts()

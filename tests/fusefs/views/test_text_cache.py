@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 from array import array
 
 import pytest
@@ -16,6 +15,7 @@ from fusefs.views import text_cache
 from fusefs.views.spool import Spool
 from fusefs.views.text_cache import SPOOL_FACTOR, Segment, TextCache
 from storage.session.replay import Text
+from tests.support.gates import gated
 
 LIMIT = 100
 
@@ -139,12 +139,6 @@ def test_spools_of_files_that_nobody_has_open_are_kept_up_to_a_limit() -> None:
 def test_the_loop_goes_on_while_a_spool_waits_for_the_disk(
     monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    gate, really = threading.Event(), getattr(Spool, call)
-
-    def waits(*args: object) -> object:
-        assert gate.wait(10), "the loop waited for the disk"
-        return really(*args)
-
     async def main() -> None:
         cache, owner = TextCache(LIMIT), Owner()
         owner.pinned = True
@@ -152,7 +146,7 @@ def test_the_loop_goes_on_while_a_spool_waits_for_the_disk(
             owner.add(cache, bytes([number]) * 60)
         if call == "read":
             await cache.settle()
-        monkeypatch.setattr(Spool, call, waits)
+        gate = gated(monkeypatch, call)
         async with trio.open_nursery() as nursery:
             if call == "read":
                 spooled = next(segment for segment in owner.segments if segment.text is None)
