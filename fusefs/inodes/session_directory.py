@@ -170,13 +170,9 @@ class SessionDirectory(Directory):
         lookups asks once. Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name
         up again.
         """
-        if not exact and self._looked_at is not None and not self.gone:
-            when, known = self._looked_at
-            if time.monotonic() - when < KNOWN_SECONDS:
-                return known
+        if (known := self._known_status(exact)) is not None:
+            return known
         as_of = self.as_of
-        if as_of is not None and self._status is not None and self._status[0] == as_of:
-            return self._status[1]
         work, store = self.services.work, self.services.store
         try:
             found = await work.small(self.name, store.stat_session, self.name)
@@ -194,6 +190,16 @@ class SessionDirectory(Directory):
         self._status = None if as_of is None else (as_of, found)
         self.looked_at(found)
         return found
+
+    def _known_status(self, exact: bool) -> Statuses | None:
+        """What `status` may answer without asking the store."""
+        if not exact and self._looked_at is not None and not self.gone:
+            when, known = self._looked_at
+            if time.monotonic() - when < KNOWN_SECONDS:
+                return known
+        if self._status is not None and self._status[0] == self.as_of:
+            return self._status[1]
+        return None
 
     def looked_at(self, found: Statuses) -> None:
         """Take a status that was just read from the store."""
@@ -224,7 +230,7 @@ class SessionDirectory(Directory):
         return self.child(name) or self._hidden(name) or self.no_such_name(name)
 
     async def names(self, private: bool) -> Sequence[str]:
-        if self._status is None or self._status[0] != self.as_of:
+        if self._known_status(exact=False) is None:
             await self.services.work.small(self.name, self.services.store.stat_session, self.name)
         return FILES
 
