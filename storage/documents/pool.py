@@ -124,7 +124,9 @@ class Documents:
                 seconds = f"{self._deadline:g} s"
                 raise _late(f"reading the document took more than {seconds}: shorten it") from None
             except (MemoryError, SystemError, ProcessExpired):
-                # SystemError is what orjson.loads raises when it fails to allocate.
+                # orjson.loads does not stop at an allocation that fails: it goes through the rest of the
+                # document, failing for every object, and raises SystemError at the end. A document with
+                # millions of objects may reach its deadline before that, and is told to be late.
                 raise _too_much() from None
             except (RuntimeError, CancelledError):  # the pool was closed meanwhile
                 raise _ended() from None
