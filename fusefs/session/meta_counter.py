@@ -100,11 +100,13 @@ class MetaCounter:
         before = self._pending.get(session)
         if before is None:
             self._pool.keep(session)
-        else:
-            new = before.then(new)
-            new.due = max(before.due, min(new.due, new.first + LATEST_SECONDS))
+            self._pending[session] = new
+            self._changed.unpark_all()
+            return
+        # Due later than before, so whoever sleeps until then need not wake for every step.
+        new = before.then(new)
+        new.due = max(before.due, min(new.due, new.first + LATEST_SECONDS))
         self._pending[session] = new
-        self._changed.unpark_all()
 
     def _startable(self, time: float) -> list[Session]:
         found = [s for s, p in self._pending.items() if p.due <= time and s not in self._writing]
