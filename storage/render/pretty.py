@@ -11,7 +11,9 @@ PARTS_MAX: Final = 1000
 """At most this many parts, and calls, are shown per entry; the rest is left out."""
 LEFT_OUT: Final = "*… left out here; history.jsonl has all …*"
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, indent=2)
+# What was parsed has no cycles. Looking for them would keep every value whose printing is cut short in
+# a cycle of the encoder's own, for a collector that does not run in a worker.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, indent=2, check_circular=False)
 
 
 class Room:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 
 from storage.formats.kinds import classify
 from storage.render import markdown
@@ -16,6 +18,23 @@ def test_a_value_is_laid_out_whole_or_cut() -> None:
     text, whole = Room().pretty([[]] * (1 << 20))
     assert (len(text), whole) == (CHARACTERS_MAX, False)
     assert text.startswith("[\n  [],\n  [],\n")
+
+
+class Whole(list[object]):
+    """A list that can be watched."""
+
+
+def test_a_value_that_is_cut_is_freed_at_once_without_a_collector() -> None:
+    """Workers have none: a hundred long documents would reach their memory limit."""
+    gc.disable()
+    try:
+        value = Whole([[]] * (1 << 20))
+        watched = weakref.ref(value)
+        assert not Room().pretty(value)[1]
+        del value
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_an_entry_of_millions_of_values_takes_no_longer_than_it_is_long() -> None:
