@@ -22,7 +22,6 @@ from fusefs.session.listing import ready
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
-from storage.ahead import start
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.posix import status
@@ -179,9 +178,8 @@ def _sync(claimer: Claimer, session_fd: int, claims: Sequence[int], whole: bool)
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
     """As `Ownership.of_session`, for a session on a far store: on a file system that works by paths
     a descriptor may lead to whatever has the session's name now, so the identity is checked."""
-    looked_at = start(partial(os.fstat, session_fd))
+    directory = os.fstat(session_fd)
     meta = status("meta", session_fd, kept=True)
-    directory = looked_at.get()
     if (directory.st_dev, directory.st_ino) != identity:
         raise FileNotFoundError(errno.ENOENT, "the session was deleted")
     return Ownership.of(directory, meta)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
-from storage.ahead import start
 from storage.posix import exists
 from storage.session import meta
 
@@ -22,9 +20,8 @@ def is_deleted(session_fd: int) -> bool:
     The tombstone shows it while the session is being removed, the missing meta afterwards: a client
     may have a stale view of one of them, but not of both. Raises `OSError`.
     """
-    known = start(partial(exists, meta.NAME, session_fd, kept=True))
     try:
-        return exists(TOMBSTONE, session_fd) or not known.get()  # the tombstone, past any cache
+        return exists(TOMBSTONE, session_fd) or not exists(meta.NAME, session_fd, kept=True)
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
