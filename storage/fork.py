@@ -75,6 +75,7 @@ def fork(
     Raises StoreError: ENOENT if there is no such session; EINVAL where its broken meta does not tell
     an agent or sender that is not given either; EAGAIN if its steps do not keep still; ENOSPC, …
     """
+    far = not store.near
     with doing(f"fork {printable(slug)}"), store.opened(slug) as origin:
         about = _meta_of_fork(origin, slug, agent, created_by)
         rights = Ownership.of_session(origin)
@@ -83,11 +84,11 @@ def fork(
             index = scan(origin)
             last = min(NUMBER_MAX if at is None else at, index.greatest)
             yield
-            yield from _Copier(origin, new.directory, rights).copy(index, last)
+            yield from _Copier(origin, new.directory, rights, far and sync).copy(index, last)
             about[ORIGIN_KEY] = {"session": slug, "step": last}
             about["message_count"] = yield from _message_count(new)
             if sync:
-                sync_steps(new.directory, (), whole=True)
+                sync_steps(new.directory, (), whole=not far)
                 yield
             new.write_meta(encoded(about), rights)
             return new.claim_next(about["agent"], about["created_by"])
@@ -165,10 +166,12 @@ class _Copier:
     the session was at one moment then, never a history that has not existed (G13).
     """
 
-    def __init__(self, origin: int, target: int, rights: Ownership) -> None:
+    def __init__(self, origin: int, target: int, rights: Ownership, sync_each: bool) -> None:
+        """`sync_each` copies to disk one by one: syncfs(2) reaches no server."""
         self._origin = origin
         self._target = target
         self._rights = rights
+        self._sync_each = sync_each
         self._reflinks = True
         self._born_right = self._files_are_born_right()
         self._done = 0
@@ -246,6 +249,8 @@ class _Copier:
                 files.give(target, self._rights.owner)
                 os.fchmod(target, self._rights.mode)
             os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+            if self._sync_each:
+                os.fsync(target)
         finally:
             os.close(target)
 

@@ -22,6 +22,7 @@ from storage.store import Store
 from storage.sweep import sweep
 from tests.support import lives
 from tests.support.commands import run
+from tests.support.far import NO_BINDFS, bound
 from tests.support.killing import alone, killed_at_each_call
 from tests.support.lives import LIVES, Steps
 from tests.support.stores import META, SessionOnDisk, StoreOnDisk, compaction, entry, event
@@ -278,6 +279,30 @@ def test_where_the_file_system_has_reflinks_a_fork_takes_no_room(tmp_path: Path)
     finally:
         opened.close()
         run(["umount", str(place)])
+
+
+@NO_BINDFS
+@pytest.mark.guarantee("G17a", "G30c")
+def test_on_a_far_store_each_copy_is_synced_for_syncfs_reaches_no_server(
+    store: StoreOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session(ORIGIN, entry("a"), entry("b"))
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        sync(fd)
+
+    with bound(store.path, tmp_path / "far") as far:
+        opened = Store(str(far))
+        try:
+            monkeypatch.setattr(os, "fsync", noted)
+            finish(fork(opened, ORIGIN, sync=True))
+        finally:
+            opened.close()
+    assert synced[:2] == ["step-000001", "step-000002"]
+    assert synced[2].startswith(".new.")
 
 
 def kill_everywhere(path: str) -> None:
