@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from storage.documents.pool import MEMORY_BYTES
 from tests.container.machine import Machine, NoMachineError, base, eventually
 from tests.support.readme import blocks
+from tests.support.redis import NO_REDIS, Redis
 
 PROJECT = Path(__file__).resolve().parents[2]
 UNIT = "stepfs@demo.service"
@@ -35,7 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     copy(source, root)
     (root / "etc/hostname").write_text("stepfs\n")
     subprocess.run(
-        ["make", "-C", PROJECT, "install", f"DESTDIR={root}"], check=True, capture_output=True
+        ["make", "-C", PROJECT, "install", f"DESTDIR={root}", "EXTRAS=redis"],
+        check=True,
+        capture_output=True,
     )
     yield root
     shutil.rmtree(root)
@@ -222,6 +227,45 @@ def test_it_serves_as_a_chosen_user(machine: Machine, store: str) -> None:
     finally:
         machine.sh(f"systemctl stop {UNIT}; rm -r {os.path.dirname(DROP_IN)}")
         machine.run("systemctl", "daemon-reload")
+
+
+@NO_REDIS
+@pytest.mark.guarantee("G28b")
+def test_with_the_drop_in_of_the_examples_hints_pass_through_the_hardening(
+    machine: Machine, store: str, tmp_path: Path
+) -> None:
+    """The container has this machine's network, and so the Redis of this test."""
+    redis = Redis(tmp_path, port=free_port())
+    redis.start()
+    configuration = CONFIGURATION.replace("allow_other", f"notify={redis.url}")
+    machine.run("sh", "-c", "cat >/etc/stepfs/demo.conf", text=configuration)
+    try:
+        machine.run("systemctl", "start", UNIT)
+        assert hints(machine)["state"] != "connected", "the unit has no network of its own"
+        machine.sh(
+            f"systemctl stop {UNIT}; mkdir -p {os.path.dirname(DROP_IN)};"
+            f"sed s/192.0.2.10/127.0.0.1/ /usr/local/share/doc/stepfs/examples/notify.conf >{DROP_IN};"
+            f"systemctl daemon-reload; systemctl start {UNIT}"
+        )
+        assert eventually(lambda: hints(machine)["state"] == "connected")
+        append(machine, f"{MOUNTPOINT}/{store}", "hinted")
+        assert eventually(lambda: hints(machine)["sent"] == 1)
+    finally:
+        machine.sh(f"systemctl stop {UNIT}; rm -rf {os.path.dirname(DROP_IN)}")
+        machine.run("systemctl", "daemon-reload")
+        redis.stop()
+
+
+def hints(machine: Machine) -> dict[str, object]:
+    status = json.loads(machine.sh(f"cat {MOUNTPOINT}/.stepfs/status.json"))
+    found: dict[str, object] = status["notify"]
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
 
 
 @pytest.mark.usefixtures("store")

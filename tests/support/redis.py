@@ -20,16 +20,20 @@ NO_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="need
 
 
 class Redis:
-    """A server on a socket of its own, which keeps nothing."""
+    """A server on a socket of its own, which keeps nothing; with `port` on a local port too."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int = 0) -> None:
         self._socket = directory / "redis.sock"
-        self.url = f"unix://{self._socket}"
+        self._port = port
+        self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self._socket}"
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._server = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", self._socket, "--save", ""],
+            [
+                *("redis-server", "--bind", "127.0.0.1", "--port", str(self._port)),
+                *("--unixsocket", self._socket, "--save", ""),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
