@@ -52,12 +52,16 @@ def begin(memory_bytes: int) -> None:
         score.write("1000")
     with contextlib.suppress(OSError):  # a service may not be allowed to
         os.nice(NICENESS)
-    gc.disable()  # values are trees; scanning millions of them for cycles would take most of the time
+    # Values are trees; scanning millions of them for cycles would take most of the time. What a document
+    # leaves in cycles is collected before the next one, when there is nothing else to scan.
+    gc.disable()
+    gc.freeze()
     threading.Thread(target=_end_with_the_server, daemon=True).start()
 
 
 def judge(source: str) -> Judged | Refused:
     """Judge the line in the file `source`, as `stored_form` does."""
+    gc.collect()
     line = _content(source)
     try:
         step = stored_form(line)
@@ -77,6 +81,7 @@ def meet(
 
     Returns a sentence instead if the file is not a step. Raises `OSError` as `read_step` does.
     """
+    gc.collect()
     session = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         step = classify(read_step(name, session, flags))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from storage.documents import pool as documents_pool
-from storage.documents.pool import WORKERS, Documents, Show
+from storage.documents.pool import MEMORY_BYTES, WORKERS, Documents, Show
 from storage.documents.worker import digest
 from storage.errors import StoreError
 from storage.formats.accept import stored_form
@@ -47,6 +47,12 @@ def dawdle(_step: Step, _session_fd: int, _name: str) -> bytes | None:
 
 def gorge(_step: Step, _session_fd: int, _name: str) -> bytes | None:
     return b"".join([bytes(1 << 30) for _ in range(8)])
+
+
+def leave_a_cycle(_step: Step, _session_fd: int, _name: str) -> bytes | None:
+    cycle: list[object] = [bytearray(MEMORY_BYTES // 3)]
+    cycle.append(cycle)
+    return b"text"
 
 
 def lack_memory_in_orjson(_step: Step, _session_fd: int, _name: str) -> bytes | None:
@@ -169,6 +175,20 @@ def test_a_document_that_takes_too_long_or_too_much_memory_is_refused_and_the_ne
         assert refused.value.errno == number
         assert time.monotonic() - began < 6
         assert documents.meet(session, "step-000001", READ_FLAGS, show)[0].kind is Kind.ENTRY
+    finally:
+        documents.close()
+        os.close(session)
+
+
+@pytest.mark.guarantee("G23d")
+def test_what_a_document_leaves_in_cycles_is_gone_before_the_next(tmp_path: Path) -> None:
+    (tmp_path / "step-000001").write_bytes(entry("text"))
+    session = os.open(tmp_path, os.O_RDONLY)
+    documents = Documents()
+    try:
+        for _ in range(3 * WORKERS):
+            shown = documents.meet(session, "step-000001", READ_FLAGS, leave_a_cycle)[1]
+            assert shown == b"text"
     finally:
         documents.close()
         os.close(session)
