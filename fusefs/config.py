@@ -1,4 +1,4 @@
-"""The options after `-o`: what `stepfs mount` and mount(8) may ask of a mount."""
+"""The mount options after `-o`, of `stepfs mount` and mount(8)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUMBER = re.compile(r"[0-9]+", re.ASCII)
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 UNESCAPED_COMMA = re.compile(r"(?<!\\),")
 
-# What mount(8) and fstab hand to every file system: it had its effect before, or has none here.
+# Options that mount(8) and fstab pass to every file system: already applied, or without effect here.
 GENERIC = frozenset(
     {
         *(
@@ -45,14 +45,14 @@ GENERIC_PREFIXES = ("x-", "X-")
 
 
 class OptionError(CommandError):
-    """An option that is not one, or a value that it cannot have."""
+    """An unknown option or an invalid value."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(Exit.USAGE, sentence)
 
 
 class Sync(Enum):
-    """When what was written is on disk (G17)."""
+    """When written steps are synced to disk (G17)."""
 
     CLOSE = "close"
     ALWAYS = "always"
@@ -61,13 +61,13 @@ class Sync(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """What a mount was asked to do.
+    """The options of a mount.
 
-    `uid`, `gid` replace the owners that are shown, `umask` takes bits from the modes shown.
-    `memory` is the daemon's memory: None for `memory.db`, else the tree `memory`, beside the store,
-    `"none"` for never, else an absolute path. `cache`, `pending` and `line_limit`
-    are in bytes (G23, G6), `deadline` is in seconds (G27). `notify` is the URL of a Redis
-    that takes hints to other hosts (G28).
+    `uid` and `gid` replace the owners shown, `umask` clears bits of the modes shown. `memory` is the
+    daemon's memory: None for `memory.db` beside the store, or the tree `memory` there if that is
+    missing; `"none"` for no memory; else an absolute path. `cache`, `pending` and `line_limit` are in
+    bytes (G23, G6), `deadline` is in seconds (G27). `notify` is the URL of the Redis that carries
+    hints to other hosts (G28).
     """
 
     read_only: bool = False
@@ -85,7 +85,7 @@ class MountOptions:
 
 
 def parse(texts: Sequence[str]) -> MountOptions:
-    """The options of several `-o`, each a comma-separated list; of a repeated one the last counts.
+    """Parse the values of several `-o`, each a comma-separated list; of a repeated option the last wins.
 
     A comma within a value is written `\\,`. A relative `memory` is resolved now. Raises
     `OptionError`.
@@ -174,11 +174,11 @@ def _memory(_name: str, value: str) -> str:
 
 
 def _redis(name: str, value: str) -> str:
-    """The URL of a Redis, which is not asked for now: hints are worth nothing to wait for."""
+    """The URL of a Redis. No connection is tried: hints are not worth delaying a mount."""
     try:
         parts = urlsplit(value)
         place = parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         place = None
     if not place or parts.scheme not in REDIS_SCHEMES:
         raise OptionError(f"option {name} is no URL of a Redis, such as {EXAMPLES[name]}")

@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and the one line that says why."""
+"""How a command ends: its exit code, and the one line that says why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked; `sentence` is its one line on stderr."""
+    """A command fails with exit code `code`; `sentence` is its one line on stderr."""
 
     def __init__(self, code: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -39,26 +39,26 @@ class CommandError(Exception):
 
 
 def command_line(*words: str) -> str:
-    """A command of stepfs as it can be pasted into a shell."""
+    """A stepfs command line, quoted for pasting into a shell."""
     return shlex.join(["stepfs", *map(printable, words)])
 
 
 def end_in_order() -> None:
-    """From now on Ctrl-C is a `KeyboardInterrupt`, unless it is ignored (`fusefs.cli.start`)."""
+    """From now on Ctrl-C raises `KeyboardInterrupt`, unless it is ignored (`fusefs.cli.start`)."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:
-    """The exit code of `run`; whatever it raises becomes one line on stderr.
+    """The exit code of `run`; an exception becomes an exit code and one line on stderr.
 
-    Of an error that nobody foresaw the traceback is shown in Python's development mode alone.
+    The traceback of an unexpected one is shown only in Python's development mode.
     """
     try:
         try:
             code = run()
         finally:
-            sys.stdout.flush()  # also before an exit that run() asks for, as --help does
+            sys.stdout.flush()  # also before a SystemExit, as of --help
     except CommandError as error:
         _complain(program, error.sentence)
         return error.code

@@ -19,24 +19,24 @@ NOTICE: Final = 25
 """The log level of a refused input: normal, but worth knowing; between INFO and WARNING."""
 KEPT_FAILURES: Final = 1000
 LOGGED: Final = 10
-"""Failures of one session with one errno that are logged per `LOG_SECONDS`; more are counted."""
+"""Failures per session and errno that are logged within `LOG_SECONDS`; more are only counted."""
 LOG_SECONDS: Final = 10.0
 LOG_SUBJECTS: Final = 1000
-"""Pairs of a session and an errno that are told apart within that time."""
+"""Limit of the pairs of session and errno counted separately within that time."""
 IN_A_ROW: Final = "no-new-files"
-"""Failures of this code that one process meets in one session in a row share a line: `cp -r` into
-the mount fails at each file."""
+"""Consecutive failures of one process in one session with this code share a line: `cp -r` into the
+mount fails at each file."""
 _SAME: Final = ("pid", "session", "operation", "code")
 _REFUSALS: Final = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.EPERM, errno.EACCES, errno.EEXIST, errno.ENOENT}
 )
-"""Errors that the caller can correct; anything else needs somebody's attention."""
+"""Errors that the caller can correct; any other is logged as a warning."""
 log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The process that asked."""
+    """The process that made a request."""
 
     pid: int
     uid: int
@@ -44,12 +44,12 @@ class Caller:
     name: str | None = None
 
     def remembered(self) -> Caller:
-        """The same, with the command name kept for when the process has ended."""
+        """A copy with the command name, which cannot be looked up once the process has ended."""
         return replace(self, name=self.command)
 
     @property
     def command(self) -> str | None:
-        """Its command name, while it lives or as remembered."""
+        """Its command name, as remembered or from /proc; None if it has ended."""
         if self.name is not None:
             return self.name
         with contextlib.suppress(OSError), open(f"/proc/{self.pid}/comm", "rb") as comm:
@@ -58,19 +58,19 @@ class Caller:
 
 
 KERNEL: Final = Caller(0, 0, 0)
-"""No process: work of the mount itself, or of the kernel."""
+"""Stands for work of the mount itself or of the kernel, on behalf of no process."""
 
 
 class _LogLimit:
-    """Counts what was to be logged by its session and errno, and lets only the first of each pass."""
+    """Counts log lines by session and errno, and lets only the first `LOGGED` of each pass."""
 
     def __init__(self) -> None:
         self.begun = trio.Event()
-        """Set when the first one is counted."""
+        """Set once something has been counted."""
         self._counts: Counter[tuple[str | None, str]] = Counter()
 
     def passes(self, session: str | None, errno_name: str) -> bool:
-        """Count one in; whether it is to be logged."""
+        """Count a line; whether it should be logged."""
         self.begun.set()
         subject = (session, errno_name)
         if subject not in self._counts and len(self._counts) >= LOG_SUBJECTS:
@@ -79,31 +79,31 @@ class _LogLimit:
         return self._counts[subject] <= LOGGED
 
     def held_back(self) -> list[tuple[str | None, str, int]]:
-        """The counts of what did not pass; counting starts again."""
+        """Return how many lines of each pair did not pass, and start counting anew."""
         counts, self._counts, self.begun = self._counts, Counter(), trio.Event()
         return [(*subject, count - LOGGED) for subject, count in counts.items() if count > LOGGED]
 
 
 class Failures:
-    """The last failures, newest last, bounded. Loop-owned."""
+    """The last `KEPT_FAILURES` failures, newest last. Loop-owned."""
 
     def __init__(self) -> None:
         self.count = 0
         self.lines_made = 0
-        """Fewer than failures, where those in a row share one."""
+        """Less than `count` where consecutive failures share a line."""
         self._lines: deque[bytes] = deque(maxlen=KEPT_FAILURES)
         self._last: dict[str, Any] = {}
         self._log_limit = _LogLimit()
 
     async def run(self) -> None:
-        """Sum up what was not logged one by one, a while after it began; until cancelled."""
+        """Log periodically how many failures were held back, until cancelled."""
         while True:
             await self._log_limit.begun.wait()
             await trio.sleep(LOG_SECONDS)
             self.sum_up()
 
     def sum_up(self) -> None:
-        """Log how many failures were not logged."""
+        """Log how many failures were held back since the last time."""
         for session, name, count in self._log_limit.held_back():
             of = "" if session is None else f" of {printable(session)}"
             log.warning("%d more failures%s (%s) are not logged one by one", count, of, name)
@@ -116,7 +116,7 @@ class Failures:
         error: StoreError,
         caller: Caller,
     ) -> None:
-        """Take down one failure and log it; one without an errno is a warning, and not logged."""
+        """Record a failure and log it; one without an errno is only a warning, and is not logged."""
         self.count += 1
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
@@ -150,6 +150,6 @@ class Failures:
         return b"".join(self._lines)
 
     def since(self, made: int) -> bytes:
-        """The lines after the first `made` ones, as far as they are still kept."""
+        """The lines after the first `made` ever made, as far as they are still kept."""
         new = min(self.lines_made - made, len(self._lines))
         return b"".join(list(self._lines)[len(self._lines) - new :]) if new > 0 else b""

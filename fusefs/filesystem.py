@@ -1,11 +1,11 @@
-"""The file system: what every operation does, in the words of the kernel.
+"""The file system: what every operation does, in the terms of the kernel.
 
-It knows no kernel but `fusefs.kernel.Kernel`, so that all of it is used without a mount as well.
+It knows the kernel only as `fusefs.kernel.Kernel`, so all of it can be used without a mount as well.
 
 Concurrency. The file system and everything it holds belong to the loop. A task owns all state between
-two awaits; a method that awaits says so by being async, and looks again afterwards at whatever may have
-changed. What runs in threads is said by `fusefs.work`. The event queue is drained at the start of every
-operation that must be exact, and by a task of its own when nobody asks.
+two awaits; a method that awaits is async, and afterwards checks again whatever may have changed.
+`fusefs.work` decides what runs in threads. The event queue is drained at the start of every operation
+that must be exact, and by a background task otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from storage.errors import StoreError
 
 log: Final = logging.getLogger(__name__)
 _ORDINARY: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.EISDIR})
-"""Answers to an open that are no failures."""
+"""Errors of an open that are not recorded as failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +51,24 @@ class FileSystem:
         self._files = superblock.files
         self._directories: HandleTable[OpenDirectory] = HandleTable("directory")
         self._space = os.fstatvfs(superblock.store.fd)
-        """The last answer of `statfs`."""
+        """The last known result of `statfs`."""
 
     # --- names ---------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: str) -> Attributes:
-        """The attributes of a name, which the kernel now holds once more. Raises ENOENT, …"""
+        """The attributes of a name, whose inode gains a lookup count. Raises `StoreError`: ENOENT, …"""
         self._catch_up()
         inode = await self._directory(parent).lookup(name)
         attributes = await self._counted(inode)
         successor = inode.successor
-        if successor is not inode:  # it was superseded while it was brought up to date
+        if successor is not inode:  # superseded while its attributes were brought up to date
             self._table.forget(inode, 1)
             return await self._counted(successor)
         return attributes
 
     async def _counted(self, inode: Inode) -> Attributes:
-        """The attributes of an inode, and one more lookup of it, counted before anything awaits:
-        those that the kernel does not know go when they are superseded."""
+        """The attributes of an inode, whose lookup count is raised before anything awaits: an inode
+        that the kernel does not know is dropped when it is superseded."""
         inode.lookups += 1
         try:
             return await self._attributes(inode, exact=False)
@@ -90,7 +90,7 @@ class FileSystem:
         return await self._attributes(self._inode(ino), exact=True)
 
     def forget(self, ino: int, lookups: int) -> None:
-        """The kernel drops so many references."""
+        """The kernel drops `lookups` of its references to an inode."""
         inode = self._table.get(ino)
         if inode is not None:
             self._table.forget(inode, lookups)
@@ -100,22 +100,22 @@ class FileSystem:
         return self._inode(ino).readlink()
 
     async def mkdir(self, parent: int, name: str, caller: Caller) -> Attributes:
-        """Make the session of that name (G11)."""
+        """Create a session (G11). Raises `StoreError`."""
         with self._noted(parent, name, "mkdir", caller):
             self._catch_up()
             await self._directory(parent).mkdir(name, caller)
         return await self.lookup(parent, name)
 
     async def rmdir(self, parent: int, name: str, caller: Caller) -> None:
-        """Delete a session, though files are in it (G11)."""
+        """Delete a session, although its directory is not empty (G11). Raises `StoreError`."""
         with self._noted(parent, name, "rmdir", caller):
             self._catch_up()
             await self._directory(parent).rmdir(name, caller)
 
     async def refuse(self, parent: int, name: str, operation: str, caller: Caller) -> NoReturn:
-        """No name is made, moved or removed but by mkdir and rmdir: EPERM, and why (G11).
+        """Refuse any other operation that makes, moves or removes a name: EPERM, and why (G11).
 
-        In a session that was deleted underneath it is ENOENT, as for any other name (G20).
+        In a session that was deleted in the store it is ENOENT, as for any other name (G20).
         """
         refusal = await self._directory(parent).refusal(operation)
         with self._noted(parent, name, operation, caller):
@@ -124,18 +124,18 @@ class FileSystem:
     # --- directories ---------------------------------------------------------------------------
 
     async def opendir(self, ino: int, caller: Caller) -> int:
-        """Open a directory. Private files are listed for the mounting user only, so that everybody
-        else's `grep -r` meets no error (G4)."""
+        """Open a directory. Private files are listed only for root and the owner of the mount, so that
+        a `grep -r` by anybody else meets no error (G4)."""
         self._catch_up()
         directory = self._directory(ino)
-        # The kernel may still have the name of a session that was replaced. Only here does ESTALE have
-        # it look again: a listing that has begun would fail.
+        # The kernel may still cache the name of a session that was replaced. Only an ESTALE from here
+        # makes it look the name up again; from readdir it would fail the listing.
         await self._attributes(directory, exact=False)
         private = caller.uid in (0, self.superblock.rules.private().uid)
         return self._directories.add(OpenDirectory(directory, private))
 
     async def prepare(self, handle: int, start: int) -> None:
-        """Make ready to go through a directory; from the start it is listed anew."""
+        """Prepare for `entries`; from the start of a directory, list it anew."""
         opened = self._directories.get(handle)
         if opened.begins(start):
             self._catch_up()
@@ -146,7 +146,7 @@ class FileSystem:
         return self._directories.get(handle).entries(start)
 
     def releasedir(self, handle: int) -> None:
-        """A directory is closed."""
+        """Close a directory."""
         self._directories.pop(handle)
 
     # --- open files ----------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class FileSystem:
         return Opened(self._files.add(opened, inode), opened.cached)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:
-        """Bytes of an open file."""
+        """Read up to `size` bytes of an open file at `offset`."""
         opened = self._files.get(handle)
         try:
             return await opened.read(offset, size)
@@ -174,7 +174,7 @@ class FileSystem:
             raise
 
     async def write(self, handle: int, data: bytes) -> int:
-        """Give bytes to an open file; how many were taken (G5, G6)."""
+        """Write to an open file; returns how many bytes were taken (G5, G6)."""
         opened = self._files.get(handle)
         self._events.drain()
         try:
@@ -189,13 +189,15 @@ class FileSystem:
         """A descriptor of an open file is closed (G7)."""
         opened = self._files.get(handle)
         if opened.cached:
-            return  # nothing was written, and nobody is to be told anything
+            return  # a file that only reads: nothing to write or publish
         self._events.drain()
         try:
             await opened.flush()
         except StoreError as error:
             if error.errno == errno.EINVAL:
-                opened.caller = opened.caller.remembered()  # told at release, if it stays so
+                opened.caller = (
+                    opened.caller.remembered()
+                )  # recorded at release, if it stays invalid
             else:
                 self._files.failed(opened, "close", error)
             raise
@@ -212,7 +214,7 @@ class FileSystem:
             raise
 
     async def release(self, handle: int) -> None:
-        """The last descriptor of an open file is gone."""
+        """The last descriptor of an open file was closed."""
         await self._files.release(handle)
 
     async def poll(self, handle: int, waiter: PollWaiter | None) -> int:
@@ -220,7 +222,7 @@ class FileSystem:
         return await self._files.get(handle).poll(waiter)
 
     async def setattr(self, ino: int, caller: Caller) -> Attributes:
-        """Sizes, times and modes of control files mean nothing, and changing them does no harm."""
+        """Accept and ignore changes of the size, times and mode of control files; refuse any other."""
         inode = self._inode(ino)
         if not inode.may_be_set:
             error = refused("attributes here are those of the store, and cannot be set")
@@ -229,7 +231,7 @@ class FileSystem:
         return await self.getattr(ino)
 
     async def statfs(self) -> os.statvfs_result:
-        """The space that the store has; as it was lately, where the store does not answer.
+        """The space of the store; the last known result if a far store does not answer soon.
 
         Raises `StoreError`, `OSError`.
         """
@@ -238,10 +240,10 @@ class FileSystem:
             self._space = await work.small(None, os.fstatvfs, store.fd)
         return self._space
 
-    # --- what is behind them ---------------------------------------------------------------------
+    # --- helpers ---------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Know what has happened in the store so far; nothing waits."""
+        """Take in what has happened in the store so far, without waiting."""
         self._events.drain()
         self.superblock.directory.look()
 

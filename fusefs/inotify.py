@@ -1,8 +1,8 @@
 """Watching directories of the store with inotify.
 
 An event is queued before the system call that caused it returns, so reading the queue at the start of
-an operation makes it exact without looking at the store (G12). Names of unnamed files are left out
-(`EXCL_UNLINK`), so a claim of a step shows as one `CREATE`.
+an operation makes it exact without examining the store (G12). Events of unlinked files are left out
+(`EXCL_UNLINK`), so the claim of a step shows as a single `CREATE`.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ _CONTENTS: Final = int(flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB)
 _GONE: Final = flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED | flags.UNMOUNT
 
 
-@dataclass(slots=True)  # not frozen, which doubles the time that one takes to make
+@dataclass(slots=True)  # not frozen, which would double the time to create one
 class Change:
-    """One thing that happened to a name in a watched directory."""
+    """A change of a name in a watched directory."""
 
     watch: int
     name: str
     appeared: bool = False
-    """A file of this name came into being or was moved here."""
+    """A file of this name was created or moved here."""
     disappeared: bool = False
     moved_from: str | None = None
-    """The name that it was moved from, `""` if unknown; None if it was not moved here."""
+    """The name it was moved from, `""` if unknown; None if it was not moved here."""
     attributes: bool = False
-    """Its owner, mode or times were set; with the name `""` those of the directory itself."""
+    """Its owner, mode or times were set; those of the directory itself if the name is `""`."""
     unsure: bool = False
-    """The event that names where it was moved from may have been lost."""
+    """The event that tells where it was moved from may have been lost."""
     gone: bool = False
     """The directory itself was deleted, moved or unmounted: the watch has ended."""
 
 
 class EventsLostError(Exception):
-    """Events were lost: whatever is known of any watched directory may be out of date."""
+    """Events were lost: anything known of any watched directory may be out of date."""
 
 
 def new_inotify() -> INotify:
-    """An inotify queue that never waits. Raises `StoreError` where the kernel gives no more."""
+    """A non-blocking inotify queue. Raises `StoreError` if the kernel gives no more of them."""
     try:
         return INotify(nonblocking=True)
     except OSError as error:
@@ -77,26 +77,26 @@ def new_inotify() -> INotify:
 
 
 class Watcher:
-    """One inotify queue. Loop-owned; nothing in it waits."""
+    """An inotify queue. Loop-owned; no method waits."""
 
     def __init__(self) -> None:
         self._inotify = new_inotify()
         self._count = array("i", [0])
         self.exhausted = False
-        """Whether the last attempt to watch failed for want of watches."""
-        # Two descriptors of one directory, as while it has a new name, share a watch.
+        """Whether the last attempt to watch failed because the user's watches are used up."""
+        # Two descriptors of one directory, as while it is being renamed, share a watch.
         self._uses: Counter[int] = Counter()
-        # The two events of a rename can be met in two drains.
+        # The two events of a rename may arrive in different drains.
         self._moving: dict[int, str] = {}
         self._lost_moves = False
-        """Events were lost just now, so that one half of a rename may be missing."""
+        """Events were just lost, possibly including the first half of a rename."""
 
     def fileno(self) -> int:
         """The descriptor that is readable when there are changes."""
         return int(self._inotify.fd)
 
     def add(self, directory_fd: int) -> int | None:
-        """Watch the directory that is open as `directory_fd`; None where that cannot be had."""
+        """Watch the directory open as `directory_fd`; None if the kernel refuses."""
         try:
             watch = int(self._inotify.add_watch(f"/proc/self/fd/{directory_fd}", _MASK))
         except OSError as error:
@@ -112,7 +112,7 @@ class Watcher:
         return len(self._uses)
 
     def remove(self, watch: int) -> None:
-        """Watch that directory no longer, unless it was added more often."""
+        """Undo one `add` of that watch; the last one ends it."""
         self._uses[watch] -= 1
         if self._uses[watch] > 0:
             return
@@ -123,7 +123,7 @@ class Watcher:
     def drain(self) -> list[Change]:
         """All changes queued so far, without waiting. Raises `EventsLostError` if some were lost."""
         data = b""
-        # Only what is queued now: writers can be faster than this.
+        # Only what is queued now: writers can be faster than this loop.
         queued = self._queued()
         while len(data) < queued:
             data += os.read(self._inotify.fd, queued - len(data))
@@ -136,7 +136,7 @@ class Watcher:
     def _changes(self, events: Iterable[tuple[int, int, int, str]]) -> Iterable[Change]:
         for watch, mask, cookie, name in events:
             if "." in name and mask & _CONTENTS:
-                continue  # a temporary of some writer: what counts is where it is moved to
+                continue  # a writer's temporary: only its rename counts
             if mask & _Q_OVERFLOW:
                 self._moving.clear()
                 self._lost_moves = True

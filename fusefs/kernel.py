@@ -1,4 +1,4 @@
-"""What the tree asks of the kernel, and a kernel that nobody listens to."""
+"""What the file system needs of the kernel: invalidated caches and woken pollers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Protocol
 
 
 class Kernel(Protocol):
-    """The kernel's caches. No call holds up the loop, whose answers the kernel may wait for."""
+    """The kernel's caches. No call blocks the loop, since the kernel may be waiting for its answers."""
 
     def attributes_changed(self, ino: int) -> None:
-        """The attributes of an inode are to be asked for again."""
+        """Invalidate the cached attributes of an inode."""
 
     async def grown(self, ino: int, size: int) -> None:
-        """The inode has `size` bytes, the last of them a newline: once this returns, whoever reads
-        it reads that far."""
+        """Tell the kernel that a file has grown to `size` bytes, the last of them a newline. Once this
+        returns, every reader can read that far."""
 
     def entry_changed(self, parent: int, name: str) -> None:
-        """The name in a directory is to be looked up again, soon, from a thread of its own."""
+        """Invalidate a name in a directory: soon, from a thread."""
 
 
 class PollWaiter(Protocol):
-    """Somebody who waits in poll(2) until told."""
+    """A caller waiting in poll(2)."""
 
     def notify(self) -> None:
-        """Wake the waiter, who then polls again."""
+        """Wake it; it then polls again."""

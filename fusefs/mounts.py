@@ -1,8 +1,8 @@
-"""What is mounted where, found without touching it.
+"""What is mounted where, found without touching the mounts.
 
-A mount whose server has died answers every call with an error, and one whose server hangs answers
-none: so the kernel's own table is read, and a mount is only ever touched from a process that can
-be left behind.
+A mount whose server has died answers every call with an error, and one whose server hangs never
+answers. So this reads the kernel's mount table, and touches a mount only from a child process that can
+be abandoned.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Places(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """One line of the kernel's table: `number` is the device's minor, as under /sys/fs/fuse."""
+    """A line of the kernel's mount table; `number` is the device's minor, as under /sys/fs/fuse."""
 
     mountpoint: str
     kind: str
@@ -49,14 +49,14 @@ class Mount(NamedTuple):
 
     @property
     def store(self) -> str:
-        """The path of a mounted store, which its source tells with other than ASCII escaped."""
+        """The path of a mounted store: the mount's source, percent-decoded."""
         from urllib.parse import unquote_to_bytes  # takes milliseconds to load
 
         return os.fsdecode(unquote_to_bytes(self.source))
 
 
 class Health(Enum):
-    """How a mount answers: at once, with the error of a server that has gone, or not at all."""
+    """How a mount answers: normally, with the error of a dead server, or not at all."""
 
     ALIVE = "alive"
     DEAD = "dead"
@@ -64,15 +64,15 @@ class Health(Enum):
 
 
 def died(mountpoint: str) -> str:
-    """What is said of a mount whose server has died, and what to do about it."""
+    """The message about a mount whose server has died, with the command that clears it."""
     clear = command_line("umount", mountpoint)
     return f"the server of {printable(mountpoint)} has died; clear the mount: {clear}"
 
 
 def mounts(table: str = TABLE) -> list[Mount]:
-    """Every mount that this process sees; of several at one place the last one is shown.
+    """All mounts that this process sees; of several at one mountpoint the last is visible.
 
-    `table` may be that of another process. Raises `OSError` where it may not be read.
+    `table` may be another process's. Raises `OSError` if it cannot be read.
     """
     with open(table, "rb") as lines:
         return [_parsed(line) for line in lines]
@@ -95,7 +95,7 @@ def _plain(field: bytes) -> str:
 
 
 def top(mountpoint: str) -> Mount | None:
-    """The mount that is shown at the absolute path `mountpoint`, None if there is none."""
+    """The visible mount at the absolute path `mountpoint`; None if there is none."""
     found = None
     for mount in mounts():
         if mount.mountpoint == mountpoint:
@@ -104,9 +104,9 @@ def top(mountpoint: str) -> Mount | None:
 
 
 def holder_elsewhere(number: int) -> int | None:
-    """A process of another mount namespace in which the device `number` is mounted still.
+    """The pid of a process in another mount namespace where device `number` is still mounted.
 
-    None where there is none, as far as /proc tells.
+    None if /proc shows no such process.
     """
     seen = {os.readlink("/proc/self/ns/mnt")}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
@@ -122,13 +122,13 @@ def holder_elsewhere(number: int) -> int | None:
 
 
 def around(path: str, among: Iterable[Mount]) -> Mount | None:
-    """The innermost stepfs mount of `among` that the absolute `path` is in or at."""
+    """The innermost stepfs mount of `among` that contains the absolute `path`, or is mounted there."""
     holding = [m for m in among if m.is_stepfs and (path + "/").startswith(m.mountpoint + "/")]
     return max(holding, key=lambda mount: len(mount.mountpoint), default=None)
 
 
 def _below(path: str) -> Mount | None:
-    """The one stepfs mount in the directory `path`, None if there is none or several."""
+    """The only stepfs mount in the directory `path`; None if there is none or several."""
     found = [m for m in mounts() if m.is_stepfs and os.path.dirname(m.mountpoint) == path]
     return found[0] if len(found) == 1 else None
 
@@ -147,7 +147,7 @@ def stepfs_mountpoint(path: str) -> str:
 def located(path: str) -> str:
     """`path` made absolute and free of symlinks, as the kernel's table names it.
 
-    Its last part is not touched when something is mounted there.
+    If something is mounted there, the mountpoint itself is not touched.
     """
     known = {mount.mountpoint for mount in mounts()}
     place = os.path.abspath(path)
@@ -163,8 +163,8 @@ def located(path: str) -> str:
 def health(mountpoint: str, patience: float = PATIENCE) -> Health:
     """How the mount at `mountpoint` answers within `patience` seconds.
 
-    A child process asks, since a call into a hung mount may be unkillable. `statvfs` is what the
-    kernel never answers from its caches.
+    A child process makes the call, since a call into a hung mount may be unkillable. It is `statvfs`,
+    which the kernel never answers from its caches.
     """
     pid = os.fork()
     if pid == 0:

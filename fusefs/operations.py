@@ -1,4 +1,4 @@
-"""The operations of the kernel: how many were done, and which are under way."""
+"""Counts the kernel's requests, and tracks those under way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHOWN_OPERATIONS: Final = 20
 
 
 class Operation:
-    """An operation, under way while its context lasts."""
+    """A context in which one operation is under way."""
 
     __slots__ = ("_operations", "began", "name")
 
@@ -29,18 +29,18 @@ class Operation:
 
 
 class Operations:
-    """Counts operations, and knows those that are under way. Loop-owned."""
+    """Counts operations, and tracks those under way. Loop-owned."""
 
     def __init__(self) -> None:
         self.done: Counter[str] = Counter()
         self.underway: dict[Operation, None] = {}
 
     def begin(self, name: str) -> Operation:
-        """A context that counts one operation, and knows it while it is under way."""
+        """A context for one operation, which is counted when it ends."""
         return Operation(self, name)
 
     def oldest(self) -> Iterator[tuple[str, float]]:
-        """The names of the oldest operations under way, and their ages in seconds."""
+        """Names and ages in seconds of the oldest operations under way, oldest first."""
         now = time.monotonic()
         for operation in list(self.underway)[:SHOWN_OPERATIONS]:
             yield operation.name, now - operation.began

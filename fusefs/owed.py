@@ -1,4 +1,4 @@
-"""What is owed: things to be worked off by tasks, each once, however often it is said."""
+"""A queue without duplicates, of work that tasks still have to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Owed(Generic[T]):
-    """Things in the order in which they came, for tasks that sleep while there are none. Loop-owned."""
+    """Pending things, oldest first, for tasks that sleep while there are none. Loop-owned."""
 
     __slots__ = ("_things", "_waiting")
 
@@ -27,12 +27,12 @@ class Owed(Generic[T]):
         return iter(self._things)
 
     def add(self, thing: T) -> None:
-        """Add a thing, unless it is owed already."""
+        """Add a thing, unless it is already there."""
         self._things[thing] = None
         self._waiting.unpark()
 
     def discard(self, thing: T) -> None:
-        """Remove a thing, if it is owed."""
+        """Remove a thing, if it is there."""
         self._things.pop(thing, None)
 
     def clear(self) -> None:
@@ -40,19 +40,19 @@ class Owed(Generic[T]):
         self._things.clear()
 
     async def first(self) -> T:
-        """The thing that is owed for the longest time, as soon as there is one. It stays owed."""
+        """Wait for the oldest thing and return it, without removing it."""
         while not self._things:
             await self._waiting.park()
         return next(iter(self._things))
 
     async def take(self) -> T:
-        """Wait as `first` does, and remove the thing."""
+        """Wait for the oldest thing, remove and return it."""
         thing = await self.first()
         del self._things[thing]
         return thing
 
     async def take_some(self, most: int) -> list[T]:
-        """Wait until something is owed, and remove up to `most` things."""
+        """Wait until there is a thing; remove and return up to `most`, oldest first."""
         await self.first()
         things = list(islice(self._things, most))
         for thing in things:

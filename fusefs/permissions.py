@@ -10,17 +10,17 @@ from storage.store import AnyStatus
 
 
 def may_change(directory: AnyStatus, caller: Caller) -> bool:
-    """Whether the caller may make and remove files in a directory: write and enter it (G21)."""
+    """Whether the caller may create and remove files in a directory: write and search it (G21)."""
     return _may(directory, 0o3, caller)
 
 
 def may_read(directory: AnyStatus, meta: AnyStatus, caller: Caller) -> bool:
-    """Whether the caller may read a session: enter its directory and read its meta (G21)."""
+    """Whether the caller may read a session: search its directory and read its meta (G21)."""
     return _may(directory, 0o1, caller) and _may(meta, 0o4, caller)
 
 
 def _may(found: AnyStatus, asked: int, caller: Caller) -> bool:
-    """Whether a file's modes give the caller the bits that are asked for."""
+    """Whether a file's mode grants the caller the permission bits `asked`."""
     if caller.uid == 0:
         return True
     bits = stat.S_IMODE(found.st_mode)

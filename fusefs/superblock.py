@@ -1,7 +1,7 @@
-"""The superblock: the parts of one mounted store, put together, and their life until the unmount.
+"""The superblock: the parts of one mounted store, how they are wired, and their life until the unmount.
 
-Each work in the background is a task that goes on whatever happens in it. What it owes is state, so that
-nothing is lost when it begins again.
+Each background task is restarted if it fails. Its pending work is state outside the task, so a restart
+loses nothing.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from storage.errors import StoreError, printable
 from storage.store import Store
 
 SILENCE_SECONDS: Final = 0.6
-"""Silence after which an ending mount gives up a far store."""
+"""An ending mount gives up on a far store that has not answered for this long."""
 LEAST_SILENCE_SECONDS: Final = 0.4
-"""The part of that silence that may have passed before the end began."""
+"""At most this much silence from before the end began counts towards `SILENCE_SECONDS`."""
 
 
 log: Final = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ log: Final = logging.getLogger(__name__)
 class Superblock:
     """The parts of one mount. Loop-owned.
 
-    An operation takes those that have no underscore; the others only live here.
+    Operations use the public ones; the private ones are only kept alive here.
     """
 
     def __init__(self, store: Store, options: MountOptions, kernel: Kernel) -> None:
-        """Raises `StoreError` where the kernel gives no inotify queue."""
+        """Raises `StoreError` if the store is not writable or the kernel gives no inotify queue."""
         self.store = store
         self.options = options
         self.failures = Failures()
@@ -147,7 +147,7 @@ class Superblock:
         )
 
     async def run(self) -> None:
-        """The work in the background: watching, publishing, counting, removing; until cancelled."""
+        """Run the background work (watching, publishing, counting, removing) until cancelled."""
         async with trio.open_nursery() as nursery:
             for work in (
                 self.publisher.run,
@@ -160,9 +160,9 @@ class Superblock:
                 nursery.start_soon(_unending, work)
 
     async def finish(self) -> None:
-        """Before the end: open files are released, what is due is written and synced (G9, G17).
+        """Before the end: release open files, write and sync what is pending (G9, G17).
 
-        A far store that does not answer any more is not waited for (G27).
+        Does not wait for a far store that no longer answers (G27).
         """
         if self.work.near:
             await self._finish()
@@ -195,7 +195,7 @@ class Superblock:
         self.failures.sum_up()
 
     def close(self) -> None:
-        """Close all that is open; nothing waits."""
+        """Close everything, without waiting."""
         self._documents.close()
         self.pool.close_all()
         self.events.close()
@@ -205,12 +205,12 @@ class Superblock:
         self.store.close()
 
     def reload(self) -> None:
-        """Look at the whole store again, and at the daemon's memory."""
+        """Re-examine the whole store and the daemon's memory."""
         self.events.missed()
 
 
 async def _unending(work: Callable[[], Awaitable[Any]]) -> None:
-    """Work that goes on whatever happens in it: nothing ends the mount but its end (G19)."""
+    """Run `work`, restarting it after any exception: only an unmount ends the mount (G19)."""
     while True:
         try:
             await work()

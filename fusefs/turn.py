@@ -1,4 +1,4 @@
-"""Turns: who does something alone, in the order of coming."""
+"""A fair lock for the tasks of one event loop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import trio
 
 
 class Turn:
-    """A lock that costs next to nothing where it is free: no round of the loop, unlike `trio.Lock`, and
-    little memory, for every session that is known has some. Loop-owned.
+    """A first-come, first-served lock that is cheap while free. Loop-owned.
+
+    Unlike `trio.Lock` it takes no round of the loop then, and little memory, since every known session
+    has several.
     """
 
     __slots__ = ("_taken", "_waiting")
@@ -15,7 +17,7 @@ class Turn:
     def __init__(self) -> None:
         self._taken = False
         self._waiting: trio.lowlevel.ParkingLot | None = None
-        """Tasks that wait for their turn; None while there are none."""
+        """Tasks waiting for their turn; None while there are none."""
 
     async def __aenter__(self) -> None:
         if not self._taken:
@@ -23,7 +25,7 @@ class Turn:
             return
         if self._waiting is None:
             self._waiting = trio.lowlevel.ParkingLot()
-        await self._waiting.park()  # whoever is woken has the turn
+        await self._waiting.park()  # the lock is handed over to the task that is woken
 
     async def __aexit__(self, *_error: object) -> None:
         if self._waiting:
@@ -32,9 +34,9 @@ class Turn:
             self._taken, self._waiting = False, None
 
     def locked(self) -> bool:
-        """Whether somebody's turn is under way."""
+        """Whether a task holds the lock."""
         return self._taken
 
     def wanted(self) -> bool:
-        """Whether somebody waits for a turn."""
+        """Whether a task waits for the lock."""
         return bool(self._waiting)

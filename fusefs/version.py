@@ -1,4 +1,4 @@
-"""Which stepfs this is."""
+"""The version of stepfs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def version() -> str:
-    """The version of the installed package; where only its files lie, a word that says so."""
+    """The version of the installed package; `0+uninstalled` if only its files are there."""
     try:
         return metadata.version("stepfs")
     except metadata.PackageNotFoundError:

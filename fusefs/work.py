@@ -1,16 +1,16 @@
-"""The rule of the loop: what may run on it, and where everything else runs.
+"""What may run on the event loop, and where everything else runs.
 
-All work on a store goes through `Work`, which decides by what kind of work it is and how far away the
-store is. What runs on the loop is bounded by constants, whoever wrote the file that it reads:
+All work on a store goes through `Work`, which decides by the kind of work and by whether the store is
+near or far. Work on the loop is bounded by constants, whoever wrote the file being read:
 
     kind       near store                         far store (every call may wait)
     small      on the loop, no checkpoint         a thread, with a deadline
     long       a thread: it waits (disk, lock)    a thread, with a deadline
     replay     a thread: it computes, few at once a thread, with a deadline
 
-`small` is work of a few short system calls and some KiB. A key (a session's slug, as a rule) has a
-share of the threads only, so that one session never takes all of them. What is not the store's never
-comes here, and so never waits for a store that does not answer (G27).
+`small` work is a few short system calls and some KiB. Each key (usually a session's slug) gets only a
+share of the threads, so that one session never takes all of them. Work that does not touch the store
+never comes here, and so never waits for a store that does not answer (G27).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import trio
 from storage.errors import StoreError
 
 PATIENCE_SECONDS: Final = 0.3
-"""How long an answer that is known already waits for a far store to confirm it."""
+"""How long a cached answer waits for a far store to confirm it."""
 THREADS: Final = 16
-"""Threads of one mount that may be at work on its store."""
+"""Threads per mount that may work on its store at a time."""
 KEY_THREADS: Final = 4
 """Threads that one key may use at a time."""
 REPLAY_THREADS: Final = 2
-"""Replays at once of a near store: they hold the interpreter, and more would only slow the loop."""
+"""Concurrent replays of a near store: they hold the interpreter lock, so more would slow the loop."""
 DEADLINE_SECONDS: Final = 60.0
-"""Deadline for one piece of work on a far store."""
+"""Default deadline for one piece of work on a far store."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 class Work:
-    """Does all work on one store. Loop-owned; the functions it is given may run in threads."""
+    """Runs all work on one store. Loop-owned; the functions passed to it may run in threads."""
 
     def __init__(self, near: bool, deadline: float = DEADLINE_SECONDS) -> None:
         """`near` says that the store is local; `deadline` is in seconds, for far stores."""
@@ -50,7 +50,7 @@ class Work:
         self._shares: dict[Hashable, _Share] = {}
         self._small: dict[object, float] = {}
         self._others: dict[object, float] = {}
-        """When each piece of work began that a far store has not answered, also who gave it up."""
+        """When each unfinished piece of work began, including those abandoned at a deadline."""
 
     @property
     def silent_seconds(self) -> float:
@@ -58,32 +58,32 @@ class Work:
         return max(_age(self._small), _age(self._others))
 
     def patience(self) -> trio.CancelScope:
-        """A scope that ends soon where a far store does not answer, for who has an answer already.
+        """A scope for callers with a cached answer: cancelled soon if a far store does not answer.
 
-        It ends at once where others have waited for so long in vain.
+        Cancelled at once if another request has already waited that long in vain.
         """
         if self.near:
             return trio.CancelScope()
         return trio.move_on_after(max(0.0, PATIENCE_SECONDS - _age(self._small)))
 
     async def small(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Work of a few short system calls: done at once, without a checkpoint, on a near store.
+        """Run work of a few short system calls; on a near store at once, without a checkpoint.
 
-        Raises what `work` raises, and `StoreError` ETIMEDOUT where a far store does not answer.
+        Raises what `work` raises, and `StoreError` ETIMEDOUT if a far store does not answer.
         """
         if self.near:
             return work(*args)
         return await self._in_thread(self._threads, self._small, key, work, *args)
 
     async def long(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Work that waits, for a disk or a lock or a large directory: never on the loop.
+        """Run work that may wait for a disk, a lock or a large directory: never on the loop.
 
         Raises as `small`.
         """
         return await self._in_thread(self._threads, self._others, key, work, *args)
 
     async def replay(self, key: Hashable, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Work that computes for long, as reading and judging many steps does. Raises as `small`."""
+        """Run long computations, such as reading and judging many steps. Raises as `small`."""
         return await self._in_thread(self._replays, self._others, key, work, *args)
 
     async def _in_thread(
@@ -109,13 +109,13 @@ class Work:
 
 
 def _age(pieces: dict[object, float]) -> float:
-    """Age of the oldest piece of work under way; 0 if there is none."""
+    """Age in seconds of the oldest piece of unfinished work; 0 if there is none."""
     began = next(iter(pieces.values()), None)
     return 0.0 if began is None else trio.current_time() - began
 
 
 class _Share:
-    """The threads of one key; it is forgotten when none is at work or waited for."""
+    """The thread limit of one key; dropped when no thread is in use or waited for."""
 
     def __init__(self, shares: dict[Hashable, _Share], key: Hashable) -> None:
         self._shares = shares
@@ -142,10 +142,10 @@ class _Share:
 
 
 class _Both:
-    """A share of a key and one of all threads, as `trio.to_thread.run_sync` takes a limiter.
+    """Acquires from a key's share and from all threads; a limiter for `trio.to_thread.run_sync`.
 
-    It is released when the thread ends, also one that was abandoned: a store that does not answer
-    never has more threads than it may.
+    An abandoned thread keeps its token until it ends, so that a store that does not answer never
+    exceeds its limit.
     """
 
     def __init__(
