@@ -1,4 +1,4 @@
-"""Fixtures that every level shares, and the mark that ties a test to what it guarantees."""
+"""Fixtures for all tests, and the marker that ties a test to the clauses it pins."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: the long form of a test, run by `make soak`")
 
 
-# How long a machine takes to make an example says nothing of the project.
+# How slowly a machine generates examples says nothing about the project.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def connections() -> None:
-    """The files that end a mount's connection, which systemd mounts at boot and a bare machine lacks."""
+    """Mount fusectl, through which connections are aborted; systemd would do so at boot."""
     if os.geteuid() == 0 and not os.path.ismount(CONNECTIONS):
         subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=False)
 

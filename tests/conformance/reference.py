@@ -1,4 +1,4 @@
-"""The recorded answers of the reference, and its way of writing a step again."""
+"""The recorded answers of the reference, and how it rewrites a step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def as_written_again(kind: str, value: dict[str, Any]) -> Any:
-    """The step `value` as the reference writes it again; `kind` is the value of its `Kind`."""
+    """The step `value` as the reference rewrites it; `kind` is the value of its `Kind`."""
     if kind == "entry":
         return entry_as_written_again(value)
     kept = _only(_KNOWN[value["event"] if kind == "event" else kind], value)
@@ -71,12 +71,12 @@ def as_written_again(kind: str, value: dict[str, Any]) -> Any:
 
 
 def entry_as_written_again(value: dict[str, Any]) -> dict[str, Any]:
-    """The entry `value` as the reference writes it again."""
+    """The entry `value` as the reference rewrites it."""
     return _entry(value, _plain_message(value["message"]))
 
 
 def message_as_kept(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as the reference of its dialect keeps it; one that no dialect knows as it is."""
+    """The message as the reference of its dialect keeps it; unchanged if no dialect knows it."""
     content = message.get("content")
     if isinstance(content, list) and all(map(_is_block, content)):
         return {"role": message["role"], "content": [_block(block) for block in content]}
@@ -121,7 +121,7 @@ def _block(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_json(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal, but for the last places of floats."""
+    """Whether two JSON values are equal up to rounding of floats."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""stepfs tells steps and names apart as the reference does, on everything recorded of it."""
+"""stepfs recognizes steps and slugs exactly as the reference does, for everything recorded."""
 
 from __future__ import annotations
 

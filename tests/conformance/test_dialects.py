@@ -30,7 +30,7 @@ NAMED = [pytest.param(case, id=case["name"]) for case in CASES]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> StoreOnDisk:
-    """A store of all cases, and the daemon's memory beside it."""
+    """A store with all cases, and the daemon's memory beside it."""
     made = StoreOnDisk(tmp_path_factory.mktemp("dialects") / "store")
     memory: dict[str, str] = {}
     for case in CASES:
@@ -50,7 +50,7 @@ def driver(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Drive
 
 @pytest.fixture(scope="module", params=["tree", "mount", pytest.param("far", marks=NO_BINDFS)])
 def later(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Driver]:
-    """The same sessions later: each was compacted, and goes on in the form of another version."""
+    """The same sessions later: each was compacted and continued in another version's dialect."""
     place = store.path.parent / f"later-{request.param}"
     shutil.copytree(store.path, place / "store")
     shutil.copy(store.path.parent / "memory.db", place)
@@ -64,7 +64,7 @@ def later(request: pytest.FixtureRequest, store: StoreOnDisk) -> Iterator[Driver
 
 
 def steps(case: dict[str, Any]) -> list[tuple[str, bytes]]:
-    """The names and bytes of the steps of the session that a case asks about, in order."""
+    """The names and bytes of the steps of a case's session, in order."""
     files = sorted((Path(path), base64.b64decode(data)) for path, data in case["files"].items())
     return [
         (path.name, data)

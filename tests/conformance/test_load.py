@@ -24,7 +24,7 @@ KINDS = {"Entry": Kind.ENTRY, "Event": Kind.EVENT}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> StoreOnDisk:
-    """A store of all recorded sessions, under their names."""
+    """A store with all recorded sessions, under their names."""
     made = StoreOnDisk(tmp_path_factory.mktemp("load") / "store")
     for row in ROWS:
         session = made.path / row["name"]
@@ -92,7 +92,7 @@ def test_history_jsonl_and_compact_show_what_the_reference_loads(
 
 @pytest.mark.guarantee("G6e", "S3")
 def test_append_stores_what_the_reference_loads_as_entry_or_event(tmp_path: Path) -> None:
-    """Each recorded document on a line: refused or stored as the reference would load it."""
+    """Each recorded document is appended as a line: refused or stored as the reference would load it."""
     store = StoreOnDisk(tmp_path / "store")
     session = store.session()
     with driving("tree", store.path, tmp_path) as driver:

@@ -1,4 +1,4 @@
-"""What holds a function is given it when it is made: nobody hangs a callback into another's object."""
+"""Callbacks are passed to the constructor of whatever keeps them, never assigned later from outside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.syntax import defined, is_function, modules
 
 
 def hooks(tree: ast.Module) -> list[str]:
-    """Assignments that put a function into an attribute of an object that is not one's own."""
+    """Assignments of a function to an attribute of another object."""
     functions = {node.name for node in tree.body if is_function(node)}
     methods = {
         node.name
@@ -47,7 +47,7 @@ def is_callback(value: ast.expr, functions: set[str], methods: set[str]) -> bool
     return False
 
 
-def test_no_object_is_given_a_callback_after_it_was_made() -> None:
+def test_no_callback_is_assigned_from_outside() -> None:
     found = {name: given for name, tree in modules().items() if (given := hooks(tree))}
     assert found == {}
 
@@ -61,7 +61,7 @@ def test_a_callback_that_is_assigned_from_outside_is_found(value: str) -> None:
 
 
 def callbacks(tree: ast.Module) -> set[str]:
-    """The attributes of a module's classes that hold a function, by their types."""
+    """The attributes of a module's classes that are annotated with a function type."""
     found, types = set(), function_types(tree)
     for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         typed = {
@@ -79,14 +79,14 @@ def callbacks(tree: ast.Module) -> set[str]:
 
 
 def is_named(annotation: ast.expr | None, types: set[str]) -> bool:
-    """Whether an annotation has one of these names in it."""
+    """Whether an annotation mentions one of these names."""
     return annotation is not None and any(
         isinstance(inner, ast.Name) and inner.id in types for inner in ast.walk(annotation)
     )
 
 
 def function_types(tree: ast.Module) -> set[str]:
-    """`Callable`, and the names of types of functions that a module defines or imports."""
+    """`Callable`, and the aliases of function types that a module defines or imports."""
     found = {"Callable", *defined_function_types(tree)}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in modules():
@@ -105,7 +105,7 @@ def defined_function_types(tree: ast.Module) -> set[str]:
 
 
 def late(tree: ast.Module, held: set[str]) -> list[str]:
-    """Assignments to attributes of these names anywhere but where an object is made."""
+    """Assignments to attributes of these names outside of constructors."""
     made = {
         id(inner)
         for node in ast.walk(tree)
@@ -121,7 +121,7 @@ def late(tree: ast.Module, held: set[str]) -> list[str]:
     ]
 
 
-def test_what_holds_a_callback_is_given_it_when_it_is_made_and_no_other_later() -> None:
+def test_callbacks_are_assigned_in_constructors_only() -> None:
     held = set[str]().union(*map(callbacks, modules().values()))
     assert {"_on_live", "_meta_of"} <= held
     found = {name: given for name, tree in modules().items() if (given := late(tree, held))}

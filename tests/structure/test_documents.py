@@ -1,4 +1,4 @@
-"""What the documents name is there: modules, classes, functions, files."""
+"""Whatever the documents name exists: modules, classes, functions, files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.syntax import defined, is_within, modules
 
 
 def names_of(tree: ast.Module) -> set[str]:
-    """What a module defines, with the methods and the attributes of its classes."""
+    """The names that a module defines, including the methods and attributes of its classes."""
     found: set[str] = set()
     for node in tree.body:
         found.update(defined(node))
@@ -31,7 +31,7 @@ def names_of(tree: ast.Module) -> set[str]:
 
 
 def is_there(dotted: str) -> bool:
-    """Whether a module of this name is there, or what it names in one."""
+    """Whether the dotted name is a module, or something defined in one."""
     module, rest = dotted, ""
     while module and module not in modules():
         module, _, last = module.rpartition(".")

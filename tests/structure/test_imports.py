@@ -1,4 +1,4 @@
-"""The house: every module is in a room, and imports point down."""
+"""The layers: every module belongs to a room (a layer's package or module), and imports point down."""
 
 from __future__ import annotations
 
@@ -49,32 +49,32 @@ ROOMS: Final = (
     ("fusefs.daemon",),
     ("fusefs.cli",),
 )
-"""Rooms, lowest first: a folder, or a module that stands alone. Those of a row know none of it."""
+"""Rooms, lowest row first: a folder, or a single module. Rooms in one row must not import each other."""
 ONLY_IN: Final = {
     "pyfuse3": "fusefs.fuse",
     "trio": "fusefs",
     "inotify_simple": "fusefs",
     "coredis": "fusefs.coherence",
 }
-"""Libraries that only one part of the house may know."""
+"""Libraries that only one part of the project may import."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One module that another imports, wherever in its text."""
+    """One import of another module, anywhere in the text of a module."""
 
     by: str
     of: str
     line: int
     only_types: bool
-    """Whether it stands under `if TYPE_CHECKING`."""
+    """Whether it is under `if TYPE_CHECKING`."""
 
     def __str__(self) -> str:
         return f"{self.by}:{self.line} imports {self.of}"
 
 
 def imports(name: str, tree: ast.Module) -> Iterator[Import]:
-    """All imports of a module, also those within functions and those for types alone."""
+    """All imports of a module, including those within functions and those for types only."""
     typed = {
         id(inner)
         for node in ast.walk(tree)
@@ -96,12 +96,12 @@ def imports(name: str, tree: ast.Module) -> Iterator[Import]:
 
 
 def all_imports() -> list[Import]:
-    """Those of the whole house."""
+    """All imports of the project."""
     return [found for name, tree in modules().items() for found in imports(name, tree)]
 
 
 def room(module: str) -> tuple[int, str]:
-    """The room that a module is in, and the row of it."""
+    """The row of the room that a module is in, and the room."""
     places = {name: row for row, names in enumerate(ROOMS) for name in names}
     at = module
     while at not in places:
@@ -112,7 +112,7 @@ def room(module: str) -> tuple[int, str]:
 
 
 def upward(found: Import) -> bool:
-    """Whether an import of a module of the house leads neither down nor within its room."""
+    """Whether an import within the project points neither down nor into the same room."""
     (row, here), (other_row, there) = room(found.by), room(found.of)
     return here != there and other_row >= row
 
@@ -142,13 +142,13 @@ def test_an_import_that_points_up_is_found_wherever_it_is_written() -> None:
     assert up == [("fusefs.handles.base", True), ("fusefs.inodes.table", False)]
 
 
-def test_a_room_knows_none_beside_it() -> None:
+def test_rooms_of_one_row_do_not_import_each_other() -> None:
     beside = Import("fusefs.dotdir.files", "fusefs.coherence.events", 1, only_types=False)
     assert upward(beside)
 
 
 def test_no_modules_import_each_other_when_they_run() -> None:
-    """For types alone a file may name the directory that owns it."""
+    """For types only, a file may import the directory that owns it."""
     below: dict[str, set[str]] = {name: set() for name in modules()}
     for found in all_imports():
         if not found.only_types and found.of in modules() and found.of != found.by:
@@ -161,13 +161,13 @@ def test_no_modules_import_each_other_when_they_run() -> None:
     assert sorted(below) == []
 
 
-def test_the_store_is_a_library_that_knows_no_kernel() -> None:
+def test_the_store_is_a_library_without_kernel_interfaces() -> None:
     foreign = ("fusefs", "trio", "pyfuse3", "inotify_simple")
     found = [one for one in all_imports() if is_within(one.by, "storage")]
     assert [str(one) for one in found if one.of.partition(".")[0] in foreign] == []
 
 
-def test_libraries_of_the_kernel_are_known_in_their_rooms_only() -> None:
+def test_kernel_libraries_are_imported_only_where_allowed() -> None:
     strays = [
         str(found)
         for found in all_imports()

@@ -1,4 +1,4 @@
-"""Modules stay short, and each has its tests in the file of its name or a place that is said."""
+"""Modules stay short, and each has tests in a file of the same name or in a place given below."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "storage.render.pieces": "tests/storage/render/test_markdown.py",
     "storage.search": "tests/storage/test_search.py",
 }
-"""Modules and folders without a test file of their name: where most of what they do is tested."""
+"""Where modules and folders without a test file of the same name are mostly tested."""
 LINES_MAX: Final = 320
 LONGER: Final[Mapping[str, str]] = {}
 """Modules that may be longer, each with the reason."""
@@ -72,13 +72,13 @@ def test_modules_are_short() -> None:
 
 
 def has_tests_of_its_name(module: str) -> bool:
-    """Whether `tests/` has a file that is named and placed as the module is."""
+    """Whether `tests/` has a file named and placed like the module."""
     package, _, name = module.rpartition(".")
     return PROJECT.joinpath("tests", *package.split("."), f"test_{name}.py").exists()
 
 
 def homeless() -> dict[str, str]:
-    """Modules without a test file of their name, with the entry of `TESTED_IN` that covers each."""
+    """Modules without a test file of the same name, with the entry of `TESTED_IN` that covers each."""
     return {
         module: next((part for part in TESTED_IN if is_within(module, part)), "")
         for module in modules()
@@ -86,16 +86,14 @@ def homeless() -> dict[str, str]:
     }
 
 
-def test_every_module_has_its_tests_in_the_file_of_its_name_or_is_known_to_have_them_elsewhere() -> (
-    None
-):
+def test_every_module_has_a_test_file_of_its_name_or_an_entry_in_tested_in() -> None:
     assert [module for module, part in homeless().items() if not part] == []
 
 
-def test_no_place_is_named_for_a_module_that_is_gone_or_has_a_test_file_by_now() -> None:
+def test_tested_in_has_no_superfluous_entry() -> None:
     assert sorted(TESTED_IN.keys() - homeless().values()) == []
 
 
 @pytest.mark.parametrize("module", TESTED_IN)
-def test_where_a_module_is_said_to_be_tested_it_is(module: str) -> None:
+def test_the_places_in_tested_in_exist(module: str) -> None:
     assert (PROJECT / TESTED_IN[module]).exists()

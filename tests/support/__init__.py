@@ -1,1 +1,1 @@
-"""What the tests stand on: stores written by hand, mounts served by another process, drivers."""
+"""Support code for the tests: hand-written stores, mounts served by another process, drivers."""

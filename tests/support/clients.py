@@ -1,10 +1,9 @@
-"""Processes that go on using a mount while its server is killed and started again, and write down
-outside the mount what was acknowledged.
+"""Processes that keep using a mount while its server is killed and restarted, and record outside
+the mount what was acknowledged.
 
-`python -m tests.support.clients KIND MOUNT MANIFEST SEED` runs until it is ended. Each line of the
-manifest is a JSON array: `["done", what, …]` after the system call returned well, `["in flight", what]`
-where the server died during it.
-"""
+`python -m tests.support.clients KIND MOUNT MANIFEST SEED` runs until it is killed. Each line of the
+manifest is a JSON array: `["done", what, …]` once the system call has succeeded, `["in flight", what]`
+if the server died during the call."""
 
 from __future__ import annotations
 
@@ -25,34 +24,34 @@ KINDS = ("append", "bulk", "compact", "meta", "create", "delete")
 SESSION = "crab_tg-42_1"
 COMPACTED = "crab_tg-42_2"
 PAUSE = 0.005
-"""Seconds until a client looks again for a mount that is not there."""
+"""Seconds between retries while there is no mount."""
 
 
 def start(kind: str, mountpoint: Path, manifest: Path, seed: int) -> subprocess.Popen[bytes]:
-    """Start one of these processes."""
+    """Start one client process."""
     command = [sys.executable, "-m", __name__, kind, str(mountpoint), str(manifest), str(seed)]
     return subprocess.Popen(command, env=environment())
 
 
 def text(name: str, number: int, size: int) -> str:
-    """A content that shows whether it is whole."""
+    """A message whose checksum shows whether it is complete."""
     body = f"{name} {number} {'x' * size}"
     return f"{body} {crc32(body.encode()):08x}"
 
 
 def is_whole(content: str) -> bool:
-    """Whether a content is one that `text` made."""
+    """Whether the content is a complete message made by `text`."""
     body, _, check = content.rpartition(" ")
     return check == f"{crc32(body.encode()):08x}"
 
 
 def has_summary(archive: str) -> bool:
-    """Whether the compaction of that archive was written with a summary."""
+    """Whether the compaction of this archive was written with a summary."""
     return int(archive.rpartition("-")[2]) % 2 == 0
 
 
 class Client:
-    """One process's work, which never ends."""
+    """One process's work; it never ends."""
 
     def __init__(self, kind: str, mountpoint: Path, manifest: Path, seed: int) -> None:
         self.name = f"{kind}-{seed}"
@@ -63,7 +62,7 @@ class Client:
         self._act: Callable[[], None] = getattr(self, f"_{kind}")
 
     def run(self) -> None:
-        """Work; where there is no mount, wait for it."""
+        """Work; retry while there is no mount."""
         while True:
             try:
                 self._act()
@@ -97,7 +96,7 @@ class Client:
         self._append(self._chance.choice((2, 9, 40)))
 
     def _compact(self) -> None:
-        """By name alone and with a summary in turns."""
+        """Alternately with the name alone and with a summary."""
         number = self._next()
         name = f"{self.name}-{number}"
         summary = json.dumps({"archive_name": name, "summary": text(self.name, number, 5000)})
@@ -130,7 +129,7 @@ class Client:
         slug = f"gone_{self.name}_{self._next()}"
         at = os.open(self.at, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.stat(".stepfs", dir_fd=at)  # not there where nothing is mounted
+            os.stat(".stepfs", dir_fd=at)  # fails where nothing is mounted
             os.mkdir(slug, dir_fd=at)
         finally:
             os.close(at)

@@ -1,4 +1,4 @@
-"""The commands as people run them, each in a process of its own with a time limit."""
+"""The commands as users run them, each in its own process and with a time limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ Answer = subprocess.CompletedProcess[str]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The caller's; with kept bytecode, as an installed package has it: else each start compiles all."""
+    """The caller's environment, with bytecode cached as for an installed package: otherwise every
+    start would compile everything."""
     return {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
@@ -46,7 +47,7 @@ def mount_stepfs(*arguments: str | Path) -> Answer:
 
 
 def run(command: Sequence[str], **changed: str) -> Answer:
-    """Run a command to its end, with `changed` in its environment."""
+    """Run a command to completion, with `changed` added to its environment."""
     return subprocess.run(
         command,
         env=environment(**changed),
@@ -60,7 +61,7 @@ def run(command: Sequence[str], **changed: str) -> Answer:
 
 @contextmanager
 def foreground(*arguments: str | Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """`stepfs mount -f`, ended with everything that it mounted."""
+    """Run `stepfs mount -f`; kill the server at the end."""
     server = subprocess.Popen(
         [*STEPFS, "mount", "-f", *map(str, arguments)],
         env=environment(**more),
@@ -76,7 +77,7 @@ def foreground(*arguments: str | Path, **more: str) -> Iterator[subprocess.Popen
 
 
 def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait until `true()`, looking often; an AssertionError after `seconds`."""
+    """Wait until `true()` returns true, polling often; raise AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come to pass"
@@ -89,7 +90,7 @@ def is_mounted(mountpoint: Path) -> bool:
 
 
 def ended(pid: int) -> bool:
-    """Whether the process has ended, be it collected or not."""
+    """Whether the process has exited, reaped or not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
@@ -97,17 +98,17 @@ def ended(pid: int) -> bool:
 
 
 def polls(pid: int, name: str) -> bool:
-    """Whether the process waits in poll(2), with a file of that name open."""
+    """Whether the process is blocked in poll(2) with a file of that name open."""
     try:
         opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    except FileNotFoundError:  # one was just closed
+    except FileNotFoundError:  # a descriptor was just closed
         return False
     is_open = any(path.endswith(f"/{name}") for path in opened)
     return is_open and "poll" in Path(f"/proc/{pid}/wchan").read_text()
 
 
 def clear(below: Path) -> None:
-    """Abort and unmount every stepfs mount below `below`, and end its server."""
+    """Abort and unmount every stepfs mount under `below`, and kill its server."""
     for mount in reversed(mountinfo.mounts()):
         if mount.is_stepfs and Path(mount.mountpoint).is_relative_to(below):
             with contextlib.suppress(OSError):
@@ -121,7 +122,7 @@ def clear(below: Path) -> None:
 
 
 def serving(below: Path) -> list[int]:
-    """The processes that were started to mount something below `below`."""
+    """The processes that were started to mount something under `below`."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -135,26 +136,26 @@ def serving(below: Path) -> list[int]:
 
 
 def mounted(store: Path, mountpoint: Path, *arguments: str) -> None:
-    """Mount in the background, with no word about it."""
+    """Mount in the background; the command must print nothing."""
     answer = stepfs("mount", *arguments, store, mountpoint)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 
 
 def server_pid(mountpoint: Path) -> int:
-    """The process that serves a mount, as it says itself."""
+    """The PID of the server of a mount, as `stepfs status` reports it."""
     pid = json.loads(stepfs("status", "--json", mountpoint).stdout)["pid"]
     assert isinstance(pid, int)
     return pid
 
 
 def shell(at: Path, script: str, program: str = "bash") -> Answer:
-    """Run a script of a shell in a directory."""
+    """Run a shell script in a directory."""
     return run([program, "-c", f"cd '{at}' && {script}"])
 
 
 @contextmanager
 def failing(number: int) -> Iterator[None]:
-    """What is done within fails with that errno."""
+    """The block must fail with that errno."""
     with pytest.raises(OSError) as refused:
         yield
     assert refused.value.errno == number

@@ -1,10 +1,10 @@
-"""A writer that behaves as the reference daemon does on a store that it believes to have alone.
+"""A writer that behaves like the reference daemon: it assumes that nobody else writes to the store.
 
 It reads the greatest step number of a session once and counts in memory from then on, writes a
-temporary and renames it over the next number, and never looks again. Its metas too are in memory.
+temporary and renames it over the next number without checking. It keeps its metas in memory too.
 
 `python -m tests.support.daemon STORE SLUG NAME COUNT EVERY [PAUSE]` stores COUNT messages, with a
-compaction before each EVERY-th (0: none), PAUSE seconds apart. It prints the number and the inode
+compaction before every EVERY-th (0: none), PAUSE seconds apart. It prints the number and the inode
 of each step.
 """
 
@@ -23,7 +23,7 @@ from tests.support.stores import compaction, entry
 from tests.support.writers import text
 
 PAUSE = 0.002
-"""Seconds between two messages: a model takes longer."""
+"""Seconds between two messages; a real model takes longer."""
 
 
 class Daemon:
@@ -37,7 +37,7 @@ class Daemon:
         """Number and inode of each step."""
 
     def store_step(self, slug: str, data: bytes) -> int:
-        """Write the step that the count in memory is at, whatever is there."""
+        """Write the step under the next number counted in memory, replacing whatever is there."""
         number = self._next.get(slug) or self._recover(slug)
         self._next[slug] = number + 1
         inode = self._atomic_write(self._store / slug / f"step-{number:06}", data)
@@ -76,7 +76,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[bytes], seconds: float = 100) -> list[tuple[int, int]]:
-    """Wait until a daemon has ended well; number and inode of each step that it wrote."""
+    """Wait for a daemon to exit successfully; return number and inode of each step it wrote."""
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0
     pairs = (line.split() for line in output.splitlines())
@@ -84,7 +84,7 @@ def finish(process: subprocess.Popen[bytes], seconds: float = 100) -> list[tuple
 
 
 def archive(name: str, number: int) -> str:
-    """The archive of the compaction before message `number`."""
+    """The archive name of the compaction before message `number`."""
     return f"{name}-archive-{number}"
 
 

@@ -1,6 +1,6 @@
-"""One small interface to a served store, and two ways to it: the tree alone, and a real mount.
+"""One small interface to a served store, with two implementations: the tree alone, and a real mount.
 
-The tree alone is used through `tests.support.model_kernel`.
+The tree alone is driven through `tests.support.model_kernel`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk
 
 SECONDS = 30.0
 ENDS = [part for part in ALLOWED if "mounted" in part]
-"""What a mount logs of its own beginning and end."""
+"""What every mount logs when it starts and ends."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Driver(ABC):
-    """Files of a served store by paths relative to the mountpoint. Failures are `OSError`."""
+    """Access to a served store, by paths relative to the mountpoint. Failures are `OSError`."""
 
     def __init__(self, store: StoreOnDisk) -> None:
         self.store = store
@@ -59,7 +59,7 @@ class Driver(ABC):
 
     @abstractmethod
     def flush(self, handle: int) -> None:
-        """What the close of a duplicate, or the end of a child that inherited the file, does."""
+        """FLUSH, as sent when a duplicate is closed or a child that inherited the file exits."""
 
     @abstractmethod
     def close(self, handle: int) -> None: ...
@@ -84,19 +84,19 @@ class Driver(ABC):
 
     @abstractmethod
     def log(self) -> list[str]:
-        """The lines that were logged since the last test: notices, warnings, and what is worse."""
+        """The lines logged since the last `forget_log`, at level notice and above."""
 
     @abstractmethod
     def forget_log(self) -> None: ...
 
     def session(self, *steps: bytes) -> SessionOnDisk:
-        """A new session in the store, made by another program."""
+        """Create a session in the store, as another program does."""
         self._sessions += 1
         return self.store.session(f"crab_tg-42_{self._sessions}", *steps)
 
     @contextmanager
     def opened(self, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-        """An open file, closed in the end."""
+        """Open a file; close it at the end."""
         handle = self.open(path, flags)
         try:
             yield handle
@@ -104,7 +104,7 @@ class Driver(ABC):
             self.close(handle)
 
     def text(self, path: str) -> bytes:
-        """All that a file shows, as `cat` reads it."""
+        """The whole contents of a file, read as `cat` reads it."""
         with self.opened(path) as handle:
             text = b""
             while part := self.read(handle, len(text)):
@@ -112,7 +112,7 @@ class Driver(ABC):
             return text
 
     def put(self, path: str, data: bytes) -> None:
-        """Write as shells do: what a short count left is written again."""
+        """Write as shells do: after a short write, write the rest again."""
         with self.opened(path, os.O_WRONLY | os.O_TRUNC) as handle:
             while data:
                 data = data[self.write(handle, data) :]
@@ -126,7 +126,7 @@ class Driver(ABC):
         self.put(f"{session.slug}/compact", name.encode() + b"\n")
 
     def history(self, session: SessionOnDisk) -> bytes:
-        """What `history.jsonl` shows."""
+        """The contents of `history.jsonl`."""
         return self.text(f"{session.slug}/history.jsonl")
 
     def errors(self) -> list[str]:
@@ -134,8 +134,8 @@ class Driver(ABC):
         return self.text(".stepfs/errors.jsonl").decode().splitlines()
 
     def told(self, session: SessionOnDisk) -> dict[str, Any]:
-        """The last line of errors.jsonl about a session, waited for: some failures come a moment
-        after the call that they are of, as when the kernel releases a file."""
+        """The last line of errors.jsonl about a session. Waits for it: some failures are recorded a
+        moment after the call that caused them, for example when the kernel releases a file."""
         found: list[dict[str, Any]] = []
 
         def looked() -> bool:
@@ -147,16 +147,16 @@ class Driver(ABC):
         return found[-1]
 
     def expect(self, part: str) -> None:
-        """The test provokes a notice or warning with `part` in it, which must come."""
+        """The test provokes a notice or warning containing `part`, which must appear."""
         self._expected.append(part)
 
     def allow(self, part: str) -> None:
-        """The test may or may not provoke a notice or warning with `part` in it."""
+        """The test may provoke a notice or warning containing `part`."""
         self._allowed.append(part)
 
     @contextmanager
     def refuses(self, number: int, part: str | None = None) -> Iterator[None]:
-        """What is done fails with that errno; with `part`, it is logged in such words."""
+        """The block must fail with that errno; if `part` is given, the log must contain it."""
         if part is not None:
             self.expect(part)
         with pytest.raises(OSError) as failed:
@@ -165,14 +165,14 @@ class Driver(ABC):
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """A test's use of the driver: it logs what the test expects, and nothing else."""
+        """Run one test with the driver: it must log what the test expects, and nothing else."""
         self._expected, self._allowed = [], []
         self.forget_log()
         began = datetime.now(UTC).isoformat(timespec="milliseconds")
         yield
         log, fine = self.log(), self._expected + self._allowed
         assert [line for line in log if not any(part in line for part in fine)] == []
-        if missing := self._missing(log):  # of many like refusals the log has the first ones alone
+        if missing := self._missing(log):  # of many similar refusals, only the first are logged
             missing = self._missing([*log, *self._failed_since(began)])
         assert missing == []
 
@@ -180,17 +180,17 @@ class Driver(ABC):
         return [part for part in self._expected if not any(part in line for line in lines)]
 
     def _failed_since(self, began: str) -> list[str]:
-        """What errors.jsonl tells of since then, in the words of the log."""
+        """The failures in errors.jsonl since then, formatted as in the log."""
         lines = [line for line in map(json.loads, self.errors()) if line["time"] >= began]
         form = "{operation} {session}/{file}: {error} ({errno})"
         return [form.format_map(line) for line in lines]
 
 
 class MountDriver(Driver):
-    """A real mount, used through the kernel as every program does."""
+    """A real mount, used through the kernel as any program uses it."""
 
     def __init__(self, mount: Mount, store: Path) -> None:
-        """`store` is where other programs see the store that is mounted."""
+        """`store` is the path by which other programs see the mounted store."""
         super().__init__(StoreOnDisk(store))
         self.mount = mount
         self._seen = 0
@@ -237,7 +237,7 @@ class MountDriver(Driver):
 
 
 class TreeDriver(Driver):
-    """The tree in a loop of its own, in a thread, with a kernel made here."""
+    """The tree with a model kernel, in its own trio loop in a thread."""
 
     def __init__(self, store: StoreOnDisk, *words: str) -> None:
         super().__init__(store)
@@ -251,9 +251,9 @@ class TreeDriver(Driver):
         self._ready.wait()
 
     def stop(self) -> None:
-        """End it, and see that nothing is left that the kernel would have let go of."""
+        """Shut down, and check that nothing is left once the kernel has forgotten everything."""
         try:
-            for handle in list(self._programs.inodes):  # of tests that failed
+            for handle in list(self._programs.inodes):  # left open by failed tests
                 with contextlib.suppress(OSError):
                     self.close(handle)
             self.forget_everything()
@@ -265,7 +265,7 @@ class TreeDriver(Driver):
         assert not self._thread.is_alive()
 
     def forget_everything(self) -> None:
-        """The kernel lets go of all inodes, and the pool of all sessions that nobody uses."""
+        """The kernel forgets all inodes, and the pool all unused sessions."""
         self._run(self._programs.forget_everything)
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
@@ -332,7 +332,7 @@ class TreeDriver(Driver):
 def driving(kind: str, store: Path, directory: Path, *words: str) -> Iterator[Driver]:
     """A served store: `kind` is `"tree"`, `"mount"` or `"far"`, `words` are -o options.
 
-    With `"far"` the mount is another host's: what is done in the store raises no event there.
+    With `"far"`, changes in the store raise no inotify events, as if another host made them.
     """
     if kind == "tree":
         tree = TreeDriver(StoreOnDisk(store), *words)
@@ -353,7 +353,7 @@ def driving(kind: str, store: Path, directory: Path, *words: str) -> Iterator[Dr
 
 @contextmanager
 def within_time(driver: Driver, seconds: float) -> Iterator[None]:
-    """No test of a mount lasts longer than its limit."""
+    """Limit the time of a test; only a real mount needs that."""
     if isinstance(driver, MountDriver):
         with time_limit(driver.mount.path.parent, seconds):
             yield

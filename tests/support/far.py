@@ -1,4 +1,4 @@
-"""A store as another host sees it: the same files, on a file system where no events tell of changes."""
+"""A store as seen from another host: the same files, on a file system without change events."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NO_BINDFS = pytest.mark.skipif(shutil.which("bindfs") is None, reason="needs bin
 
 @contextmanager
 def bound(source: Path, at: Path) -> Iterator[Path]:
-    """`source` once more, on a FUSE file system, where inotify sees nothing of what is done to it.
+    """Bind `source` to a FUSE file system on which inotify does not see what is done to `source`.
 
-    Without hard_remove a rename there over a file that somebody has open is two renames; with it
-    a file that has no name any more cannot be synced.
+    Without hard_remove, a rename there over a file that somebody has open becomes two renames; with it,
+    an open file whose last name is gone cannot be synced.
     """
     at.mkdir()
     options = "attr_timeout=0,entry_timeout=0,negative_timeout=0,hard_remove"

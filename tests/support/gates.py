@@ -1,4 +1,4 @@
-"""A gate before the disk: what passes it in a thread waits until the loop opens it."""
+"""A gate in front of the disk: threads wait there until the loop opens it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fusefs.views.spool import Spool
 
 
 def gated(monkeypatch: pytest.MonkeyPatch, call: str) -> threading.Event:
-    """From now on this call of a spool waits for the event, and fails if that is never set."""
+    """From now on this method of `Spool` waits for the returned event, and fails after 10 s."""
     gate, really = threading.Event(), getattr(Spool, call)
 
     def waits(*arguments: object) -> object:

@@ -1,4 +1,4 @@
-"""A seeded generator of documents that are steps, nearly steps, and anything but."""
+"""A seeded generator of documents: valid steps, nearly valid ones, and garbage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _VALUES: list[Any] = [
 
 
 def documents(seed: int) -> Iterator[bytes]:
-    """Endless documents on one line each, the same for the same seed."""
+    """Endless one-line documents; the same seed gives the same documents."""
     chance = random.Random(seed)
     while True:
         data = chance.choice(SEEDS)
@@ -50,7 +50,7 @@ def documents(seed: int) -> Iterator[bytes]:
 
 
 def _place(chance: random.Random, data: bytes) -> int:
-    """Anywhere, or where a member or value begins, which is more telling."""
+    """A random offset, preferably where a member or value begins, which finds more."""
     marks = [at + 1 for at, byte in enumerate(data) if byte in b"{,[:"]
     return chance.choice(marks) if marks and chance.random() < 0.7 else chance.randint(0, len(data))
 
@@ -78,14 +78,14 @@ def _flip(chance: random.Random, data: bytes) -> bytes:
 
 
 def _nest(chance: random.Random, data: bytes) -> bytes:
-    """A value nested about as deep as is allowed."""
+    """A value nested to about the allowed depth."""
     depth = chance.choice((3, 124, 125, 126, 127, 128, 5000))
     at = _place(chance, data)
     return data[:at] + b'"deep":' + b"[" * depth + b"]" * depth + b"," + data[at:]
 
 
 def _swap_value(chance: random.Random, data: bytes) -> bytes:
-    """A known value changed for one of another type, or a key repeated."""
+    """Replace a known value by one of another type, or repeat a key."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a hostile writer appends or leaves in a store, and who meets it."""
+"""What a hostile writer appends or leaves in a store, and helpers to apply it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def content(unit: bytes, size: int) -> bytes:
 
 
 def valid_lines(size: int) -> dict[str, bytes]:
-    """Lines that are steps, of about that size."""
+    """Lines of about that size that are valid steps."""
     text = b"a\\n" * (size // 3)
     return {
         "lists": content(b"[],", size),
@@ -38,7 +38,7 @@ def valid_lines(size: int) -> dict[str, bytes]:
 
 
 def broken_lines(size: int) -> dict[str, bytes]:
-    """Lines that are none."""
+    """Lines of about that size that are not valid steps."""
     return {
         "cut after escapes": CUT + rb"{\"a\":\"b\\n\"}" * (size // 14),
         "cut in escapes": CUT + rb"\"" * (size // 2),
@@ -51,7 +51,7 @@ def broken_lines(size: int) -> dict[str, bytes]:
 
 
 def append(path: Path, line: bytes) -> int:
-    """The errno that appending the line was answered with, 0 if none."""
+    """Append the line; return the errno, or 0 on success."""
     began = time.monotonic()
     fd = os.open(path / HOSTILE / "append", os.O_WRONLY)
     number = 0
@@ -69,7 +69,7 @@ def append(path: Path, line: bytes) -> int:
 
 
 def read_all(path: Path) -> None:
-    """Read every view as a whole, however it is answered."""
+    """Read every view to its end, ignoring failures."""
     for name in VIEWS:
         began = time.monotonic()
         with suppress(OSError), (path / HOSTILE / name).open("rb", buffering=0) as file:

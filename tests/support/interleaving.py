@@ -1,9 +1,9 @@
-"""A store, a file system on it, programs, a daemon and accidents, in one order of all that they do.
+"""A store, a file system on it, programs, a daemon and accidents, run in one chosen interleaving.
 
-What must hold whatever the order is checked here, against `tests.support.model`: nothing that was
-acknowledged is lost or doubled, lines keep their order, no step of the daemon is ever away from its
-name, an open shows what the store held at some moment since it was called, and an open file never
-changes.
+What must hold in every interleaving is checked here, against `tests.support.model`: nothing that was
+acknowledged is lost or duplicated, lines keep their order, no step of the daemon is ever missing from
+its name, an open shows what the store held at some moment since it was called, and the contents of an
+open file never change.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
 SLUG = "crab_tg-42_1"
 REST_SECONDS = 0.03
-"""A daemon that has not written for so long may be expected to be quiet."""
+"""A daemon that has not written for this long may be taken for idle."""
 QUIET_SECONDS = 4.0
-"""After so long without anything new all is published, restored and counted."""
+"""After this long without changes, everything is published, restored and counted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Story:
     """Who does what, and in which order."""
 
     programs: tuple[tuple[str, ...], ...] = ()
-    """Of each program its calls: append, append 3, compact, look VIEW, hold VIEW, stat VIEW, meta."""
+    """The calls of each program: append, append 3, compact, look VIEW, hold VIEW, stat VIEW, meta."""
     daemon: tuple[str, ...] = ()
     """says, compacts, rests"""
     outside: tuple[str, ...] = ()
@@ -56,10 +56,10 @@ class Story:
     accidents: tuple[str, ...] = ()
     """overflow, let go, full"""
     steps: int = 2
-    """So many are there at the beginning."""
+    """Number of steps at the beginning."""
     options: str = "sync=never"
     wait: bool = True
-    """Whether the mount ends only when everything has come to rest."""
+    """Whether to unmount only once everything is idle."""
     schedule: bytes = b""
 
 
@@ -74,7 +74,7 @@ class Held:
 
 @dataclass
 class Told:
-    """What a program knows that it stored: lines, each with its number in its order."""
+    """What a program knows to be stored: its lines and archives, in the order in which it wrote them."""
 
     lines: list[bytes] = field(default_factory=list)
     archives: list[str] = field(default_factory=list)
@@ -90,9 +90,9 @@ class World:
         self.session: SessionOnDisk = self.store.session(SLUG, *first)
         self.past = Past(self.session)
         self.of_daemon: dict[int, bytes] = {}
-        """The steps that the daemon has put under their names."""
+        """The steps that the daemon has written, by number."""
         self.spoilt: Counter[bytes] = Counter()
-        """What others edited or removed."""
+        """Steps that others edited or removed."""
         self.told = [Told() for _ in story.programs]
         self.running = 0
         self.ended = False
@@ -100,7 +100,7 @@ class World:
     # --- the run -----------------------------------------------------------------------------------
 
     async def run(self, stage: Stage) -> None:
-        """Live through the story."""
+        """Play the story."""
         self.stage = stage
         caches = Caches()
         options = config.parse([self.story.options])
@@ -163,7 +163,7 @@ class World:
                     case _:
                         await self._open(rest, held if word == "hold" else None)
             except StoreError as error:
-                # A failure must have been made.
+                # Only an injected failure may cause an error.
                 assert self.stage.failed, f"{call}: {error.sentence}"
             for file in held:
                 await self._still_shows(file)
@@ -204,15 +204,15 @@ class World:
             assert self.stage.failed
 
     async def _stat(self, view: str) -> None:
-        """A size is one that the view had, or that a line added to it (G3)."""
+        """A size must be one that the view has had (G3)."""
         mark = self.past.count(view)
         size = (await self.kernel.stat(f"{SLUG}/{view}")).size
-        # The kernel may answer from what it was told a moment ago; time does not go on meanwhile.
+        # Any past size will do: the clock may stand still, and so the kernel's cache stays valid.
         sizes = {len(text) for text in self.past.since(view, 1)}
         assert size in sizes, f"{view} never had {size} bytes, since {mark}: {sorted(sizes)}"
 
     async def _open(self, view: str, held: list[Held] | None) -> None:
-        """An open shows what the store held at some moment since it was called (G12, G13)."""
+        """An open shows what the store held at some moment since the open was called (G12, G13)."""
         mark = self.past.count(view)
         handle = await self.kernel.open(f"{SLUG}/{view}")
         text = await self._text(handle)
@@ -224,7 +224,7 @@ class World:
             held.append(Held(handle, view, text))
 
     async def _still_shows(self, file: Held) -> None:
-        """It only grows, by what the store had (G13)."""
+        """An open file may only grow (G13)."""
         text = await self._text(file.handle)
         assert text.startswith(file.seen), f"{file.view} changed while it was open"
         file.seen = text
@@ -245,7 +245,7 @@ class World:
     # --- others --------------------------------------------------------------------------------------
 
     def _daemon(self) -> Iterator[str]:
-        """It counts in memory, and renames over whatever is there."""
+        """The daemon counts in memory, and renames over whatever is there."""
         number = max(self.session.numbers(), default=0)
         for at, does in enumerate(self.story.daemon):
             if does == "rests":
@@ -284,7 +284,7 @@ class World:
                 yield f"outside {does} {target}"
 
     def _added(self, data: bytes) -> int:
-        """The next step, as another mount stores it: only one daemon counts in memory."""
+        """Link the next step as another mount does: only the daemon counts in memory."""
         number = max(self.session.numbers(), default=0) + 1
         temporary = self.session.path / f".other-{number}"
         temporary.write_bytes(data)
@@ -316,17 +316,17 @@ class World:
     # --- what must hold --------------------------------------------------------------------------------
 
     def _look_at_store(self) -> None:
-        """After each act and each system call."""
+        """Called after each act and each system call."""
         self.past.note()
         for number, data in self.of_daemon.items():
             path = self.session.path / f"step-{number:06}"
             if path.name in self.stage.renamed and not path.exists():
-                continue  # met in the instant after a look at what was there: it has to come back
+                continue  # displaced between a check and the rename: it has to come back
             assert path.exists(), f"the daemon's step {number} is away from its name"
             assert path.read_bytes() == data, f"the daemon's step {number} is another's"
 
     def _judge(self) -> None:
-        """Everything is over: what was acknowledged is there once, in its order (G15, G16)."""
+        """At the end, everything acknowledged is there exactly once and in order (G15, G16)."""
         self.stage.renamed.clear()
         self._look_at_store()
         steps = self.session.steps()
@@ -358,7 +358,7 @@ def _differ(view: str, text: bytes, states: list[bytes]) -> str:
 
 
 def play(story: Story) -> list[str]:
-    """Live through a story; the trace of what happened. Raises `AssertionError`, with the trace."""
+    """Play a story and return its trace. Raises `AssertionError`, with the trace as a note."""
     place = Path(tempfile.mkdtemp(prefix="stepfs-stage-", dir=_memory()))
     clock = trio.testing.MockClock()
     logged = Logged()
@@ -368,7 +368,7 @@ def play(story: Story) -> list[str]:
             try:
                 trio.run(world.run, stage, clock=clock)
             except BaseException as error:
-                gc.collect()  # what is left of tasks must not end within another run
+                gc.collect()  # leftover tasks must not be finalized during another run
                 first = _first(error)
                 again = "from tests.support.interleaving import Story, replay"
                 first.add_note("\n".join([*stage.trace, "", again, f"replay({story!r})"]))
@@ -383,9 +383,9 @@ def play(story: Story) -> list[str]:
 
 
 def replay(story: Story) -> list[str]:
-    """Live through a story again; what happened in it.
+    """Play a story again; return its trace.
 
-    Within Hypothesis trio runs tasks in one order, as it does not elsewhere.
+    Runs under Hypothesis, because only there is trio's scheduling deterministic.
     """
     found: list[str] = []
 
@@ -399,14 +399,15 @@ def replay(story: Story) -> list[str]:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The first error of a group: the others followed from it."""
+    """The first error of a group; the others are its consequences."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _is_fine(line: str) -> bool:
-    """A displaced compaction is told; a count is when time was chosen to pass before it was written."""
+    """Whether a line is expected: a displaced compaction is reported, and time may pass before a count
+    is written or a step stored."""
     late = ("could not be written in time", "the mount ended before they could be stored")
     return "replaced the compaction" in line or any(words in line for words in late)
 

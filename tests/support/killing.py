@@ -1,4 +1,4 @@
-"""Killing a process before its first, its second, … system call, until it gets to its end."""
+"""Killing a process before its first, second, … system call, until it runs to completion."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 
 
 def killed_at_each_call(action: Callable[[], object]) -> Iterator[bool]:
-    """Do `action` in a child again and again, each time killed one system call later.
+    """Run `action` in a child again and again, each time killed one system call later.
 
-    Each time it says whether the child got to its end, after which it stops. For a process without
-    threads: `alone` makes one.
+    Yields whether the child ran to completion, and stops after the first that did. The calling process
+    must have no other threads: see `alone`.
     """
     calls = 0
     while True:
@@ -32,7 +32,7 @@ def killed_at_each_call(action: Callable[[], object]) -> Iterator[bool]:
 
 
 def alone(function: Callable[..., object], *arguments: object) -> None:
-    """Call a function of a test module in a process of its own. It fails if that does."""
+    """Call a function of a test module in a new process; raise if it fails there."""
     words = ", ".join(map(repr, map(str, arguments)))
     program = f"from {function.__module__} import {function.__name__} as f; f({words})"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
@@ -60,7 +60,7 @@ def _killed_at(action: Callable[[], object], calls: int) -> bool:
             return True
         at_call = os.WSTOPSIG(status) == _AT_CALL
         delivered = 0 if at_call else os.WSTOPSIG(status)
-        if at_call and stops == 2 * calls:  # a call stops its process twice, before and after
+        if at_call and stops == 2 * calls:  # ptrace stops at the entry and at the exit of each call
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return False

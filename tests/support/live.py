@@ -39,12 +39,12 @@ class Live:
         return Session(slug, texts=self.means.texts)
 
     async def shown(self, session: Session, view: View) -> bytes:
-        """All that a view shows by now."""
+        """The whole text of a view, refreshed first."""
         epoch = await refresh(self.means, session, view)
         return await self.text(session, epoch)
 
     async def text(self, session: Session, epoch: Epoch) -> bytes:
-        """All that an epoch shows, up to date or not."""
+        """The whole text of an epoch, current or not."""
         parts = [await text(self.means, session, epoch, segment) for segment in epoch.segments]
         return b"".join(parts)
 
@@ -53,7 +53,7 @@ class Live:
 def living(
     on_disk: StoreOnDisk, cache: int = CACHE_BYTES, *, watched: bool = True
 ) -> Iterator[Live]:
-    """To be used within trio. Not `watched` is as on a far store: no events tell of changes."""
+    """Use within trio. With `watched` false, no events report changes, as on a far store."""
     store = Store(str(on_disk.path))
     events = EventQueue(store, near=watched)
     texts, documents = StepTexts(), Documents()
@@ -73,7 +73,7 @@ def living(
 async def leased(
     on_disk: StoreOnDisk, cache: int = CACHE_BYTES, *, watched: bool = True
 ) -> AsyncIterator[tuple[Live, Session]]:
-    """As `living`, with the session `a_b_1` open meanwhile."""
+    """As `living`, with the session `a_b_1` open for the duration."""
     with living(on_disk, cache, watched=watched) as live:
         session = live.session("a_b_1")
         async with live.pool.lease(session):

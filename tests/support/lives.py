@@ -1,6 +1,6 @@
-"""Whole lives of sessions, at random, and what the reference would load of them.
+"""Random histories of whole sessions, and what the reference would load from them.
 
-It judges documents by `tests.support.oracle` and shares no code with the store.
+Documents are judged by `tests.support.oracle`; no code is shared with the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLOCKS = [
     b'"text":"I look."},{"type":"tool_use","id":"t","name":"bash","input":{"command":"df"}}]}}',
     b'{"agent":"scout","message":{"role":"assistant","content":[{"type":"text","text":"sda1 is."}]}}',
 ]
-"""Entries of the daemon's later versions."""
+"""Content blocks of the daemon's later versions."""
 EVENTS = [
     event(),
     b'{"event":"tool_result","call_id":"c","duration_ms":12,"ts":"t"}',
@@ -56,7 +56,7 @@ class Loaded:
 
 
 def loaded(steps: Mapping[int, bytes]) -> Loaded:
-    """What is loaded of a session that holds these steps."""
+    """What is loaded from a session with these steps."""
     archive: str | None = None
     entries: list[bytes] = []
     for _, data in sorted(steps.items()):
@@ -71,7 +71,7 @@ def loaded(steps: Mapping[int, bytes]) -> Loaded:
 
 
 def cut(steps: Mapping[int, bytes], last: int) -> Steps:
-    """The steps up to a number."""
+    """The steps up to and including a number."""
     return {number: data for number, data in steps.items() if number <= last}
 
 
@@ -107,7 +107,7 @@ LIVES: st.SearchStrategy[Steps] = (
 
 
 def edited(steps: Steps) -> st.SearchStrategy[Steps]:
-    """The same session after others removed, replaced and back-filled some of its steps."""
+    """The same session after others removed, replaced or inserted some of its steps."""
     touched = st.lists(st.integers(1, max(steps, default=1) + 3), max_size=6, unique=True)
     contents = touched.flatmap(
         lambda numbers: st.fixed_dictionaries(

@@ -1,4 +1,4 @@
-"""What tests of coherence look at: inodes, open files, all views of a session at once."""
+"""What the tests of coherence compare: inodes, open files, all views of a session at once."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def whole(fd: int) -> bytes:
-    """All that an open file shows now."""
+    """The whole contents of an open file."""
     return os.pread(fd, os.fstat(fd).st_size + 4096, 0)
 
 
 def processor_ticks(pid: int) -> int:
-    """The processor time that a process has used, in clock ticks."""
+    """The CPU time that a process has used, in clock ticks."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(words[11]) + int(words[12])
 
 
 def listed(mountpoint: Path) -> list[str]:
-    """The sessions that a listing shows."""
+    """The sessions in a listing of the mount."""
     return sorted(name for name in os.listdir(mountpoint) if name != ".stepfs")
 
 
 def all_shown(at: Path, session: SessionOnDisk) -> None:
-    """Every view shows exactly what is in the store."""
+    """Assert that every view shows exactly what is in the store."""
     steps = session.steps()
     for view in VIEWS:
         assert (at / view).read_bytes() == shown(steps, view), view

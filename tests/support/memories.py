@@ -1,4 +1,4 @@
-"""The daemon's memory as it writes it, without any code of the project."""
+"""The daemon's memory.db, written without any code of the project."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def database(texts: Mapping[str, str], kind: int = 1) -> bytes:
-    """The bytes of a memory.db that holds these archives."""
+    """A memory.db with these archives."""
     parts = [b"CRMEM\0", struct.pack("<IHI", 1, 0, 0), struct.pack("<QI", 9, len(texts))]
     for number, (name, text) in enumerate(texts.items(), 1):
         parts += [struct.pack("<QQI", number, 1777334400, kind), _string(name), _string(text)]
@@ -18,7 +18,7 @@ def database(texts: Mapping[str, str], kind: int = 1) -> bytes:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file as the daemon does: aside, then renamed over."""
+    """Replace a file as the daemon does: write a temporary and rename it over."""
     aside = path.with_name(f"{path.name}.new")
     aside.write_bytes(data)
     os.rename(aside, path)

@@ -1,4 +1,4 @@
-"""Metas as the daemon writes them, what Hypothesis makes of them, and how a refusal is looked at."""
+"""Metas as the daemon writes them, and Hypothesis strategies for metas and patches."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ objects = st.dictionaries(_keys, _values, max_size=4)
 
 
 def compact(value: object) -> bytes:
-    """JSON as the daemon writes it."""
+    """Compact JSON, as the daemon writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def patching(patch: dict[str, Any]) -> meta.Change:
-    """The change of a meta that a patch asks for."""
+    """The change that merges `patch` into a meta."""
     return lambda value: meta.merged(value, patch)
 
 
 def rfc7396(target: Any, patch: Any) -> Any:
-    """MergePatch, word for word as in section 2 of the RFC."""
+    """MergePatch, literally as in section 2 of the RFC."""
     if isinstance(patch, dict):
         if not isinstance(target, dict):
             target = {}

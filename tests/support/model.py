@@ -1,6 +1,6 @@
-"""What a mount must show of the steps in a store: a small model, without any code of the project.
+"""What a mount must show for the steps in a store: a small model, without any code of the project.
 
-It knows only the steps that the tests write: those of `tests.support.stores`, and broken ones.
+It understands only the steps that the tests write: those of `tests.support.stores`, and broken ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def parsed(data: bytes) -> dict[str, Any] | None:
 
 
 def shown(steps: Sequence[bytes], view: str) -> bytes:
-    """The text of a view of a session that holds these steps."""
+    """The text of a view of a session with these steps."""
     documents = [(data.strip(), found) for data in steps if (found := parsed(data)) is not None]
     if view == LOG:
         return b"".join(data + b"\n" for data, _ in documents)
@@ -64,7 +64,7 @@ class State:
 
 
 class Past:
-    """All that the views of one session had to show, one after the other."""
+    """The history of what the views of one session had to show."""
 
     def __init__(self, session: SessionOnDisk) -> None:
         self.session = session
@@ -72,7 +72,7 @@ class Past:
         self.note()
 
     def note(self) -> None:
-        """The store was changed: to be called after each single change."""
+        """Record a change of the store; call this after every single change."""
         steps, now = self.session.steps(), time.monotonic()
         for view, states in self._states.items():
             text = shown(steps, view)
@@ -84,15 +84,15 @@ class Past:
         return self._states[view][-1].text
 
     def count(self, view: str) -> int:
-        """How many states there were: a mark for `since`."""
+        """The number of states so far: a mark for `since`."""
         return len(self._states[view])
 
     def since(self, view: str, mark: int) -> list[bytes]:
-        """The states from the one that was the last when `mark` was taken."""
+        """The states from the one that was current when `mark` was taken."""
         return [state.text for state in self._states[view][mark - 1 :]]
 
     def lately(self, view: str, seconds: float) -> Iterator[bytes]:
-        """The states that the view had to show at any time in the last `seconds`."""
+        """The states that the view had to show at any moment of the last `seconds`."""
         ended = time.monotonic()
         for state in reversed(self._states[view]):
             if time.monotonic() - ended > seconds:
@@ -102,5 +102,5 @@ class Past:
 
 
 def breaks(states: Sequence[bytes]) -> bool:
-    """Whether one of the states does not begin with the one before it."""
+    """Whether any state does not begin with its predecessor."""
     return any(not b.startswith(a) for a, b in pairwise(states))

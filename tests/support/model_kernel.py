@@ -1,8 +1,7 @@
-"""A kernel: names and attributes that it remembers, and the calls by which programs use a file system.
+"""A model of the kernel: its caches of names and attributes, and the calls of programs.
 
-It looks names up, remembers them and their attributes for as long as it was told to, or until it is
-told otherwise, reads no further than the size it knows, looks a name up again after ESTALE, and in the
-end forgets everything.
+It looks names up, caches them and their attributes until they time out or are invalidated, reads no
+further than the size it knows, retries a lookup after ESTALE, and finally forgets everything.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stat:
-    """What both ways tell of a file."""
+    """The attributes that both drivers report."""
 
     ino: int
     mode: int
@@ -38,16 +37,16 @@ class Stat:
 
 
 class Caches:
-    """The kernel's caches of names and attributes, as far as they can be seen from outside."""
+    """The kernel's caches of names and attributes, as far as programs can observe them."""
 
     def __init__(self) -> None:
         self.names: dict[tuple[int, str], tuple[int, float]] = {}
         self.opened: dict[int, bool] = {}
         """Whether each open file is read through the page cache."""
         self.sizes: dict[int, int] = {}
-        """How far each file was read."""
+        """The last known size of each inode."""
         self.changes: Counter[int] = Counter()
-        """Grows when attributes change: an answer that was on its way then is thrown away."""
+        """Counts attribute changes, so that a reply that was under way during one is not cached."""
         self._attributes: dict[int, tuple[Attributes, float]] = {}
         self._modes: dict[int, int] = {}
         self._lookups: dict[int, int] = {}
@@ -66,23 +65,23 @@ class Caches:
         self.names.pop((parent, name), None)
 
     def name(self, parent: int, name: str) -> int | None:
-        """The inode of a name that is still remembered."""
+        """The inode of a name, if its entry is still valid."""
         ino, until = self.names.get((parent, name), (0, 0.0))
         return ino if time.monotonic() < until else None
 
     def looked_up(self, parent: int, name: str, found: Attributes) -> int:
-        """A lookup was answered."""
+        """Take the reply to a lookup."""
         self.names[parent, name] = found.ino, time.monotonic() + found.entry_timeout
         self.held(found.ino)
         self.told(found)
         return found.ino
 
     def held(self, ino: int) -> None:
-        """The kernel holds an inode once more."""
+        """Add one to the lookup count of an inode."""
         self._lookups[ino] = self._lookups.get(ino, 0) + 1
 
     def told(self, found: Attributes) -> None:
-        """Attributes were told. A view that shrinks would kill who has mapped it."""
+        """Cache attributes. A view must never shrink: SIGBUS would kill a program that mapped it."""
         if found.mode & 0o222 == 0 and stat.S_ISREG(found.mode):
             assert found.size >= self.sizes.get(found.ino, 0), "an inode shrank"
         self.sizes[found.ino] = found.size
@@ -90,7 +89,7 @@ class Caches:
         self._attributes[found.ino] = found, time.monotonic() + found.attr_timeout
 
     def attributes_of(self, ino: int) -> Attributes | None:
-        """What is still remembered of an inode."""
+        """The attributes of an inode, if still valid."""
         found, until = self._attributes.get(ino, (None, 0.0))
         return found if time.monotonic() < until else None
 
@@ -98,7 +97,7 @@ class Caches:
         return stat.S_ISDIR(self._modes.get(ino, stat.S_IFDIR))
 
     def forget_all(self) -> list[tuple[int, int]]:
-        """Everything that is held, which is let go of."""
+        """Forget everything; return the lookup counts."""
         lookups, self._lookups = self._lookups, {}
         self.names.clear()
         self._attributes.clear()
@@ -107,10 +106,10 @@ class Caches:
 
 
 class ModelKernel:
-    """Programs use a file system through this, in its loop. Failures are `StoreError`."""
+    """The system calls of programs on a file system, in its loop. Failures are `StoreError`."""
 
     def __init__(self, filesystem: FileSystem, caches: Caches) -> None:
-        """`caches` is what the file system tells of changes."""
+        """`caches` must be the object that the file system notifies of changes."""
         self.filesystem = filesystem
         self.kernel = caches
         self.caller = Caller(os.getpid(), os.getuid(), os.getgid())

@@ -1,4 +1,4 @@
-"""A mount served by another process, which no test can be hung by."""
+"""A mount served by another process, which can never hang a test."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ALLOWED = (
     "is skipped:",
     "is mounted at",
     "unmounted",
-    "are not logged one by one",  # the first of them were
+    "are not logged one by one",  # the first of them were logged
 )
 
 
 class Mount:
-    """A running mount of `store` at `path`, with what it logs."""
+    """A running mount of `store` at `path`, with its log."""
 
     def __init__(self, store: Path, path: Path, log: Path, options: Sequence[str] = ()) -> None:
         self.store = store
@@ -37,12 +37,12 @@ class Mount:
         self.options = list(options)
         self.server: subprocess.Popen[bytes] | None = None
         self.expected: list[str] = []
-        """Parts of warnings that the test provokes."""
+        """Substrings of the warnings that the test provokes."""
         self.limits: dict[int, int] = {}
         """Resource limits of the server."""
 
     def start(self, **env: str) -> Mount:
-        """Mount, and wait until it is live."""
+        """Mount, and wait until the mount answers."""
         arguments = [word for option in self.options for word in ("-o", option)]
         with self.log_file.open("ab") as log:
             self.server = subprocess.Popen(
@@ -60,7 +60,7 @@ class Mount:
         return self
 
     def stop(self) -> None:
-        """End the mount as systemd does, and see that it ended well."""
+        """Stop the mount as systemd does, and check that it ends well."""
         assert self.server is not None
         self.server.send_signal(signal.SIGTERM)
         code = self.server.wait(30)
@@ -68,24 +68,24 @@ class Mount:
         assert not is_mounted(self.path)
 
     def kill(self) -> None:
-        """End the server with no chance to do anything; the dead mount stays."""
+        """Kill the server; the dead mount stays."""
         assert self.server is not None
         self.server.kill()
         self.server.wait(30)
 
     def workers(self) -> list[int]:
-        """The processes that read long documents for it."""
+        """The worker processes that read long documents for the server."""
         assert self.server is not None
         pgrep = ["pgrep", "-P", str(self.server.pid), "-f", "spawn_main"]
         listed = subprocess.run(pgrep, capture_output=True, text=True, check=False)
         return [int(pid) for pid in listed.stdout.split()]
 
     def log(self) -> str:
-        """All that was logged so far."""
+        """Everything logged so far."""
         return self.log_file.read_text(errors="replace")
 
     def unexpected(self) -> list[str]:
-        """Lines of the log that neither normal work nor the test explains."""
+        """Lines of the log that neither normal operation nor the test explains."""
         fine = (*ALLOWED, *self.expected)
         return [
             line for line in self.log().splitlines() if line and not any(p in line for p in fine)
@@ -96,7 +96,7 @@ class Mount:
         return (self.path / ".stepfs/errors.jsonl").read_text().splitlines()
 
     def _is_there(self) -> bool:
-        """Whether a server may answer: a mount whose server was killed does not count."""
+        """Whether a live server has mounted: the mount of a killed server does not count."""
         with contextlib.suppress(OSError):
             os.statvfs(self.path)
             return is_mounted(self.path)
@@ -107,17 +107,17 @@ class Mount:
 
 
 class TooLongError(AssertionError):
-    """The test did not end within its time."""
+    """The test exceeded its time limit."""
 
 
 def seconds_for(request: pytest.FixtureRequest) -> float:
-    """How long the test that asks may take."""
+    """The time limit of the requesting test."""
     return SOAK_SECONDS if request.node.get_closest_marker("soak") else SECONDS
 
 
 @contextmanager
 def time_limit(below: Path, seconds: float = SECONDS) -> Iterator[None]:
-    """Abort every mount below `below` when time is up, so that whoever waits for one goes on."""
+    """Abort every mount under `below` when time is up, so that whatever is blocked on one returns."""
     expired = threading.Event()
 
     def expire() -> None:
@@ -147,9 +147,9 @@ def mounted(
     check: bool = True,
     limits: Mapping[int, int] | None = None,
 ) -> Iterator[Mount]:
-    """A mount of `store` below `directory`; it must end well and log nothing unexpected.
+    """A mount of `store` under `directory`; it must end well and, if `check`, log nothing unexpected.
 
-    `limits` are resource limits of the server, soft and hard.
+    `limits` are resource limits of the server, used as both soft and hard limit.
     """
     path = directory / name
     path.mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
-"""Which bytes the reference loads as which kind of step: the table of the store's format once more,
-written from its words alone and with nothing of the project's own code, slowly and plainly."""
+"""Which bytes the reference loads as which kind of step: the table of the store's format,
+implemented again from its text alone, without any code of the project, slow and simple."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Object:
-    """An object with its members as they come, and the number of bytes before it is of no matter."""
+    """A JSON object that keeps its members in order, duplicates included."""
 
     def __init__(self, members: list[tuple[str, Any]]) -> None:
         self.members = members
 
     def get(self, key: str) -> list[Any]:
-        """All values of a key."""
+        """The values of all members with this key."""
         return [value for name, value in self.members if name == key]
 
 
@@ -71,7 +71,7 @@ def _integer(literal: str) -> int | float:
 
 
 def _check(value: Any, depth: int) -> None:
-    """No number beyond a double, no lone surrogate, no deeper than 127."""
+    """Refuse numbers beyond a double, lone surrogates, and nesting deeper than 127."""
     if isinstance(value, float) and not math.isfinite(value):
         raise _Unfit
     if isinstance(value, int) and not isinstance(value, bool):
@@ -106,7 +106,7 @@ def _string(value: _Object, *keys: str) -> None:
 
 
 def _maybe(value: _Object, key: str, *, null: bool) -> Any:
-    """The value of a key that may be absent, or null; None for both."""
+    """The value of a key that may be absent, or null if `null`; None for both."""
     if not value.get(key):
         return None
     found = _one(value, key)

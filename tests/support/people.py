@@ -1,4 +1,4 @@
-"""Users other than the one who runs the tests, known by their numbers alone."""
+"""Users other than the one who runs the tests, mostly known by number only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Person:
     groups: Sequence[int] = field(default=())
 
     def run(self, *command: str | Path, at: Path | None = None, **changed: str) -> Answer:
-        """Run a command as this person, to its end."""
+        """Run a command as this user, to completion."""
         groups = ",".join(map(str, self.groups))
         become = [
             "setpriv",
@@ -46,11 +46,11 @@ class Person:
         )
 
     def sh(self, script: str, at: Path | None = None) -> Answer:
-        """Run a shell's script as this person."""
+        """Run a shell script as this user."""
         return self.run("bash", "-c", script, at=at)
 
     def become(self) -> None:
-        """Make this process the person's, for good."""
+        """Make this process the user's, permanently."""
         os.setgroups(self.groups)
         os.setresgid(*[self.number] * 3)
         os.setresuid(*[self.number] * 3)
@@ -58,11 +58,11 @@ class Person:
 
 ANA, BEN, EVE = Person(61001), Person(61002), Person(61003)
 NOBODY = Person(65534)
-"""The one of them who has a name, as fusermount3 demands."""
+"""The only one with a name, which fusermount3 requires."""
 
 
 def own(path: Path, person: Person, mode: int | None = None) -> None:
-    """Give a file to a person, with this mode."""
+    """Give a file to a user; set the mode too, if given."""
     os.chown(path, person.number, person.number)
     if mode is not None:
         path.chmod(mode)
@@ -71,7 +71,7 @@ def own(path: Path, person: Person, mode: int | None = None) -> None:
 def session_of(
     store: StoreOnDisk, person: Person, directory: int, meta: int, slug: str = "crab_tg-42_1"
 ) -> SessionOnDisk:
-    """A session whose directory and meta have these modes."""
+    """A session of this user, whose directory and meta have these modes."""
     session = store.session(slug, entry("a secret"), compaction("crab-1"), entry("another"))
     for path in session.path.iterdir():
         own(path, person, 0o600)
@@ -82,14 +82,14 @@ def session_of(
 
 @contextmanager
 def public_directory() -> Iterator[Path]:
-    """A new directory that everybody can reach."""
+    """A temporary directory that everybody can reach."""
     with TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         yield Path(place)
 
 
 def errno_as_nobody(call: Callable[[], object]) -> int:
-    """The errno with which `call` fails for another user, 0 if it does not."""
+    """The errno with which `call` fails for another user, 0 if it succeeds."""
     child = os.fork()
     if child == 0:
         result = 255

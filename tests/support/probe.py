@@ -16,7 +16,7 @@ from storage.documents.pool import WORKERS
 from storage.documents.worker import NICENESS
 
 LEAST_SECONDS = 1.0
-"""Measure at least this long, for a hundred operations of which to take the 99th percentile."""
+"""Measure for at least this long, to get about a hundred operations for the 99th percentile."""
 P99_MS, MOST_MS = 20.0, 100.0
 
 _PROGRAM = """
@@ -45,7 +45,7 @@ class Waits:
 
     @property
     def most(self) -> float:
-        """The longest of all."""
+        """The longest operation."""
         return max(self.times)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Waits:
 
 
 class Probe:
-    """A process that measures while the context lasts."""
+    """A process that measures until the context ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,7 +80,7 @@ class Probe:
 
 @contextmanager
 def busy_workers() -> Iterator[None]:
-    """Processes that compute at the priority of workers, while the context lasts."""
+    """Processes that keep the CPU busy at the workers' priority until the context ends."""
     command = [sys.executable, "-S", "-c", "while True: pass"]
     busy = [subprocess.Popen(["nice", "-n", str(NICENESS), *command]) for _ in range(WORKERS)]
     try:
@@ -93,10 +93,10 @@ def busy_workers() -> Iterator[None]:
 
 @contextmanager
 def undisturbed(path: Path, what: str) -> Iterator[None]:
-    """Nothing that the context does delays a probe of the file `path`.
+    """Assert that the block does not delay a probe of the file `path`.
 
-    The limits are those of a machine with a free core. What a machine without one makes everybody wait
-    is measured before, beside as many busy processes as there are workers, and added.
+    The limits assume a machine with a free core. The delay that a machine without one causes anyway is
+    measured first, beside as many busy processes as there are workers, and is allowed for.
     """
     with busy_workers(), Probe(path) as alone:
         pass

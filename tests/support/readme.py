@@ -1,4 +1,4 @@
-"""The commands that README.md shows, by how they are to be run."""
+"""The shell commands in README.md, grouped by the comment that says how to run them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _BLOCK = re.compile(r"(?:^<!-- run: (.+?) -->\n)?^```sh\n(.*?)^```$", re.MULTILI
 
 
 def blocks() -> dict[str, str]:
-    """Each block of commands by the word in the comment above it; `""` for one without."""
+    """The blocks of commands, by the word in the comment above each; `""` for those without."""
     return {match[1] or "": match[2] for match in _BLOCK.finditer(README.read_text())}

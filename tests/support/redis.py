@@ -1,4 +1,4 @@
-"""A real Redis of a test's own."""
+"""A real Redis server for one test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="need
 
 
 class Redis:
-    """A server on a socket of its own, which keeps nothing; with `port` on a local port too."""
+    """A server on its own Unix socket, without persistence; with `port` on that local port too."""
 
     def __init__(self, directory: Path, port: int = 0) -> None:
         self._socket = directory / "redis.sock"
@@ -47,7 +47,7 @@ class Redis:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """It is there, and answers nothing."""
+        """Stop the server from answering, without closing its connections."""
         assert self._server is not None
         os.kill(self._server.pid, signal.SIGSTOP)
         try:
@@ -56,7 +56,7 @@ class Redis:
             os.kill(self._server.pid, signal.SIGCONT)
 
     def publish(self, channel: str, messages: Sequence[bytes]) -> None:
-        """Publish, as any client may."""
+        """Publish messages as any client may."""
         with self._connected() as connection:
             for message in messages:
                 words = (b"PUBLISH", channel.encode(), message)

@@ -1,4 +1,4 @@
-"""Sessions in a store that a test holds open, and how a refusal is looked at."""
+"""Sessions that a test makes in a store, and a check of the error of a refused call."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from storage.times import now
 
 
 def put_session(root: Path, slug: str) -> Path:
-    """Make a session, or what only looks like one, of that name."""
+    """Make a minimal session with that slug: a directory and a meta."""
     (root / slug).mkdir()
     (root / slug / "meta").write_bytes(meta.fresh("a", "b", now()))
     return root / slug
 
 
 def refused(number: int, call: Callable[..., object], *args: object, **named: bool) -> StoreError:
-    """The error that a call is refused with, which has that errno."""
+    """Call, which must fail with a `StoreError` of that errno; return the error."""
     with pytest.raises(StoreError) as caught:
         call(*args, **named)
     assert caught.value.errno == number, caught.value.sentence

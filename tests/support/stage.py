@@ -1,13 +1,13 @@
-"""A stage: whatever may run at once runs one at a time, in an order that is chosen from outside.
+"""A stage: everything that could run concurrently runs one at a time, in an order chosen from outside.
 
-Tasks wait at gates, threads before the system calls of certain modules; actors from outside of the
-process, such as a daemon, are generators whose every step is one act. Whenever nothing runs any more,
-one of those that could go on is chosen and goes on alone; a system call on the loop lets actors act
-first, as they may. Time stands still unless it is chosen to pass. Everything is real but the order: the
-files, the inotify queue, the threads.
+Tasks wait at gates, threads before the system calls of certain modules; actors, which stand for other
+processes such as a daemon, are generators whose every step is one act. Whenever nothing runs any more,
+one of the candidates is chosen and runs alone; before a system call on the loop, actors that are other
+processes may act. The clock advances only when that is chosen. Only the order is artificial: the files,
+the inotify queue and the threads are real.
 
-A schedule is bytes, of which each choice takes one; what is beyond its end is in the order of coming. So
-the same schedule gives the same run, and a shorter one is simpler.
+A schedule is a string of bytes, and each choice consumes one; once it is used up, the first candidate
+goes on. So the same schedule gives the same run, and a shorter schedule is a simpler run.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from storage.posix import rename_new
 
 T = TypeVar("T")
 STAGED: Final = ("storage.session.", "fusefs.session.")
-"""The modules that look at steps, claim, move and restore them; `meta` has a test of its own."""
+"""The modules that check, claim, move and restore steps; `meta` has a test of its own."""
 CALLS: Final = ("open", "link", "rename", "unlink", "stat", "scandir", "fsync", "fdatasync")
 ACTS_FROM: Final = 176
-"""At a system call on the loop a choice of so much and more lets an actor act; a lesser one does not."""
+"""Before a system call on the loop, a byte lets an actor act only if it is at least this."""
 EVENTS: Final = "events"
 MOVES_MAX: Final = 4000
 ACTOR_SECONDS: Final = 20.0
 
 
 class StuckError(AssertionError):
-    """Nothing can go on, or there is no end of it."""
+    """Nothing can proceed, or the run does not end."""
 
 
 Actor = Iterator[str]
-"""Says what it will do, and does it when it is taken on."""
+"""Performs one act for each `next`, and yields a description of it."""
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class _Gate:
 
 
 class _Thread:
-    """Work that runs while the loop stands still, until it is at a system call or done."""
+    """Work in a thread; the loop stands still while it runs to its next system call or its end."""
 
     def __init__(self, stage: Stage, work: Callable[[], Any]) -> None:
         self.label = "begins"
@@ -69,20 +69,20 @@ class _Thread:
         self._thread.start()
 
     def proceed(self) -> bool:
-        """Run up to the next system call; whether it is done."""
+        """Run up to the next system call; return whether the work is done."""
         self._go.release()
         if not self._back.acquire(timeout=ACTOR_SECONDS):
             raise StuckError(f"a thread does not come back: {self.label}")
         return not self.label
 
     def pause(self, label: str) -> None:
-        """In the thread: wait until it is chosen."""
+        """Called in the thread: wait until it is chosen."""
         self.label = label
         self._back.release()
         self._go.acquire()
 
     def let_go(self) -> None:
-        """Run to the end."""
+        """Let the work run to its end."""
         self._go.release()
         self._thread.join(ACTOR_SECONDS)
 
@@ -104,30 +104,30 @@ def _raise(error: BaseException) -> None:
 
 
 class Stage:
-    """Has one thing happen after the other. Used in the loop that it orders."""
+    """Runs one thing after another. Used within the loop that it orders."""
 
     def __init__(self, schedule: bytes, clock: trio.testing.MockClock) -> None:
         self.actors: dict[str, Actor] = {}
-        """Those who act from outside, by name; who has nothing more to do is taken out."""
+        """The actors by name; an exhausted one is removed."""
         self.between: set[str] = set()
-        """Those of them who are other processes, and so act between any two system calls."""
+        """The actors that are other processes, and so may act between any two system calls."""
         self.alone = trio.Event()
-        """No actor has anything more to do."""
+        """Set once no actor has anything left to do."""
         self.after: list[Callable[[], None]] = []
         """Called after each act and each system call that may change the store."""
         self.trace: list[str] = []
         self.failing: list[int] = []
-        """The errno of each of the next system calls that change the store."""
+        """The errnos with which the next system calls that change the store fail."""
         self.failed = 0
         self.queued: Callable[[], int] = lambda: 0
-        """How many bytes of events wait."""
+        """The number of bytes of events that are queued."""
         self.renamed: set[str] = set()
-        """Names that files were renamed from, and none was given since."""
+        """Names that files were renamed from, and that were not reused since."""
         self.patient = False
-        """Time passes only when nothing else can go on."""
+        """Let time pass only when nothing else can proceed."""
         self.current = threading.local()
         self.over = False
-        """What is still under way runs to its end, in no order."""
+        """The run is over: whatever is unfinished runs to its end, in no particular order."""
         self._schedule = list(reversed(schedule))
         self._clock = clock
         self._loop = threading.current_thread()
@@ -150,7 +150,7 @@ class Stage:
                 self._gates.remove(gate)
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        """As `trio.to_thread.run_sync`."""
+        """Replaces `trio.to_thread.run_sync`."""
         if self.over:
             return work(*args)
         thread = _Thread(self, functools.partial(work, *args))
@@ -161,14 +161,14 @@ class Stage:
         return found
 
     def call(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """A system call of the mount: others may go first."""
+        """A system call of the mount: others may run before it."""
         label = f"{name} {_shown(args)}"
         if self.over:
             return function(*args, **kwargs)
         thread = getattr(self.current, "thread", None)
         if thread is not None:
             thread.pause(label)
-        elif threading.current_thread() is self._loop:  # not one that only looks ahead
+        elif threading.current_thread() is self._loop:  # not a helper thread that only reads ahead
             self._let_act(label)
         changes = name in ("link", "rename", "unlink") or (
             name == "open" and any(isinstance(arg, int) and arg & os.O_WRONLY for arg in args)
@@ -195,11 +195,11 @@ class Stage:
         self._clock.jump(seconds)
 
     def calm(self) -> None:
-        """From here on all go on in the order of coming, and time passes when nothing else can."""
+        """Always choose the first candidate; let time pass only when nothing else can proceed."""
         self._schedule.clear()
 
     def end(self) -> None:
-        """No order any more: who waits runs to the end."""
+        """Stop ordering: whatever waits runs to its end."""
         self.over = True
         for gate in self._gates:
             gate.opened.set()
@@ -211,7 +211,7 @@ class Stage:
     # --- who goes on ---------------------------------------------------------------------------------
 
     async def conduct(self, until: Callable[[], bool]) -> None:
-        """Let one after the other proceed, until `until()` holds."""
+        """Let one after another proceed, until `until()` holds."""
         try:
             for _ in range(MOVES_MAX):
                 self._see_who_is_left()
@@ -255,7 +255,7 @@ class Stage:
         if thread.proceed():
             self._threads.remove(thread)
             thread.done.set()
-        else:  # others who wait have come before its next call
+        else:  # at the end of the queue: others that wait go first
             self._threads.remove(thread)
             self._threads.append(thread)
 
@@ -291,7 +291,7 @@ class Stage:
 
 
 class _StagedOs(types.ModuleType):
-    """`os`, whose calls on files wait for their turn."""
+    """`os`, with calls on files that wait for their turn."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__("os")
@@ -302,14 +302,14 @@ class _StagedOs(types.ModuleType):
 
 
 def _shown(args: Sequence[Any]) -> str:
-    """Names among the arguments, without what differs in every run."""
+    """The names among the arguments, without the parts that differ in every run."""
     names = " ".join(arg for arg in args if isinstance(arg, str))
     return re.sub(r"[0-9a-f]{16}|(?<=/fd/)\d+", "*", names)
 
 
 @contextmanager
 def staged(schedule: bytes, clock: trio.testing.MockClock) -> Iterator[Stage]:
-    """A stage for what is done in a loop with that clock."""
+    """A stage for a trio loop that uses this clock."""
     stage = Stage(schedule, clock)
     own_os = _StagedOs(stage)
 

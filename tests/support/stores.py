@@ -49,7 +49,7 @@ class SessionOnDisk:
         return self.path.name
 
     def put(self, number: int, data: bytes) -> None:
-        """Write a step as the daemon does: a temporary, renamed over the name."""
+        """Write a step as the daemon does: write a temporary and rename it over the name."""
         temporary = self.path / f"step-{number:06}.tmp.1"
         temporary.write_bytes(data)
         temporary.rename(self.path / f"step-{number:06}")
@@ -61,7 +61,7 @@ class SessionOnDisk:
         return number
 
     def numbers(self) -> list[int]:
-        """The numbers of the steps that are there, ascending."""
+        """The numbers of the existing steps, ascending."""
         return sorted(
             int(name[5:])
             for name in os.listdir(self.path)
@@ -77,7 +77,7 @@ class SessionOnDisk:
         return [self.step(number) for number in self.numbers()]
 
     def meta(self) -> dict[str, object]:
-        """The meta as it is."""
+        """The parsed meta."""
         found: dict[str, object] = json.loads((self.path / "meta").read_bytes())
         return found
 

@@ -1,4 +1,4 @@
-"""The syntax trees of the project's modules, for tests of how it is built."""
+"""The syntax trees of the project's modules, for the tests of its structure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def is_within(module: str, part: str) -> bool:
-    """Whether a module is a part of the house, or in it."""
+    """Whether a module is `part` or inside it."""
     return module == part or module.startswith(f"{part}.")
 
 

@@ -1,4 +1,4 @@
-"""Commands run on a terminal of their own, as a person runs them."""
+"""Commands run on a terminal of their own, as a user runs them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
 def on_terminal(*arguments: str | Path, keys: str = "", **changed: str) -> str:
-    """What `stepfs` with these arguments shows on a terminal, escape sequences and all.
+    """The output of `stepfs` with these arguments on a terminal, escape sequences included.
 
-    `keys` are typed at the beginning; `changed` is in its environment.
+    `keys` are typed at the start; `changed` is added to its environment.
     """
     return command_on_terminal([*STEPFS, *map(str, arguments)], keys, **changed)
 
 
 def command_on_terminal(command: Sequence[str], keys: str = "", **changed: str) -> str:
-    """The same of any command. An AssertionError if it does not end in time."""
+    """As `on_terminal`, for any command. Raises AssertionError if it does not end in time."""
     plain = {"TERM": "xterm-256color", "PAGER": "cat", "COLUMNS": str(COLUMNS)}
     ours, its = pty.openpty()
     try:
@@ -73,5 +73,5 @@ def _all_of(screen: int, process: subprocess.Popen[bytes]) -> str:
 
 
 def without_colours(shown: str) -> str:
-    """The text alone, with plain line ends."""
+    """The output without escape sequences, and with plain newlines."""
     return _STEERING.sub("", shown).replace("\r\n", "\n")

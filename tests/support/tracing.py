@@ -1,4 +1,4 @@
-"""Looking at a server's system calls, and making them fail, with strace."""
+"""Tracing a server's system calls, and making them fail, with strace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.commands import until
 from tests.support.mounted import Mount
 
 _LOOP = "epoll_wait"
-"""What the server's main thread does between any two operations."""
+"""The call in which the server's main thread waits between operations."""
 _CALL = re.compile(r"(\d+) +(\d+\.\d+) (\w+)\((.*)\)\s+= (-?\d+)(.*?)<(\d+\.\d+)>$")
 _BEGUN = re.compile(r"(\d+) +(\d+\.\d+) (\w+)\((.*) <unfinished \.\.\.>$")
 _RESUMED = re.compile(r"(\d+) +(\d+\.\d+) <\.\.\. (\w+) resumed>(.*)$")
@@ -23,7 +23,7 @@ _RESUMED = re.compile(r"(\d+) +(\d+\.\d+) <\.\.\. (\w+) resumed>(.*)$")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call; times in seconds since the epoch."""
+    """One system call; times in seconds since the Unix epoch."""
 
     name: str
     arguments: str
@@ -33,7 +33,7 @@ class Call:
 
     @property
     def fd(self) -> int:
-        """The descriptor that is the first argument."""
+        """The descriptor passed as the first argument."""
         match = re.match(r"(\d+)", self.arguments)
         assert match is not None, self
         return int(match[1])
@@ -41,18 +41,18 @@ class Call:
 
 @dataclass(slots=True)
 class Trace:
-    """The calls that were made while it was taken, in the order in which they began."""
+    """The calls made during the trace, ordered by start."""
 
     calls: list[Call] = field(default_factory=list)
 
     def named(self, *names: str) -> list[Call]:
-        """The calls of these names that succeeded."""
+        """The successful calls with one of these names."""
         return [call for call in self.calls if call.name in names and call.result >= 0]
 
 
 @contextmanager
 def traced(mount: Mount, calls: str) -> Iterator[Trace]:
-    """Take down the system calls `calls` of a mount's server, in all its threads."""
+    """Record the system calls `calls` of a mount's server, in all its threads."""
     trace = Trace()
     with _attached(mount, "-ttt", "-T", "-y", "-s", "64", calls=calls) as out:
         yield trace
@@ -61,7 +61,7 @@ def traced(mount: Mount, calls: str) -> Iterator[Trace]:
 
 @contextmanager
 def failing(mount: Mount, call: str, how: str) -> Iterator[None]:
-    """Make a system call of the server fail as strace's `inject` says, such as `error=EIO:when=2`."""
+    """Make a system call of the server fail, as strace's `inject` describes: `error=EIO:when=2`."""
     with _attached(mount, "-e", f"inject={call}:{how}", calls=call):
         yield
 
@@ -77,7 +77,7 @@ def _attached(mount: Mount, *options: str, calls: str) -> Iterator[Path]:
     )
 
     def shows() -> bool:
-        os.statvfs(mount.path)  # has the server do something, which is shown once it is traced
+        os.statvfs(mount.path)  # makes the server do something, which shows that it is traced
         assert strace.poll() is None, strace.communicate()[1]
         return f"{_LOOP}(" in out.read_text(errors="replace")
 

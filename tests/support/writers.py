@@ -1,6 +1,6 @@
-"""Processes that write messages into a session, each numbering its own.
+"""Processes that write messages into a session; each numbers its own.
 
-`python -m tests.support.writers mount APPEND NAME COUNT LINES` writes through a mount, LINES a write;
+`python -m tests.support.writers mount APPEND NAME COUNT LINES` writes through a mount, LINES per write;
 `python -m tests.support.writers direct SESSION NAME COUNT` links step files into the store itself.
 """
 
@@ -19,13 +19,13 @@ LINES_AN_OPEN = 50
 
 
 def start(*words: str | Path | int) -> subprocess.Popen[bytes]:
-    """Start one of these processes."""
+    """Start one writer."""
     command = [sys.executable, "-m", __name__, *map(str, words)]
     return subprocess.Popen(command, env=environment())
 
 
 def finish(writers: Iterable[subprocess.Popen[bytes]], seconds: float = 100) -> None:
-    """Wait until all have ended well."""
+    """Wait until all have exited successfully."""
     for writer in writers:
         assert writer.wait(seconds) == 0
 
@@ -36,18 +36,18 @@ def text(name: str, number: int) -> str:
 
 
 def texts(name: str, count: int) -> list[str]:
-    """The contents of all messages of a writer, in its order."""
+    """The contents of all messages of one writer, in order."""
     return [text(name, number) for number in range(count)]
 
 
 def contents(steps: Iterable[bytes]) -> list[str]:
-    """The contents of those steps that are entries, in order."""
+    """The contents of the entries among these steps, in order."""
     values = map(json.loads, steps)
     return [value["message"]["content"] for value in values if "message" in value]
 
 
 def of(name: str, found: Sequence[str]) -> list[str]:
-    """Those contents that the writer `name` wrote."""
+    """The contents written by the writer `name`."""
     return [content for content in found if content.rpartition(" ")[0] == name]
 
 
