@@ -1,1 +1,1 @@
-"""The list of sessions with a line for each, kept up to date by events at any number of sessions."""
+"""The list of sessions, with a line for each, kept up to date by events however many there are."""

@@ -1,13 +1,12 @@
-"""All sessions of the store, as of whenever somebody asks: their names, and a line of each's meta.
+"""All sessions of the store, current as of each query: their names, and a line for each with its meta.
 
-What was looked at once is looked at again only if it changed. Where inotify works that is told: of the
-names in the store's directory at once, of metas once they are *armed*, which is done in the
-background. A session that is not armed, and a directory that is not yet a session, are looked at
-whenever somebody asks (G12); so are all where no events tell of changes.
+A session is examined again only if it changed. Where inotify works, events report that: at once for
+names in the store's directory, and for metas once they are *armed* (watched), which is done in the
+background. A session that is not armed and a directory that is not yet a session are examined at each
+query (G12), and so is everything where there are no events.
 
-Concurrency. Whoever works on the catalogue is in a thread and holds `_lock`; nobody else touches its
-state. Of a far store that does not answer the thread is abandoned at the deadline, and keeps the lock
-until it ends.
+Concurrency. The state is only touched in threads that hold `_lock`. If a far store does not answer, the
+thread is abandoned at the deadline, and keeps the lock until it ends.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ Stamp = tuple[int, int, int]
 NEVER: Final[Stamp] = (0, 0, 0)
 """The stamp of a meta that was not read."""
 ARM_SECONDS: Final = 0.005
-"""How long metas are watched before other work gets a turn, if the last question took no longer."""
+"""How long arming goes on before other work gets a turn, if the last query took no longer."""
 ARM_PAUSE_SECONDS: Final = 0.002
 ARM_DELAY_SECONDS: Final = 0.05
-"""Whoever has looked up a file opens it next."""
+"""Pause before arming: a caller that has looked up a file opens it next."""
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
 
@@ -70,7 +69,7 @@ class Catalogue:
         self._slugs: list[str] = []
         """The slugs of all sessions, sorted."""
         self._missed = False
-        """All watches have become useless; set by the loop."""
+        """Whether all watches have become useless; set by the loop."""
         self._listed = False
         """Whether the store's directory was listed and events report what has changed since."""
         self._unsure: set[str] = set()
@@ -78,7 +77,7 @@ class Catalogue:
         self._to_arm: dict[str, None] = {}
         self._arming = trio.Event()
         self._refresh_seconds = 0.0
-        """How long the last question took: what is to be watched gets as much time as those who ask."""
+        """Duration of the last query: arming gets as much time per turn."""
         self._lines: Lines | None = None
         """The lines; None until somebody reads them."""
         self._latest: Latest | None = None

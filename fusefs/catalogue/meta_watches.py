@@ -1,8 +1,8 @@
 """Watches that report changes in the list of sessions and in their metas.
 
-A watch on a meta itself tells once of anything that happens to it, whatever else is written beside it:
-it is written to, renamed, replaced or deleted. Nobody waits for these events; they are looked through
-when somebody asks. So a store of any size is asked what changed, not looked through.
+A watch on a meta reports once that it was written to, renamed, replaced or deleted, and nothing about
+the files beside it. Nobody waits for these events; they are read at the next query. So in a store of any
+size only what has changed is examined.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MetaWatches:
         if self.full:
             return False
         watch = self._add(f"/proc/self/fd/{self._store_fd}/{slug}/meta", _META | _ONCE)
-        # Two sessions that share one file share the watch: the first of them has it.
+        # Two sessions whose metas are one file share the watch, which counts for the first of them.
         return watch is not None and self._slugs.setdefault(watch, slug) == slug
 
     def changed(self) -> Changed:

@@ -1,9 +1,8 @@
-"""What happened in the store: inotify's events, and the sessions that they make dirty.
+"""Takes inotify's events, and keeps the set of dirty sessions.
 
 Every operation that must be exact drains the queue first: an event is queued before the system call
-that caused it returns, so that makes the answer exact (G12). A task drains it when nobody asks. What a
-change meant is said by the session that it is of; all that is kept here is which sessions are dirty, for
-`Publisher` to take.
+that caused it returns, so nothing is missed (G12). Otherwise a task drains it. The session decides what
+a change in it means; this module only keeps which sessions are dirty, for `Publisher` to take.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ class EventQueue:
         self.hints = hints
         self.polling = Polling()
         self.displaced = Owed[Session]()
-        """Sessions with steps to be looked at, stored again or moved, which waits for nothing."""
+        """Sessions with remembered steps to be examined, stored again or moved."""
         self.root_changed_at: float | None = None
         self._root_dirty = False
-        """The list of sessions changed, which was not published yet."""
+        """Whether the list of sessions has changed since that was last published."""
         self._disappeared: set[str] = set()
         """Names of sessions that disappeared, not published yet."""
         self._root_waiting = trio.lowlevel.ParkingLot()
@@ -73,7 +72,7 @@ class EventQueue:
         return None if self.hints is None else self.hints.document()
 
     def watch(self, session: Session) -> None:
-        """Have the session told of what happens in its directory, if that can be."""
+        """Watch the session's directory, if possible, and apply its events to the session."""
         session.watch = self.watcher.add(session.fd)
         if session.watch is not None:
             self._watched[session.watch] = session
@@ -113,7 +112,7 @@ class EventQueue:
         self._root_waiting.unpark()
 
     def missed(self) -> None:
-        """Anything may have changed: all is looked at again before it is shown."""
+        """Anything may have changed: examine everything again before it is shown."""
         if self.root_changed_at is not None:
             self.root_changed_at = trio.current_time()
         for session in self._watched.values():
@@ -121,12 +120,12 @@ class EventQueue:
             self.mark(session)
 
     def follow(self, session: Session) -> None:
-        """Somebody waits for changes of a session: poll for them where there are no events."""
+        """Somebody waits for changes of a session: poll for them if there are no events."""
         if session.watch is None:
             self.polling.follow(session)
 
     def stored(self, slug: str) -> None:
-        """This mount stored something in a session, or made or deleted it: others are hinted."""
+        """This mount stored something in a session, or created or deleted it: hint other mounts."""
         if self.hints is not None:
             self.hints.stored(slug)
 
@@ -139,11 +138,11 @@ class EventQueue:
             self._waiting.unpark()
 
     def owes(self, session: Session) -> bool:
-        """Whether something of a session is still to be published, or is being so."""
+        """Whether a session has changes that are not published yet."""
         return session in self._dirty or session in self._taken
 
     async def take(self) -> Session:
-        """The next dirty session, which nobody else takes until it is given `back`."""
+        """Wait for a dirty session, and reserve it for the caller, who must give it `back`."""
         while True:
             session = next((s for s in self._dirty if s not in self._taken), None)
             if session is not None:
@@ -153,7 +152,7 @@ class EventQueue:
             await self._waiting.park()
 
     def back(self, session: Session) -> None:
-        """What made a session dirty when it was taken is published, or could not be."""
+        """Give back a session from `take`: its changes were published, or could not be."""
         self._taken.discard(session)
         if session in self._dirty:
             self._waiting.unpark()

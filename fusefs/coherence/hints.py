@@ -1,11 +1,11 @@
 """Hints between hosts over Redis publish/subscribe: mounts announce at once what they store (G28).
 
-A hint names sessions and says nothing of them. It is never believed: a session that it names is looked
-at again, a little earlier than it would have been. So a hint that is lost, late or forged costs time at
-most, and a Redis that is down or silent delays nothing: what is to be sent then is dropped.
+A hint only names sessions. It is never trusted: it just makes a mount examine those sessions a little
+earlier than otherwise. So a hint that is lost, late or forged costs at most time, and a Redis that is
+down or silent delays nothing: hints that cannot be sent are dropped.
 
-Everything here is bounded: how many names wait to be sent or looked at, how long a message may be, and
-how many messages a second are taken before the connection is left for a while.
+Everything here is bounded: how many names wait to be sent or examined, how long a message may be, and
+how many messages per second are accepted before the connection is closed for a while.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Polls followed sessions on a store without events, often at first and then less often (G28).
 
 A session is followed while somebody waits in poll(2) for it, and while it holds steps of this mount that
-a daemon may displace (G16). The time between two looks at one grows with the time for which nothing has
-happened in it, and with what a look costs, and all looks of a mount together are bounded.
-While nothing is followed, nobody looks.
+a daemon may displace (G16). The interval between its polls grows with the time for which nothing has
+changed in it and with the cost of a poll, and the polls of all sessions together are bounded.
+If nothing is followed, nothing is polled.
 """
 
 from __future__ import annotations

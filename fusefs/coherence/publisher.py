@@ -1,7 +1,7 @@
 """Publishes changes of the store to the kernel's caches and to those who wait in poll(2) (G12, G14).
 
-Dirty sessions are taken one after the other: what the kernel knows of a session is brought up to date,
-and it is told which attributes and names to ask for again.
+Each dirty session's inodes are brought up to date, and the kernel is told which attributes and names
+are no longer valid.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Publisher:
             return
         async with self._pool.lease(session):
             if len(session.recent):
-                # Where no events tell, this finds what a daemon may have displaced.
+                # Without events, this finds the steps that a daemon may have displaced.
                 await ready(self._means, session, exact=False)
             for file in list(directory.views.values()):
                 await file.publish(session)
@@ -136,7 +136,7 @@ class Publisher:
                     await self._look_for(directory)
 
     async def _look_for(self, directory: SessionDirectory) -> None:
-        """Its name disappeared; it may be in use again by now, for this session or another."""
+        """Examine a session whose name disappeared; by now this or another session may have it."""
         try:
             await directory.status()
         except StoreError as error:

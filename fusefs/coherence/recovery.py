@@ -1,8 +1,8 @@
 """Recovery: displaced steps are stored again as soon as they are noticed, without a reader (G16).
 
-Sessions that owe something are taken from the event queue. What is owed is state of the session
-(`RecentSteps.owed`), never only a task: what fails is tried again after a pause, and nothing is
-forgotten when a task ends. What cannot be mended, or not yet, is a line in errors.jsonl with the
+Sessions with such work are taken from the event queue. What remains to be done is state of the session
+(`RecentSteps.owed`), never only of a task: failures are retried after a pause, and nothing is forgotten
+when a task ends. Steps that cannot be restored, or not yet, are reported in errors.jsonl with their
 numbers.
 """
 
@@ -79,8 +79,8 @@ class Recovery:
                 nursery.start_soon(self._work, nursery)
 
     async def finish(self) -> None:
-        """Before the end, for a bounded time: all is looked at once more and stored again; what fails is
-        tried some times more. What is left is told of."""
+        """At the end of the mount, within `FINISH_SECONDS`: examine everything once more and store
+        displaced steps again, with up to `FINISH_ATTEMPTS` failures. What is left is reported."""
         self._events.drain()
         for session in self._pool.remembering:
             if session.watch is None:

@@ -1,12 +1,12 @@
-"""The store's directory may be removed underneath the mount, and made again under its path (G19).
+"""Handles the removal of the store's directory underneath the mount, and its re-creation (G19).
 
-A directory that is removed was empty, so nothing is left that could be mixed up with what is in the
-new one: its sessions are gone, each as if it alone had been deleted (G20). What was tried at mount holds
-for the same file system only, and what another user puts in place is not this store. Where both are the
-same the mount goes on with the new directory, under the descriptor of the old.
+Only an empty directory can be removed, so its sessions are gone as if each had been deleted (G20), and
+nothing remains that could be confused with the contents of a new directory. The capabilities probed at
+mount hold only for the same file system, and what another user puts there is not this store. If file
+system and owner are the same, the mount continues with the new directory, under the old descriptor.
 
-No event tells of the removal of a directory that is held open, so it is looked at with each operation
-that must be exact.
+No event reports the removal of a directory that is held open, so every operation that must be exact
+checks for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from storage.store import Store
 
 
 class StoreDirectory:
-    """Notices that the directory was removed, says so, and goes on with a new one. Loop-owned."""
+    """Notices and reports that the directory was removed, and continues with a new one. Loop-owned."""
 
     def __init__(
         self, store: Store, events: EventQueue, catalogue: Catalogue, failures: Failures
@@ -42,7 +42,7 @@ class StoreDirectory:
         return bool(self._said)
 
     def look(self) -> None:
-        """Know the directory as it is now; only of a near store its number of links tells."""
+        """Check for a removal or a replacement; only on a near store, where the link count shows it."""
         if not self._events.near or os.fstat(self._store.fd).st_nlink:
             return
         store = f"the store's directory {printable(self._store.path)} was removed"

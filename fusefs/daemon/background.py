@@ -1,4 +1,4 @@
-"""Starting in the background: the caller waits until the mount is live, or is told why not."""
+"""Starts a server in the background; the caller waits until the mount is live or has failed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SENTENCE_BYTES = 4000
 
 
 class Report:
-    """The child's end: says once how the start went, and lets go of the caller's terminal."""
+    """The child's end of the pipe: reports once whether the start succeeded."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe
 
     def live(self) -> None:
-        """The mount answers: the caller may exit with 0.
+        """Report that the mount answers, so that the caller can exit with 0.
 
-        Only now is the caller's process group left: an automount lets nobody but the group of
-        the mount command reach the mountpoint while it is being mounted.
+        Only now does the child leave the caller's process group: during an automount only the process
+        group of the mount command can reach the mountpoint.
         """
         os.setsid()
         self._send(LIVE)
 
     def failed(self, error: CommandError) -> None:
-        """The caller exits with the error; once the mount has been live nobody listens."""
+        """Report an error, with which the caller exits; ignored once the mount was live."""
         sentence = error.sentence.encode("utf-8", "backslashreplace")[:SENTENCE_BYTES]
         self._send(b"%d %s" % (error.code, sentence))
 
@@ -45,10 +45,10 @@ class Report:
 
 
 def start(serve: Callable[[Report], None]) -> None:
-    """Run `serve` in a child, which gets a session of its own; return when it reported that it is live.
+    """Run `serve` in a child, and return once that reports that the mount is live.
 
-    To be called before any thread exists. The child ends with `serve` and never comes back from
-    here. Raises the child's `CommandError` in the caller.
+    Must be called before any thread is started. The child exits when `serve` returns. Raises the
+    child's `CommandError` in the caller.
     """
     hearing, telling = os.pipe()
     pid = os.fork()
@@ -80,7 +80,7 @@ def _child(serve: Callable[[Report], None], telling: int) -> int:
 
 
 def _let_go(keep: int) -> None:
-    """Hold nothing of the caller's: whoever reads its pipes must see them end."""
+    """Close all inherited descriptors: whoever reads the caller's output must see its end."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(null, descriptor)

@@ -1,10 +1,9 @@
-"""Collections of garbage that never stop the mount for long (G19).
+"""Garbage collection that never stops the mount for long (G19).
 
-A collection of the oldest generation looks at every object there is, a million of them with some ten
-thousand sessions that the kernel knows, and stops everybody for a second. What a mount keeps for long
-is freed as soon as nobody refers to it, without any cycle that would need a collection; cycles are
-what failures leave, and these are young. So whatever has outlived a collection of the oldest generation
-is looked at no more, and each such collection finds only what came since the one before.
+A collection of the oldest generation visits every object: a million of them when the kernel knows some
+ten thousand sessions, which stops everything for a second. What a mount keeps for long is in no
+reference cycle, so reference counting frees it; cycles come from exceptions, and are young. So objects
+that survive a collection of the oldest generation are frozen, and the next one only visits newer ones.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Final, Literal
 YOUNG_OBJECTS: Final = 700
 MIDDLE_AFTER: Final = 10
 OLDEST_AFTER: Final = 3
-"""Collections of the middle generation per one of the oldest, of some 20,000 objects."""
+"""Collections of the middle generation per one of the oldest, which thus visits some 20,000 objects."""
 _OLDEST: Final = 2
 
 
 def collect_in_parts() -> None:
-    """Make every collection visit a bounded number of objects, for the life of the process."""
+    """From now on, make every collection visit a bounded number of objects."""
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE_AFTER, OLDEST_AFTER)
     gc.collect()
     gc.freeze()

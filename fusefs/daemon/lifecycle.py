@@ -1,4 +1,4 @@
-"""The life of a mount in the process that serves it: live, reloaded, stopped, taken away (G18)."""
+"""The life of a mount in the process that serves it: start, reload, stop, unmount (G18)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
 SWITCH_SECONDS = 0.001
-"""Switch interval of the interpreter, so that busy threads yield to the loop; Python has 5 ms."""
+"""The interpreter's switch interval (default 5 ms): busy threads must yield to the loop sooner."""
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
 DENIED = (errno.EPERM, errno.EACCES)
 
 
 class Life:
-    """One mount from its start to its end, and what signals do to it."""
+    """One mount from start to end, and its reactions to signals."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Life:
         self._on_live()
 
     def _obey(self, number: int) -> None:
-        """A signal, on the loop. What it asks for may fail, but never ends the mount."""
+        """Handle a signal, on the loop. An error is logged, and never ends the mount."""
         try:
             if number == signal.SIGHUP:
                 self._reload()
@@ -115,7 +115,7 @@ class Life:
             self._manager.ready(self._server.status_line())
 
     def _stop(self) -> None:
-        """The first time in order, within `GRACE_SECONDS`; the second time at once."""
+        """Stop gracefully, within `GRACE_SECONDS`; if called again, at once."""
         self._stops += 1
         if self._stops > 1:
             self._hurry.cancel()
@@ -126,7 +126,7 @@ class Life:
 
 
 def _alone(error: Exception) -> Exception:
-    """The one error that a nursery has put into a group."""
+    """The only error in the groups that nurseries have wrapped it in."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -158,7 +158,7 @@ def _mount(server: Server, on_live: Callable[[], None]) -> None:
 
 @contextmanager
 def _complaints() -> Iterator[Callable[[], list[str]]]:
-    """Gather what libfuse and fusermount3 print on stderr, so that an error stays one line."""
+    """Capture what libfuse and fusermount3 print to stderr, so that an error stays one line."""
     shown = os.dup(2)
     gathered = os.memfd_create("stderr", os.MFD_CLOEXEC)
     os.dup2(gathered, 2)

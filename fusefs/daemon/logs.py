@@ -38,7 +38,7 @@ class LogSettings:
 
 
 def configure(settings: LogSettings, *, background: bool) -> None:
-    """Send the log of this process where it belongs; raises OSError if `file` cannot be written."""
+    """Set up the logging of this process. Raises `OSError` if `file` cannot be written."""
     handler = _handler(settings, background=background)
     handler.addFilter(RefusalLimit())
     verbose = settings.level == "debug"
@@ -91,7 +91,7 @@ def priority(level: int) -> int:
 
 
 def _one_line(text: str) -> str:
-    """`text` without what could end the line or steer a terminal."""
+    """`text` with line ends and control characters escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -106,7 +106,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 class TextLines(logging.Formatter):
-    """`stepfs: warning: MESSAGE`; of an exception its last line, all of it when `verbose`."""
+    """`stepfs: warning: MESSAGE`, and the exception if there is one; with its traceback if `verbose`."""
 
     def __init__(self, start: str, *, verbose: bool = False, stamp: bool = False) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class TextLines(logging.Formatter):
 
 
 class JournalLines(TextLines):
-    """As text, with the priority in front that the journal takes from a service's stderr."""
+    """Text after a priority such as `<4>`, which the journal reads from a service's stderr."""
 
     def __init__(self, *, verbose: bool = False) -> None:
         super().__init__("", verbose=verbose)
@@ -145,7 +145,7 @@ class JournalLines(TextLines):
 
 
 class JsonLines(logging.Formatter):
-    """An object a line: time, level, message, the fields given as `extra`, the traceback."""
+    """One JSON object per line: time, level, message, the `extra` fields, the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
@@ -173,7 +173,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class RefusalLimit(logging.Filter):
-    """Lets through `LIMIT_LINES` refusals in `LIMIT_SECONDS`; the next after says how many it held.
+    """Passes `LIMIT_LINES` refusals per `LIMIT_SECONDS`; the next one then tells how many were withheld.
 
     Only the logger `REFUSED` is limited, and only below ERROR.
     """

@@ -1,4 +1,4 @@
-"""Signals of the serving process, taken from before the event loop runs until the very end."""
+"""Signals of the serving process, handled from before the event loop starts until the very end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Signals:
-    """Hands each signal to `act` on the event loop; one that came before the loop waits for it."""
+    """Passes each signal to `act` on the event loop; earlier ones wait until that runs."""
 
     def __init__(self, act: Callable[[int], None]) -> None:
         self._act = act
@@ -21,20 +21,20 @@ class Signals:
         self._token: trio.lowlevel.TrioToken | None = None
 
     def install(self) -> None:
-        """Take the signals from now on. A write to a closed pipe is an error, not a death."""
+        """Install the handlers, and ignore SIGPIPE: writing to a closed pipe is an error, not fatal."""
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         for number in TAKEN:
             signal.signal(number, self._came)
-            # libfuse gives the mount up where its wait for fusermount3 is interrupted.
+            # libfuse gives up mounting if its wait for fusermount3 is interrupted.
             signal.siginterrupt(number, False)
 
     def attach(self) -> None:
-        """To be called on the loop: act on what came before, then on each as it comes."""
+        """On the loop: handle the signals received so far, and from now on each as it comes."""
         self._token = trio.lowlevel.current_trio_token()
         self._dispatch()
 
     def detach(self) -> None:
-        """The loop is about to end: what comes now only waits, and so ends nothing half done."""
+        """The loop is about to end: later signals are only queued, so that none interrupts the end."""
         self._token = None
 
     def _came(self, number: int, _frame: FrameType | None) -> None:

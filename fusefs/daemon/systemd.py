@@ -1,4 +1,4 @@
-"""A service that systemd manages: READY, STATUS, STOPPING and the watchdog (sd_notify(3))."""
+"""Notifies systemd: READY, STATUS, STOPPING and the watchdog (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUS_SECONDS = 5.0
 
 
 class Manager:
-    """The service manager that started this process; without one every call does nothing."""
+    """The service manager that started this process; without one, every call does nothing."""
 
     def __init__(self, address: str | None = None, watchdog_seconds: float | None = None) -> None:
         self._address = "\0" + address[1:] if address and address[0] == "@" else address
@@ -21,8 +21,8 @@ class Manager:
 
     @classmethod
     def taken_from(cls, environment: MutableMapping[str, str]) -> Manager:
-        """The manager that `environment` names; its variables are removed, so that no child
-        process speaks in this one's name."""
+        """The manager named by `environment`, whose variables are removed so that no child process
+        notifies it too."""
         address = environment.pop("NOTIFY_SOCKET", "")
         microseconds = environment.pop("WATCHDOG_USEC", "")
         watched = environment.pop("WATCHDOG_PID", "") or str(os.getpid())
@@ -51,7 +51,7 @@ class Manager:
         self._tell("WATCHDOG=1")
 
     def _tell(self, *words: str) -> None:
-        """A manager that does not listen is no reason to stop serving."""
+        """Send a notification. Errors are ignored: serving does not depend on the manager."""
         if self._address is None:
             return
         message = "\n".join(" ".join(word.splitlines()) for word in words)
@@ -64,7 +64,7 @@ class Manager:
 
 
 async def ping(manager: Manager) -> None:
-    """Tell the watchdog from the event loop, so that a hung loop is noticed; for ever."""
+    """Keep pinging the watchdog from the event loop, so that a hung loop is noticed."""
     if manager.watchdog_seconds is None:
         return
     while True:
@@ -73,7 +73,7 @@ async def ping(manager: Manager) -> None:
 
 
 async def show_status(manager: Manager, line: Callable[[], str]) -> None:
-    """Keep the manager's STATUS at what `line` says, telling only changes; for ever."""
+    """Keep the manager's STATUS equal to what `line` returns, sending only changes."""
     if not manager.present:
         return
     told = None

@@ -1,1 +1,1 @@
-"""pyfuse3 and the kernel: operations translated, caches told, the connection guarded."""
+"""The interface to pyfuse3 and the kernel: operations, cache invalidation, the abort guard."""

@@ -1,10 +1,10 @@
-"""A process that ends the connection to the kernel when the server is killed (G18).
+"""A process that aborts the connection to the kernel when the server is killed (G18).
 
-What the server tells the kernel of names and pages can wait, unkillably, for an operation that the
-server itself has to answer. If it is killed just then, it never quite ends, the kernel does not
-notice that nobody serves, and everybody who uses the mount waits for ever. So somebody else has to
-tell: this process holds the file that aborts the connection, and the kernel signals it when the
-server's main thread is gone.
+A thread of the server that invalidates names or pages can wait, unkillably, for an operation that the
+server itself has to answer. If the server is killed just then, it never quite ends, the kernel does not
+notice that the mount has no server, and every user of the mount hangs for ever. So another process
+aborts the connection: it holds the file for that, and the kernel signals it when the server's main
+thread has ended.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ log: Final = logging.getLogger(__name__)
 
 
 class Guard:
-    """Stands beside one mount. Made on the main thread, whose end is what it waits for."""
+    """Guards one mount. Must be created on the main thread, whose end it waits for."""
 
     def __init__(self, number: int | None) -> None:
-        """`number` is that of the mount's device, None where it is not known.
+        """`number` is the minor number of the mount's device, None if unknown.
 
-        Begins where the kernel lets connections be aborted; elsewhere there is no guard.
+        Starts the guard process if the kernel lets this process abort the connection; otherwise there is
+        no guard.
         """
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -54,7 +55,7 @@ class Guard:
             os.close(abort)
 
     def dismiss(self) -> None:
-        """The mount is ended in order."""
+        """End the guard process: the mount has ended normally."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,4 +1,4 @@
-"""The kernel's caches, told through pyfuse3 what changed."""
+"""Invalidates the kernel's caches through pyfuse3."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import trio
 class KernelCaches:
     """The real kernel's caches.
 
-    Attributes are invalidated at once, which never blocks. Sizes and names are told from threads,
-    which can wait for a request that only the loop can answer.
+    Attributes are invalidated at once, which never blocks. Sizes and names are updated from threads,
+    since that can wait for a request that only the loop can answer.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class KernelCaches:
         self._thread = threading.Thread(target=self._work, name="names", daemon=True)
 
     def start(self) -> None:
-        """From now on there is a kernel that listens."""
+        """Start the thread; call this once the connection to the kernel exists."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Tell nothing more; waits at most `seconds` for what is being told: the connection is gone
-        after this, and must not be under a thread that still uses it."""
+        """Send nothing more. Waits for calls in progress, up to `seconds` each for sizes and names: the
+        caller closes the connection next, which no thread may still be using."""
         with self._ready:
             self._ended = True
             self._ready.notify_all()
@@ -75,9 +75,9 @@ class KernelCaches:
 
 
 def _store_size(ino: int, size: int) -> None:
-    """In a thread: both wait for pages that are being read, which the loop must go on to answer."""
+    """In a thread: both calls wait for pages being read, which the loop has to answer."""
     with contextlib.suppress(OSError):
-        # First the pages, whose last one ends in zeros where the file ended; storing a byte then
-        # sets the size, as no answer to a stat surely does.
+        # First drop the pages, since the last one is zero-filled beyond the old end. Then storing a
+        # byte sets the size, which no answer to a stat reliably does.
         pyfuse3.invalidate_inode(pyfuse3.InodeT(ino))
         pyfuse3.notify_store(pyfuse3.InodeT(ino), size - 1, b"\n")

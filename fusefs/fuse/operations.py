@@ -1,4 +1,4 @@
-"""Between pyfuse3 and the file system: translates, counts, and lets no error end the mount (G19)."""
+"""The adapter between pyfuse3 and the file system; no exception in an operation ends the mount (G19)."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ T = TypeVar("T")
 def handler(
     method: Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
-    """Count an operation; what is refused becomes its errno, what is unexpected EIO and a traceback.
+    """Count an operation, and turn its exceptions into errnos.
 
-    Any other exception that left a handler would end the mount.
+    An unexpected exception becomes EIO, with a traceback in the log; leaving the handler, it would end
+    the mount.
     """
     name = method.__name__
 
@@ -66,9 +67,9 @@ def handler(
 
 
 class Adapter(pyfuse3.Operations):
-    """pyfuse3's operations, done by a `FileSystem`.
+    """pyfuse3's operations, implemented by a `FileSystem`.
 
-    Extended attributes are left at ENOSYS, upon which the kernel asks for none of any file again.
+    Extended attributes are answered with ENOSYS, after which the kernel never asks for any again.
     """
 
     supports_dot_lookup = False
@@ -267,7 +268,7 @@ class _Waiter:
 
 
 def _type_alone(inode: Inode) -> EntryAttributes:
-    """What a listing says of an inode of which nothing else was asked; good until the next one."""
+    """The entry in a listing for an inode of which only the type is known. The next call reuses it."""
     entry = _TYPES[inode.kind]
     entry.st_ino = inode.ino
     return entry

@@ -1,4 +1,4 @@
-"""A store served at a mountpoint: made, mounted, served, closed."""
+"""Serves a store at a mountpoint: mounts it, runs the loop, unmounts it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from storage.store import Store
 from storage.sweep import sweep
 
 SWITCH_SECONDS: Final = 0.0005
-"""Switch interval of the interpreter: replays in threads must not hold up the loop."""
+"""The interpreter's switch interval: replays in threads must not hold up the loop."""
 JOIN_SECONDS: Final = 2.0
 SWEEP_RETRY_SECONDS: Final = 30.0
-"""The sweep is not urgent: where descriptors are short it waits until there are some."""
+"""If descriptors have run out, the sweep is tried again after this pause: it is not urgent."""
 SWEEP_PAUSE: Final = 0.03
-"""Seconds between two parts of the sweep, which who mounts a big store and lists it must not feel."""
+"""Seconds between two parts of the sweep, so that it does not slow a first listing of a big store."""
 MOST_TASKS: Final = 1000
-"""Operations at once. Some wait for pages that others have to read, so there must be enough."""
+"""Limit of concurrent operations. Some wait for pages that others have to read, so it is generous."""
 log: Final = logging.getLogger(__name__)
 
 
 class Server:
-    """One mount, from its making to its end."""
+    """One mount, from start to end."""
 
     def __init__(self, store_path: str, mountpoint: str, options: MountOptions) -> None:
         """Opens the store. Raises `StoreError`."""
@@ -50,12 +50,12 @@ class Server:
         self._superblock = Superblock(Store(store_path), options, self._kernel)
         self._mounted = False
         self._number: int | None = None
-        """The number of the mount's device, where the kernel's table tells it."""
+        """The minor number of the mount's device; None if the mount table does not have it."""
         self._guard: Guard | None = None
         self._rate: tuple[float, int] = (time.monotonic(), 0)
 
     def mount(self, on_live: Callable[[], None]) -> None:
-        """Mount; requests wait until `serve`, which calls `on_live` when the mount answers.
+        """Mount; requests wait for `serve`, which calls `on_live` once the mount answers.
 
         Raises `StoreError`.
         """
@@ -86,12 +86,12 @@ class Server:
             nursery.cancel_scope.cancel()
 
     async def _sweep(self) -> None:
-        """Remove what a crash left of sessions that were being made or deleted."""
+        """Remove what a crash left of sessions that were being created or deleted."""
 
         def pause() -> None:
             trio.from_thread.run(trio.sleep, SWEEP_PAUSE)
 
-        # The end of the mount must not wait for a far store that does not answer.
+        # The unmount must not wait for a far store that does not answer.
         sweeping = partial(
             trio.to_thread.run_sync,
             sweep,
@@ -111,14 +111,14 @@ class Server:
             await trio.sleep(SWEEP_RETRY_SECONDS)
 
     def stop(self) -> None:
-        """End `serve` once the operations that were begun are done. On the loop."""
+        """End `serve` once the operations under way are done. On the loop."""
         pyfuse3.terminate()
 
     def close(self) -> None:
         """Unmount, lazily if it is busy, and close everything.
 
-        What is mounted at the mountpoint by now may be another's, where this mount was taken away and
-        only another mount namespace has kept it: that stays.
+        If this mount was already detached here, and only another mount namespace kept it alive,
+        something else may be mounted at the mountpoint by now: that is left alone.
         """
         self._kernel.stop(JOIN_SECONDS)
         if self._mounted:
@@ -129,15 +129,15 @@ class Server:
         self._superblock.close()
 
     def reload(self) -> None:
-        """Look at the whole store again, and at the daemon's memory."""
+        """Re-examine the whole store and the daemon's memory."""
         self._superblock.reload()
 
     def status(self) -> Mapping[str, Any]:
-        """What `status.json` says."""
+        """The content of `status.json`."""
         return self._superblock.status.document()
 
     def status_line(self) -> str:
-        """One line: the store, its sessions that are looked at, and operations a second."""
+        """One line: the store, the sessions in use, and operations per second since the last call."""
         now, done = time.monotonic(), self._superblock.operations.done.total()
         since, before = self._rate
         self._rate = (now, done)
@@ -169,10 +169,8 @@ class Server:
         return options
 
     def _fsname(self) -> str:
-        """The store's path as an option: pyfuse3 takes ASCII only, and a comma ends an option.
-
-        `Mount.store` reads it back.
-        """
+        """The store's path, escaped for the mount option: pyfuse3 takes only ASCII, and a comma ends an
+        option. `Mount.store` decodes it."""
         path = os.fsencode(self._superblock.store.path)
         text = "".join(f"%{byte:02X}" if byte in b"%" or byte > 127 else chr(byte) for byte in path)
         return text.replace("\\", "\\\\").replace(",", "\\,")

@@ -41,10 +41,10 @@ Statuses = tuple[Status, Status]
 
 
 class SessionDirectory(Directory):
-    """A session, as long as the kernel or an open file knows it.
+    """The directory of a session, kept as long as the kernel or an open file knows it.
 
-    The views of the session are its own, also those that are found in directories below it: the name of
-    each leads to another inode when what it showed is superseded (G13).
+    It owns all views of the session, including those in directories below it. The name of a view leads
+    to a new inode once the old one's epoch was superseded (G13).
     """
 
     __slots__ = (
@@ -65,16 +65,16 @@ class SessionDirectory(Directory):
         self.children: dict[str, Inode] = {}
         """Its files and directories, apart from views."""
         self.views: dict[View, ViewFile] = {}
-        """The present inode of each view."""
+        """The current inode of each view."""
         self._root = root
         self._session: Session | None = None
         self._identity: tuple[int, int] | None = None
         self._looked_at: tuple[float, Statuses] | None = None
-        """The last status from a far store, and when it came."""
+        """When a far store was last queried, and the result."""
         self._status: tuple[int, Statuses] | None = None
-        """What the store said of it, and as of which of the session's changes."""
+        """The last result of `status`, and the session's count of changes at that time."""
         self._lent: dict[Inode, tuple[int, Attributes]] = {}
-        """Attributes that the kernel keeps until they are recalled, and as of which change."""
+        """Attributes that the kernel caches until they are recalled, and the count of changes then."""
 
     @property
     def session(self) -> Session:
@@ -108,14 +108,14 @@ class SessionDirectory(Directory):
         return bool(self.children or self.views) or self.is_open or self._remembers
 
     def seen(self, identity: tuple[int, int] | None) -> None:
-        """The name was looked at in the store, or only listed (None)."""
+        """The name was found in the store, with this identity, or only in a listing (None)."""
         if identity is not None:
             self._identity = identity
             if self._session is not None:
                 self._session.identity = identity
 
     def is_session(self, identity: tuple[int, int]) -> bool:
-        """Whether it is the session whose directory that is."""
+        """Whether the directory with this identity is that of this session, as far as is known."""
         known = self._identity if self._session is None else self._session.identity
         return known in (None, identity) and not self.gone
 
@@ -135,13 +135,13 @@ class SessionDirectory(Directory):
 
     @property
     def as_of(self) -> int | None:
-        """The session's count of changes, by which to tell later whether a result is still current;
-        None if changes are not reported."""
+        """The session's count of changes, to tell later whether a result is still current; None if
+        changes are not reported."""
         session = self._session
         return session.changes if session is not None and session.is_told else None
 
     def lent(self, inode: Inode) -> Attributes | None:
-        """The attributes of an inode that are lent to the kernel, if they are still current."""
+        """The attributes that were lent to the kernel for an inode, if they are still current."""
         if not self._lent:
             return None
         as_of, attributes = self._lent.get(inode, (None, None))
@@ -150,7 +150,7 @@ class SessionDirectory(Directory):
     def lend(self, inode: Inode, attributes: Attributes, as_of: int | None) -> Attributes:
         """Lend attributes to the kernel until they are recalled, if changes are reported.
 
-        `as_of` is from before they were looked up: after another change they may be outdated already.
+        `as_of` is the count of changes before they were read: if it has changed, they may be outdated.
         """
         if as_of is not None and as_of == self.as_of:
             attributes.attr_timeout = LENT_SECONDS
@@ -164,11 +164,11 @@ class SessionDirectory(Directory):
             self.services.kernel.attributes_changed(inode.ino)
 
     async def status(self, exact: bool = True) -> Statuses:
-        """What the store says of the directory and of its meta, and that it is still this session.
+        """Stat the directory and its meta, and verify that it is still this session.
 
-        Without `exact` it may be some milliseconds old on a far store: an open that leads through
-        lookups asks once. Raises `StoreError`: ENOENT, or ESTALE, upon which the kernel looks the name
-        up again.
+        Unless `exact`, the result may be `KNOWN_SECONDS` old on a far store, so that an open with its
+        lookups queries the store once. Raises `StoreError`: ENOENT, or ESTALE, which makes the kernel
+        look the name up again.
         """
         if (known := self._known_status(exact)) is not None:
             return known
@@ -192,7 +192,7 @@ class SessionDirectory(Directory):
         return found
 
     def _known_status(self, exact: bool) -> Statuses | None:
-        """What `status` may answer without asking the store."""
+        """The result of `status` if the store need not be queried, else None."""
         if not exact and self._looked_at is not None and not self.gone:
             when, known = self._looked_at
             if time.monotonic() - when < KNOWN_SECONDS:
@@ -202,7 +202,7 @@ class SessionDirectory(Directory):
         return None
 
     def looked_at(self, found: Statuses) -> None:
-        """Take a status that was just read from the store."""
+        """Record a status that was just read from the store."""
         self._looked_at = None if self.services.work.near else (time.monotonic(), found)
 
     async def verify(self, exact: bool = True) -> None:
@@ -224,7 +224,7 @@ class SessionDirectory(Directory):
 
     async def lookup(self, name: str) -> Inode:
         if self.gone:
-            # The kernel still had its name; if that is another session's by now, it looks again.
+            # The kernel had cached its name; if another session has that by now, ESTALE makes it retry.
             await self.services.work.small(self.name, self.services.store.stat_session, self.name)
             raise self.session.replaced()
         return self.child(name) or self._hidden(name) or self.no_such_name(name)
@@ -250,7 +250,7 @@ class SessionDirectory(Directory):
         return known
 
     def view_file(self, view: View, parent: Directory, kind: type[ViewFile] = ViewFile) -> ViewFile:
-        """The present inode of a view, which is found in `parent`."""
+        """The current inode of a view that is a file of `parent`."""
         file = self.views.get(view)
         if file is None:
             file = self.views[view] = kind(self, parent, view)
@@ -263,7 +263,7 @@ class SessionDirectory(Directory):
         return await super().refusal(operation)
 
     def settle(self) -> None:
-        """Give the names of views that were superseded to new inodes (G13)."""
+        """Give the names of views whose epochs were superseded to new inodes (G13)."""
         if self._session is None:
             return
         for view, epoch in list(self._session.epochs.items()):
@@ -274,10 +274,10 @@ class SessionDirectory(Directory):
             successor.epoch = epoch
             self.services.kernel.entry_changed(file.directory.ino, file.name)
             file.epoch.tell()
-            self.table.reap(file)  # one that the kernel never knew it never forgets
+            self.table.reap(file)  # the kernel sends no forget for an inode that it never knew
 
     def reap(self) -> None:
-        """The session is not open any more: let go of the files that nobody knows, and of itself."""
+        """The session was closed: drop the inodes below it, and itself, that nobody refers to."""
         for inode in [*self.views.values(), *self.children.values(), self]:
             self.table.reap(inode)
 

@@ -12,14 +12,15 @@ The states of an epoch, and what leads from one to the next:
                                                        v
                                                   SUPERSEDED
 
-- EMPTY: it shows nothing. A history that nobody has looked at is gathered from its end, all at once.
-- BUILDING: it has its lead, and perhaps lines, but not all of them. Nobody was told of it, so it is made
-  from its start again where a step that it has changes, or where the history begins elsewhere.
-- CURRENT: it shows what it must, but for what came after step `last`.
-- SUSPECT: a step that it shows may have changed. It is made again beside itself, and adopts that if what
-  it showed is a prefix of it. So it is with an EMPTY one whose steps change faster than they are read.
-- SUPERSEDED: what it showed was no prefix. The name of the view leads to its successor; it never changes
-  again, and keeps what it showed for those who have it open.
+- EMPTY: it shows nothing. A history is first built backwards from its end, all at once.
+- BUILDING: it has its lead and perhaps some lines. Nobody has seen it, so it is rebuilt from its start
+  if one of its steps changes or the history turns out to begin elsewhere.
+- CURRENT: it shows everything it must up to step `last`.
+- SUSPECT: a step that it shows may have changed. A draft is built beside it, which it adopts if what it
+  has shown is a prefix of the draft. An EMPTY epoch whose steps change faster than they are read is
+  handled the same way.
+- SUPERSEDED: what it showed was not a prefix. The view's name leads to its successor; it never changes
+  again, and keeps its contents for those who have it open.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ _NOBODY: Final[frozenset[Follower]] = frozenset()
 class Epoch:
     """The bytes of one inode of one view, as segments.
 
-    Loop-owned. It knows what it shows and up to which step; `fusefs.session.refresh` makes it follow
-    the store.
+    Loop-owned. It knows what it shows and up to which step; `fusefs.session.refresh` keeps it up to date
+    with the store.
     """
 
     __slots__ = (
