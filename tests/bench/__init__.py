@@ -1,1 +1,1 @@
-"""How fast the mount is, against what does the same without it."""
+"""How fast the mount is, compared with doing the same without it."""

@@ -1,10 +1,10 @@
 """`python -m tests.bench [--only NAME] [--quick] [--json FILE] [--directory DIR]`
 
-Measures on a freshly made file system and prints a table: each figure beside what does the same
-without stepfs, in the same run, done in turn. Medians, of the ratio as well, but where it says p99.
-What another program does on the machine shows in both; `at best` compares the fastest rounds alone.
+Measures on a fresh file system and prints a table: each figure beside a baseline that does the same
+without stepfs, in the same run, alternating. Figures and ratios are medians, unless p99 is stated.
+Load from other programs affects both; `at best` compares only the fastest rounds.
 
-The *floor* is a pyfuse3 server that does nothing but serve the same bytes (tests/bench/floor.py), the
+The *floor* is a pyfuse3 server that does nothing but serve the same bytes (tests/bench/floor.py); the
 *bare loop* opens by descriptor, reads, closes and parses, and nothing else.
 """
 
@@ -59,7 +59,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Path, bool], Iterator[Row]]]] = {
 
 
 def main() -> int:
-    """0 if every limit is kept, 1 if not."""
+    """Run the benchmark; return 0 if every limit is kept, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=MEASUREMENTS, help="measure this alone")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller stores")
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _rows(only: list[str] | None, quick: bool, directory: str) -> Iterator[Row]:
-    """Each measurement on a file system of its own: on a used one the same work costs more."""
+    """Each measurement on its own fresh file system: on a used one the same work costs more."""
     run = Path(tempfile.mkdtemp(prefix="stepfs-bench-", dir=directory))
     try:
         for name in only or MEASUREMENTS:

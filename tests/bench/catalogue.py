@@ -1,4 +1,4 @@
-"""What is told of all sessions: the list of the mount, `sessions.jsonl`, `latest/`."""
+"""What covers all sessions: the listing of the mount, `sessions.jsonl`, `latest/`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.stores import META, StoreOnDisk
 
 
 def bare_loop(store: Path) -> None:
-    """What reads every meta at best: by descriptor, parsed and dropped."""
+    """The fastest way to read every meta: open by descriptor, parse and drop."""
     root = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
     for name in sorted(os.listdir(root)):
         fd = os.open(f"{name}/meta", os.O_RDONLY, dir_fd=root)
@@ -29,7 +29,7 @@ def bare_loop(store: Path) -> None:
 
 
 def catalogue(place: Path, quick: bool) -> Iterator[Row]:
-    """`sessions.jsonl` of a mount just made."""
+    """`sessions.jsonl` of a fresh mount."""
     count = 2000 if quick else 10_000
     store = data.sessions(place, count, 0)
 
@@ -43,7 +43,7 @@ def catalogue(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def changes(place: Path, quick: bool) -> Iterator[Row]:
-    """One change in a store of 100,000 sessions, and listing it again."""
+    """One change in a store of 100,000 sessions, and a second listing."""
     count = 5000 if quick else 100_000
     store = data.sessions(place, count, 0)
     rounds = 3 if quick else 9

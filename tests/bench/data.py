@@ -1,7 +1,7 @@
 """Stores to measure with, made quickly.
 
-Where only names matter, one file has many of them: listings and numbers cost the same, and a million
-steps are made in seconds. ext4 allows 65,000 names a file, so some files share the work.
+Where only names matter, many names are hard links to one file: listing and numbering cost the same, and
+a million steps are made in seconds. ext4 allows 65,000 links per file, so several files are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.stores import META, StoreOnDisk, compaction, entry
 NAMES_A_FILE: Final = 60_000
 TEXT: Final = "The quick brown fox jumps over the lazy dog; then it writes tests. "
 LINE: Final = entry(TEXT * 3)
-"""An entry of usual length."""
+"""An entry of typical length."""
 
 
 TOOL_TURN: Final = (
@@ -68,7 +68,7 @@ TOOL_TURN: Final = (
         separators=(",", ":"),
     ).encode(),
 )
-"""The steps of one turn with a tool, as the daemon writes them."""
+"""The steps of one turn with a tool call, as the daemon writes them."""
 
 
 def entry_of(size: int) -> bytes:
@@ -78,18 +78,18 @@ def entry_of(size: int) -> bytes:
 
 
 def session(store: StoreOnDisk, slug: str) -> Path:
-    """An empty session."""
+    """Make an empty session."""
     return store.session(slug).path
 
 
 def files(directory: Path, first: int, count: int, data: bytes) -> None:
-    """Steps that are files of their own."""
+    """Write steps as separate files."""
     for number in range(first, first + count):
         (directory / f"step-{number:06}").write_bytes(data)
 
 
 def names(directory: Path, first: int, count: int, data: bytes) -> None:
-    """Steps that share files: real ones to list, and to read."""
+    """Write steps as hard links to a few files: real ones for listing and reading."""
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     source = ""
     try:
@@ -105,7 +105,7 @@ def names(directory: Path, first: int, count: int, data: bytes) -> None:
 
 
 def compacted(store: StoreOnDisk, slug: str, steps: int, after: int = 100) -> Path:
-    """A session of `steps` steps, of which the last `after` follow a compaction."""
+    """Make a session of `steps` steps, of which the last `after` follow a compaction."""
     directory = session(store, slug)
     before = steps - after - 1
     if before > 0:
@@ -116,13 +116,13 @@ def compacted(store: StoreOnDisk, slug: str, steps: int, after: int = 100) -> Pa
 
 
 def turns(directory: Path, steps: int) -> None:
-    """Steps with tool calls and events."""
+    """Write steps with tool calls and events."""
     for number in range(1, steps + 1):
         (directory / f"step-{number:06}").write_bytes(TOOL_TURN[(number - 1) % len(TOOL_TURN)])
 
 
 def sessions(place: Path, count: int, steps: int) -> StoreOnDisk:
-    """A store of `count` sessions with `steps` entries each."""
+    """Make a store of `count` sessions with `steps` entries each."""
     store = StoreOnDisk(place / f"{count}-of-{steps}")
     meta = json.dumps(META, separators=(",", ":")).encode()
     for number in range(1, count + 1):
@@ -134,5 +134,5 @@ def sessions(place: Path, count: int, steps: int) -> StoreOnDisk:
 
 
 def slug_of(number: int) -> str:
-    """The name of session `number` of many."""
+    """The slug of session `number`."""
     return f"crab_tg-{number % 100}_{number}"

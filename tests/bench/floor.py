@@ -1,21 +1,21 @@
 """The smallest useful pyfuse3 file system: a directory tree, copied into memory and served.
 
-It is what the benchmark holds stepfs against (the *floor*: a server that does nothing but serve the
-same bytes), and the shortest way into FUSE with Python, for everything that every such file system
-has to do is here:
+stepfs is measured against it (the *floor*: a server that does nothing but serve the same bytes). It is
+also the shortest introduction to FUSE in Python, for it does everything that any such file system has
+to do:
 
-- every name that `lookup` or `readdir` hands out is an inode with a number, which stays valid until
-  the kernel forgets it (here: for ever, since nothing is ever removed);
+- every name that `lookup` or `readdir` returns has an inode with a number, which stays valid until the
+  kernel forgets it (here: for ever, since nothing is ever removed);
 - `readdir` is paged: the kernel comes back with the `next_id` of the last entry that it took, and an
-  entry that was not taken must not be counted;
-- attributes carry how long the kernel may keep them (`attr_timeout`) and the name
-  (`entry_timeout`), in seconds; pyfuse3's own default is 300;
-- `open` says whether the page cache survives it (`keep_cache`), without which each open reads anew;
+  entry that was not taken must not be counted as a lookup;
+- attributes say how long the kernel may cache them (`attr_timeout`) and the name (`entry_timeout`), in
+  seconds; pyfuse3's own default is 300;
+- `open` says whether the page cache is kept (`keep_cache`); if not, every open reads anew;
 - errors are raised as `FUSEError(errno)`: any other exception ends the mount.
 
 `python -m tests.bench.floor SOURCE MOUNTPOINT [--ask]` serves the tree at SOURCE until it is
-unmounted. With `--ask` a listing tells no attributes of files, so that the kernel asks for those of
-each, once. Files take what is written to them, and drop it.
+unmounted. With `--ask` a listing carries no attributes of files, so that the kernel has to ask for
+those of each file, once. Writes to files succeed, and the data is dropped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KEPT_SECONDS = 3600.0
 
 @dataclass(slots=True)
 class Inode:
-    """A directory with the names in it, or a file with its bytes."""
+    """A directory with its names, or a file with its bytes."""
 
     number: int
     text: bytes | None = None
@@ -65,7 +65,7 @@ class Floor(pyfuse3.Operations):
     def __init__(self, source: Path, ask: bool) -> None:
         super().__init__()
         self._ask = ask
-        self._inodes: list[Inode] = [Inode(0)]  # the kernel counts from 1
+        self._inodes: list[Inode] = [Inode(0)]  # FUSE's inode numbers start at 1
         self._load(source)
 
     def _load(self, path: Path) -> Inode:
@@ -142,7 +142,7 @@ def serve(source: str, mountpoint: str, ask: bool) -> None:
 
 @contextmanager
 def floor(source: Path, mountpoint: Path, ask: bool = False) -> Iterator[Path]:
-    """A mount of a server that serves a copy of `source`."""
+    """Serve a copy of `source` from another process, until the context ends."""
     mountpoint.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.bench.floor", str(source), str(mountpoint)]
     command += ["--ask"] if ask else []

@@ -1,8 +1,8 @@
-"""A freshly made file system to measure on.
+"""A fresh file system to measure on.
 
-On a used one ext4's allocator makes the same append cost one to four times as much, depending on
-where its directory lies. So each measurement gets an ext4 of its own in a loop-mounted image where
-the process may mount one; elsewhere it runs in a plain directory, and the table says so.
+On a used one, ext4's allocator makes the same append cost one to four times as much, depending on
+where its directory lies. So each measurement gets its own ext4 in a loop-mounted image where the
+process may mount one; elsewhere it runs in a plain directory, and the table says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 IMAGE_BYTES: Final = 12 << 30
-"""Of a sparse file: what is not written takes no room."""
+"""The size of a sparse file: unwritten blocks take no space."""
 INODES: Final = 3_000_000
 
 
@@ -27,7 +27,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def fresh_filesystem(place: Path, *options: str) -> Iterator[Path]:
-    """A directory on a fresh ext4, mounted with `options`; `place` itself where that cannot be."""
+    """A directory on a fresh ext4, mounted with `options`; `place` itself if it cannot be mounted."""
     image, root = place / "image", place / "fs"
     root.mkdir(parents=True)
     if not can_mount():
@@ -36,7 +36,7 @@ def fresh_filesystem(place: Path, *options: str) -> Iterator[Path]:
         return
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
-    # Without lazy initialisation, which would go on in the background while others measure.
+    # Lazy initialisation would go on in the background during the measurement.
     lazy = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
     make = ["mkfs.ext4", "-q", "-F", "-E", lazy, "-N", str(INODES), str(image)]
     subprocess.run(make, check=True)

@@ -1,6 +1,6 @@
-"""Looking at many sessions: `ls`, `ls -l` and `grep -r`, beside a server that only serves the bytes.
+"""Looking at many sessions: `ls`, `ls -l` and `grep -r`, against a server that only serves the bytes.
 
-The first look at a mount just made is called cold, a second one again.
+The first pass over a fresh mount is called cold, the second "again".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CAT_STEPS: Final = 'find "$1" -name "step-*" -exec cat {} +'
 
 
 def looks(place: Path, quick: bool) -> Iterator[Row]:
-    """`ls -l` and `grep -r` of 1,000 sessions of 50 steps, cold and again."""
+    """`ls -l` and `grep -r` over 1,000 sessions of 50 steps, cold and again."""
     count = 200 if quick else 1000
     store = data.sessions(place, count, 50)
     copy = _copied(store, place)
@@ -38,7 +38,7 @@ def looks(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def many(place: Path, quick: bool) -> Iterator[Row]:
-    """The server's time for a session in a second pass over 3,000 of them, beside one over 900."""
+    """The server's CPU time per session in a later pass over 3,000 sessions, against one over 900."""
     small, large = (90, 300) if quick else (900, 3000)
     seconds = []
     for count in (small, large):
@@ -56,7 +56,7 @@ def many(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def _copied(store: StoreOnDisk, place: Path) -> Path:
-    """The files of the mount as plain files, for the floor to serve."""
+    """Copy the files of the mount to plain files, for the floor to serve."""
     copy = place / "copy"
     with mounted(store.path, place) as mount:
         shutil.copytree(mount.path, copy, ignore=shutil.ignore_patterns(".stepfs"))
@@ -77,7 +77,7 @@ def _cold_and_again(
         with mounted(store.path, copy.parent) as mount:
             for times in ours:
                 times.append(timed(partial(shell, command, mount.path))())
-        # Cold the floor is asked for everything; again it is warm, and the kernel keeps what it knows.
+        # Cold, the floor is asked for everything; for "again", the kernel's caches have been filled.
         with floor(copy, copy.parent / "floor", ask=True) as served:
             floors[0].append(timed(partial(shell, command, served))())
         with floor(copy, copy.parent / "floor") as served:

@@ -1,4 +1,4 @@
-"""How soon a change outside is seen, and how long others wait while the mount is busy."""
+"""How soon an outside change is seen, and how long others wait while the mount is busy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk
 
 
 def noticing(place: Path, quick: bool) -> Iterator[Row]:
-    """A step that another program stores, as a waiter and a loop of stat see it."""
+    """How soon a poll waiter and a loop of stat see a step that another program stores."""
     store = StoreOnDisk(place / "store")
     session = store.session("crab_tg-42_1")
     rounds = 50 if quick else 500
@@ -90,7 +90,7 @@ def _stat_loop(session: SessionOnDisk, history: Path) -> float:
 
 @contextmanager
 def _waiter(kind: str, path: Path) -> Iterator[Callable[[SessionOnDisk], float]]:
-    """Another process that waits for a change; how long it takes to see one that is made now."""
+    """Start a process that waits for a change; yield a measure of how soon it sees one."""
     command = [sys.executable, "-m", "tests.bench.noticing", kind, str(path)]
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -103,7 +103,7 @@ def _waiter(kind: str, path: Path) -> Iterator[Callable[[SessionOnDisk], float]]
             telling.write(b"\n")
             telling.flush()
             hearing.readline()
-            time.sleep(0.001)  # until it waits indeed
+            time.sleep(0.001)  # until the process is really blocked
             session.add(data.LINE)
             stored = time.monotonic()
             return float(hearing.readline()) - stored
@@ -113,11 +113,11 @@ def _waiter(kind: str, path: Path) -> Iterator[Callable[[SessionOnDisk], float]]
 
 
 def _wait(kind: str, path: str) -> None:
-    """The other process: for each line of input, wait for one change and tell the time."""
+    """The waiting process: for each line of input, wait for one change and print the time."""
     wait = _poll(path) if kind == "poll" else _inotify(path)
     for _ in sys.stdin:
         while wait(0):
-            pass  # what was told already
+            pass  # drop earlier notifications
         print("waiting", flush=True)
         wait(None)
         print(time.monotonic(), flush=True)

@@ -1,4 +1,4 @@
-"""A session's past: its epochs, the history at a step and at a time, and forks."""
+"""A session's past: its epochs, the history as of a step or a time, and forks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLUG: Final = "crab_tg-42_1"
 
 
 def past(place: Path, quick: bool) -> Iterator[Row]:
-    """What a session of 100,000 steps and 200 compactions has behind it."""
+    """The past of a session of 100,000 steps and 200 epochs."""
     steps = 10_000 if quick else 100_000
     store = StoreOnDisk(place / "store")
     session = data.session(store, SLUG)
@@ -42,7 +42,7 @@ def past(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def _looked(store: StoreOnDisk, place: Path) -> list[float]:
-    """Seconds of the first listing, another, an epoch, the history, the first time, another one."""
+    """Seconds of the first listing, another, an epoch, the history, the first time, another time."""
     with mounted(store.path, place) as mount:
         at = mount.path / SLUG
         listing = timed(partial(os.listdir, at / ".epochs"))
@@ -57,7 +57,7 @@ def _looked(store: StoreOnDisk, place: Path) -> list[float]:
 
 
 def _fork(store: StoreOnDisk, place: Path, session: Path) -> Row:
-    """A fork of all steps, beside `cp` of the directory and `sync` of the file system."""
+    """A fork of all steps, against `cp` of the directory and `sync` of the file system."""
     asked = json.dumps({"from": SLUG, "agent": "fork", "created_by": "bench"}).encode() + b"\n"
 
     def fork(path: Path) -> None:

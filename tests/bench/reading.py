@@ -1,4 +1,4 @@
-"""Reading histories: warm, for the first time, and long ones of which little counts."""
+"""Reading histories: warm, for the first time, and long ones of which only the end matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stores import StoreOnDisk
 
 
 def bare_loop(session: Path) -> None:
-    """What reads all steps at best: opened by descriptor, read, closed, parsed, and nothing else."""
+    """The fastest way to read all steps: open by descriptor, read, close, parse, and nothing else."""
     directory = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
     for name in sorted(os.listdir(directory)):
         if name.startswith("step-"):
@@ -31,14 +31,14 @@ def bare_loop(session: Path) -> None:
 
 
 def sorted_listing(session: Path) -> None:
-    """What any reader of a session has to do at the least."""
+    """The minimum that any reader of a session has to do."""
     sorted(os.listdir(session))
 
 
 def warm(place: Path, quick: bool) -> Iterator[Row]:
-    """A history that was read before, beside a server that does nothing and a plain file.
+    """A second read of a history, against a server that does nothing else and against a plain file.
 
-    Where in memory the pages come to lie counts for much, so all are read in anew several times.
+    Much depends on where in memory the pages are, so all are read in anew several times.
     """
     for mib, beside_floor in ((8, 1.1), (64, 1.1)):
         store = StoreOnDisk(place / f"store{mib}")
@@ -68,7 +68,7 @@ def _warm_rounds(
 
 
 def first(place: Path, quick: bool) -> Iterator[Row]:
-    """The first read after mounting of 20,000 steps, none of them compacted."""
+    """The first read after mounting of 20,000 steps, without compactions."""
     steps = 4000 if quick else 20_000
     store = StoreOnDisk(place / "store")
     plain, tools = data.session(store, "crab_tg-42_1"), data.session(store, "crab_tg-42_2")
@@ -80,7 +80,7 @@ def first(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def long(place: Path, quick: bool) -> Iterator[Row]:
-    """The first read of 100,000 steps of which the last 100 count."""
+    """The first read of 100,000 steps of which only the last 100 belong to the history."""
     steps = 20_000 if quick else 100_000
     store = StoreOnDisk(place / "store")
     session = data.compacted(store, "crab_tg-42_1", steps)
@@ -89,7 +89,7 @@ def long(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def million(place: Path, quick: bool) -> Iterator[Row]:
-    """What a step costs in a session of 1,000,000, all read, against one of 20,000."""
+    """The cost per step of reading all of 1,000,000 steps, against 20,000."""
     counts = (4000, 40_000) if quick else (20_000, 1_000_000)
     ours, loops, memory = [], [], 0.0
     for count in counts:

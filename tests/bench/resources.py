@@ -1,4 +1,4 @@
-"""Memory and processor time of the server."""
+"""Memory and CPU time of the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDLE_SECONDS = 10
 
 
 def memory_of_histories(place: Path, quick: bool) -> Iterator[Row]:
-    """Resident memory after many histories were read, much more than the cache holds."""
+    """Resident memory after reading many histories, much more than the cache holds."""
     store = StoreOnDisk(place / "store")
     mib = 256 if quick else 2048
     slugs = [f"crab_tg-42_{number}" for number in range(1, mib // 32 + 1)]
@@ -34,7 +34,7 @@ def memory_of_histories(place: Path, quick: bool) -> Iterator[Row]:
 
 
 def idle(place: Path, quick: bool) -> Iterator[Row]:
-    """Processor time of a mount that nobody uses, after it was used."""
+    """CPU time of an idle mount, after some use."""
     store = StoreOnDisk(place / "store")
     session = store.session("crab_tg-42_1", data.LINE)
     with mounted(store.path, place) as mount:
@@ -55,7 +55,7 @@ def resident(mount: Mount) -> float:
 
 
 def processor_seconds(mount: Mount) -> float:
-    """What the server used of the processors so far, as exact as the kernel's clock ticks."""
+    """The CPU time that the server has used, to the precision of the kernel's clock ticks."""
     fields = _proc(mount, "stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

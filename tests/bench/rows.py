@@ -1,4 +1,4 @@
-"""What a measurement says: a row of the table."""
+"""The result of a measurement: a row of the table."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HEAD: Final = ("", "measured", "baseline", "ratio", "at best", "goal", "")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure, and what it is held against.
+    """One figure and its baseline.
 
-    Times are in milliseconds, sizes in MiB. The limit is of the ratio, or of the figure itself where
-    `of_ratio` is false; None where the row only informs.
+    Times are in milliseconds, sizes in MiB. The limit applies to the ratio, or to the figure itself if
+    `of_ratio` is false; it is None if the row only informs.
     """
 
     name: str
@@ -26,11 +26,11 @@ class Row:
     baseline: float | None
     limit: float | None
     best: float | None = None
-    """The ratio of the fastest rounds: what another program's load disturbs least."""
+    """The ratio of the fastest rounds, which suffers least from other load."""
     unit: str = "ms"
     of_ratio: bool = True
     paired: float | None = None
-    """The median of the ratios round by round, where both were measured in turn."""
+    """The median of the ratios of single rounds, if both were measured alternately."""
 
     @property
     def ratio(self) -> float | None:
@@ -75,7 +75,7 @@ class Row:
 def compared(
     name: str, measured: Sequence[float], baseline: Sequence[float], limit: float | None
 ) -> Row:
-    """Two interleaved series of seconds as a row in milliseconds: medians, of the ratio as well."""
+    """A row from two interleaved series of seconds: medians in milliseconds, and the median ratio."""
     pairs = [ours / theirs for ours, theirs in zip(measured, baseline, strict=False)]
     return Row(
         name,
@@ -88,7 +88,7 @@ def compared(
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The value that `percent` of all values do not exceed."""
+    """The value that `percent` percent of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(len(ordered) * percent / 100))]
 
@@ -107,7 +107,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def surroundings() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The environment that the figures depend on."""
     return {
         "kernel": platform.release(),
         "python": sys.version.split()[0],

@@ -1,6 +1,6 @@
-"""Searching a whole store for what is not in it, beside `grep -r`.
+"""Searching a whole store for text that is not in it, against `grep -r`.
 
-Warm, the kernel has the store in memory; cold, its caches were dropped just before, which root alone
+Warm, the kernel has the store in memory; cold, its caches were dropped just before, which only root
 can do.
 """
 

@@ -1,4 +1,4 @@
-"""How long a mount takes until it is live, beside importing what it is made of."""
+"""How long a mount takes to become live, against importing its libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.mounted import mounted
 from tests.support.stores import StoreOnDisk
 
 BESIDE_SECONDS = 0.12
-"""What a mount may take beyond 1.2 times the imports."""
+"""The time that a mount may take beyond 1.2 times the imports."""
 
 
 def startup(place: Path, quick: bool) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Times of things that are done in turn."""
+"""Timing of alternating measurements."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 Measure = Callable[[], float]
-"""Does something once and returns the seconds that what counts of it took."""
+"""Does something once and returns the seconds that the relevant part took."""
 BUFFER = 1 << 17
-"""What `cat` reads at once."""
+"""The size of the reads of `cat`."""
 
 
 def read(path: Path) -> int:
-    """Read a file to its end, keeping nothing; how many bytes it had."""
+    """Read a file to its end, dropping the data; return its size."""
     fd, total, buffer = os.open(path, os.O_RDONLY), 0, bytearray(BUFFER)
     try:
         while got := os.readv(fd, [buffer]):
@@ -26,7 +26,7 @@ def read(path: Path) -> int:
 
 
 def timed(work: Callable[[], object]) -> Measure:
-    """A measure of all that `work` does."""
+    """A measure of everything that `work` does."""
 
     def measure() -> float:
         began = time.perf_counter()
@@ -37,9 +37,9 @@ def timed(work: Callable[[], object]) -> Measure:
 
 
 def shell(command: str, *directories: Path) -> None:
-    """Run a shell command with `$1`, `$2` … as given; what it prints is read and dropped."""
+    """Run a shell command with `directories` as `$1`, `$2` …; its output is read and dropped."""
     words = ["sh", "-c", command, "sh", *map(str, directories)]
-    # Through a pipe, since grep and tar look at what their output is.
+    # Through a pipe: grep and tar skip the work if their output is /dev/null.
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while process.stdout.read(1 << 20):
@@ -48,8 +48,8 @@ def shell(command: str, *directories: Path) -> None:
 
 
 def interleaved(rounds: int, *measures: Measure) -> list[list[float]]:
-    """The times of each measure, taken A B B A, so that all of them meet the same disturbances, and
-    none always comes right after another."""
+    """The times of each measure, taken in the order A B B A: so all meet the same disturbances, and none
+    always follows another."""
     times: list[list[float]] = [[] for _ in measures]
     order = list(zip(measures, times, strict=True))
     for _ in range(rounds):

@@ -22,7 +22,7 @@ OTHERS = 50
 
 
 def claim_all(directory: Path, sync: bool) -> None:
-    """What stores 10,000 steps at best: unnamed files, linked, one sync of the file system."""
+    """The fastest way to store 10,000 steps: link unnamed files, then optionally sync once."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     for number in range(1, LINES + 1):
         step = os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o644)
@@ -36,7 +36,7 @@ def claim_all(directory: Path, sync: bool) -> None:
 
 
 def rename_one(directory: Path, number: int) -> None:
-    """What stores one step durably without the mount: written, synced, renamed, synced."""
+    """How to store one step durably without the mount: write, sync, rename, sync the directory."""
     fd = os.open(directory / "temporary", os.O_CREAT | os.O_WRONLY, 0o644)
     os.write(fd, data.LINE)
     os.fdatasync(fd)
@@ -55,7 +55,7 @@ def append_one(control: Path) -> None:
 
 
 def bulk(place: Path, quick: bool) -> Iterator[Row]:
-    """10,000 lines into `append`, by `cat`."""
+    """10,000 lines written into `append` by `cat`."""
     lines = place / "lines"
     lines.write_bytes((data.LINE + b"\n") * LINES)
     for sync in ("never", "close"):
@@ -123,7 +123,7 @@ def _one(
 
 
 def length(place: Path, quick: bool) -> Iterator[Row]:
-    """The same things done in a session of a million steps and in one of a hundred."""
+    """The same operations in a session of a million steps and in one of a hundred."""
     store = StoreOnDisk(place / "store")
     steps = 200_000 if quick else 1_000_000
     long = data.compacted(store, "crab_tg-42_1", steps)
