@@ -1,4 +1,4 @@
-"""What tests of the storage share: an open store, and a session's open directory."""
+"""Fixtures for the tests of storage: an open store, and an open session directory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def opened_store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def root(opened_store: Store) -> Path:
-    """Where the open store is."""
+    """The path of the open store."""
     return Path(opened_store.path)
 
 
 @pytest.fixture
 def session_fd(session: Path) -> Iterator[int]:
-    """The directory of the module's session, open."""
+    """A descriptor of the directory of the module's `session` fixture."""
     descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
     yield descriptor
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Many calls at a time: in order, each with its own outcome, and far sooner than one by one (G27)."""
+"""Concurrent calls: ordered, each with its own outcome, and much faster than one by one (G27)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_outcomes_come_in_order_and_raise_what_was_raised() -> None:
                 outcome.get()
 
 
-def test_who_stops_early_has_read_a_window_at_most() -> None:
+def test_a_caller_that_stops_early_has_read_at_most_a_window_ahead() -> None:
     called: list[int] = []
     for number, outcome in ahead.ahead(called.append, range(10_000)):
         outcome.get()
@@ -50,7 +50,7 @@ def test_who_stops_early_has_read_a_window_at_most() -> None:
 def test_a_far_session_is_read_ten_times_faster_than_step_by_step(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each open waits as long as on a store at the other end of a network."""
+    """Each open is delayed as on a store across a network."""
     count = 600
     session = store.session("a_b_1", *(entry(f"{n}") for n in range(count)))
     descriptor = os.open(session.path, os.O_RDONLY)
@@ -74,7 +74,7 @@ def test_a_far_session_is_read_ten_times_faster_than_step_by_step(
 
 
 @pytest.mark.guarantee("G27a")
-def test_calls_that_never_return_keep_no_process_from_its_end(tmp_path: Path) -> None:
+def test_calls_that_never_return_do_not_keep_the_process_from_exiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent")
     program = (
         "import sys; from storage.ahead import ahead\n"

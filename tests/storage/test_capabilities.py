@@ -1,4 +1,4 @@
-"""What a file system can do: tried at mount, and asked of one value from then on (G26)."""
+"""Capabilities of a file system: probed at mount, and taken from one value from then on (G26)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_nothing_is_tried_where_nothing_will_be_written(tmp_path: Path, store_fd
 @ROOT_ONLY
 @pytest.mark.guarantee("G26a")
 def test_a_file_system_without_links_is_not_written_to(tmp_path: Path) -> None:
-    """exFAT knows no links, so the probe itself, not a list, has to find out."""
+    """exFAT has no links, so the probe itself has to find out, not a list of file systems."""
     image, at = tmp_path / "image", tmp_path / "at"
     at.mkdir()
     with open(image, "wb") as file:
@@ -74,7 +74,7 @@ def test_a_file_system_without_links_is_not_written_to(tmp_path: Path) -> None:
 @ROOT_ONLY
 @pytest.mark.guarantee("G26a")
 def test_a_chroot_without_its_mounts_is_as_near_as_before(tmp_path: Path) -> None:
-    """Where /proc does not know the mount, statfs still says what file system it is."""
+    """Where /proc does not list the mount, statfs still identifies the file system."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

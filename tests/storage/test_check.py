@@ -1,4 +1,4 @@
-"""Looking through a store and putting it in order, without losing a byte."""
+"""Checking and repairing a store, without losing a byte."""
 
 import json
 import os

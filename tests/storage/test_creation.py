@@ -1,4 +1,4 @@
-"""Making sessions: what is in a new one, whose it is, and which name it gets (G11, G21)."""
+"""Creating sessions: the contents, owner and name of a new one (G11, G21)."""
 
 from __future__ import annotations
 

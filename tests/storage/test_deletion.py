@@ -1,4 +1,4 @@
-"""Deleting sessions: all of one, nothing else, and beside whoever still adds to it (G11)."""
+"""Deleting a session: all of it, nothing else, even while others still add to it (G11)."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def test_delete_goes_on_while_others_put_files_in(store: Store, root: Path) -> N
 
 
 @pytest.mark.guarantee("G20b")
-def test_of_a_far_session_a_tombstone_stays_while_clients_may_believe_its_name(
+def test_on_a_far_store_a_tombstone_stays_while_clients_may_cache_the_name(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All else goes first: a client that still has the directory finds no meta, and a tombstone."""
+    """Everything else goes first: a client with the directory open finds no meta, and a tombstone."""
     waited: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -100,7 +100,7 @@ def test_of_a_far_session_a_tombstone_stays_while_clients_may_believe_its_name(
     assert [0 < seconds <= deletion.BURIED_SECONDS for seconds in waited] == [True]
 
 
-def test_what_cannot_be_removed_is_said_and_left_to_a_sweep(
+def test_what_cannot_be_removed_is_logged_and_left_to_a_sweep(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*_args: object, **_how: object) -> None:

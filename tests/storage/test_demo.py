@@ -1,4 +1,4 @@
-"""The sample store: everything a store can hold, in the daemon's bytes, always the same."""
+"""The sample store: everything a store can hold, as the daemon writes it, and reproducible."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_it_holds_every_kind_of_step_and_block_guests_gaps_and_exactly_one_broke
             guests += bool(step.value.get("agent"))
             content = step.value.get("message", {}).get("content")
             blocks |= {part["type"] for part in content} if isinstance(content, list) else set()
-            # The daemon writes without white space and escapes nothing that need not be.
+            # The daemon writes compact JSON and escapes only what it must.
             again = json.dumps(step.value, ensure_ascii=False, separators=(",", ":"))
             assert step.data == again.encode()
     assert kinds == set(Kind)

@@ -1,4 +1,4 @@
-"""The error of the store, also where another process raised it."""
+"""The store's error, also when another process raised it."""
 
 from __future__ import annotations
 

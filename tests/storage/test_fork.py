@@ -1,4 +1,4 @@
-"""A fork holds what its origin held up to a step, and is there completely or not at all."""
+"""A fork holds what its origin held up to a step, and exists completely or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def opened(store: StoreOnDisk) -> Iterator[Store]:
 
 
 def forked(opened: Store, at: int | None = None) -> SessionOnDisk:
-    """A fork of the one session there is."""
+    """Fork the session `ORIGIN`."""
     return SessionOnDisk(Path(opened.path, finish(fork(opened, ORIGIN, at=at, sync=False))))
 
 
@@ -152,7 +152,7 @@ def test_who_may_not_read_the_origin_may_not_read_the_fork(
 
 @pytest.mark.guarantee("G30e")
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_a_umask_takes_nothing_of_the_origins_mode_away(
+def test_the_umask_takes_no_bits_from_the_origins_mode(
     store: StoreOnDisk, opened: Store, umask: int
 ) -> None:
     origin = store.session(ORIGIN, entry("a"), entry("b"))
@@ -167,7 +167,7 @@ def test_a_umask_takes_nothing_of_the_origins_mode_away(
 
 
 @pytest.mark.guarantee("G30d")
-def test_a_fork_that_is_given_up_leaves_nothing_wherever_it_was(
+def test_a_fork_that_is_abandoned_at_any_point_leaves_nothing(
     store: StoreOnDisk, opened: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage.fork, "PIECE_STEPS", 1)
@@ -236,7 +236,7 @@ def test_a_session_that_never_keeps_still_is_not_forked(
 
 @pytest.mark.guarantee("G30d")
 def test_a_full_disk_leaves_nothing_of_a_fork(tmp_path: Path) -> None:
-    """On a file system of 1 MiB, filled so far that the copies do not fit."""
+    """On a file system of 1 MiB, so full that the copies do not fit."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     small = tmp_path / "small"
@@ -306,7 +306,8 @@ def test_on_a_far_store_each_copy_is_synced_for_syncfs_reaches_no_server(
 
 
 def kill_everywhere(path: str) -> None:
-    """Kill a fork before each of its system calls: its origin keeps, and it is whole or not there."""
+    """Kill a fork before each of its system calls: the origin stays unchanged, the fork is complete or
+    absent."""
     store, opened = StoreOnDisk(Path(path)), Store(path)
     origin = store.session(ORIGIN, entry("a"), compaction("b"), entry("c"))
     before, outcomes = files(origin), []

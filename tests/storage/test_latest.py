@@ -1,4 +1,4 @@
-"""The latest session is the one that the daemon of the store's version would go on with."""
+"""The latest session is the one that a daemon of the store's version would continue."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ TIMES = st.sampled_from([EARLY_DAY, LATE_DAY])
 
 
 @given(st.lists(st.tuples(st.booleans(), SLUGS, TIMES), max_size=30))
-def test_what_follows_the_changes_tells_what_looking_through_all_tells(
+def test_incremental_updates_give_the_same_links_as_a_full_scan(
     changes: list[tuple[bool, str, str]],
 ) -> None:
     metas: dict[str, Meta] = {}

@@ -1,4 +1,4 @@
-"""Sessions without a mount: the functions that `storage` exports."""
+"""Using sessions without a mount: the functions that `storage` exports."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_two_programs_that_append_at_once_lose_nothing(
 
 
 def said(found: storage.Snapshot | None) -> list[str]:
-    """What the entries of a history say."""
+    """The texts of the entries in a history."""
     assert found is not None
     return [step.value["message"]["content"] for step in found.history]
 

@@ -1,4 +1,4 @@
-"""Summaries in an exported tree: complete under a free name, durable, and only by who may."""
+"""Summaries in an exported tree: complete, under a free name, durable, and subject to permissions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_summary_is_no_more_readable_than_its_directory_and_its_session(tree: 
 
 
 @pytest.mark.guarantee("G31b", "G21b")
-def test_who_may_not_make_files_there_stores_nothing(tree: Path) -> None:
+def test_without_permission_to_create_files_nothing_is_stored(tree: Path) -> None:
     def may(directory: os.stat_result) -> bool:
         return os.path.samestat(directory, tree.stat())
 
@@ -135,7 +135,7 @@ def test_programs_compact_with_a_summary_too(store: StoreOnDisk, tmp_path: Path)
 
 
 def kill_everywhere(path: str) -> None:
-    """Kill a compaction before each of its system calls: all of it is there, or a summary at most."""
+    """Kill a compaction before each of its system calls: it is complete, or only a summary exists."""
     store, tree = StoreOnDisk(Path(path)), Path(path).parent / "memory"
     session = store.session("crab_tg-42_1", entry("a"))
     outcomes: list[tuple[bool, bool]] = []
@@ -149,7 +149,7 @@ def kill_everywhere(path: str) -> None:
 
 
 def _outcome(session: SessionOnDisk, tree: Path) -> tuple[bool, bool]:
-    """Whether the summary and the compaction are there; both are taken away for the next time."""
+    """Whether the summary and the compaction exist; removes both for the next run."""
     made = [path for path in tree.rglob("*") if not path.is_dir()]
     steps = [path for path in session.path.iterdir() if (step_number(path.name) or 1) > 1]
     summaries = [path for path in made if path.name == "plan.md"]

@@ -1,4 +1,4 @@
-"""`stepfs check --peer`: what two clients do to each other, here two mounts of one local directory."""
+"""`stepfs check --peer`: whether two clients exclude each other; here two mounts of one directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System calls below a directory descriptor: no symlink is followed."""
+"""System calls relative to a directory descriptor: no symlink is followed."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ def test_listing_twice_lists_the_same(tmp_path: Path, at: int) -> None:
 
 @pytest.mark.guarantee("G25c")
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_name_that_has_to_be_there_is_asked_for_afresh_before_it_is_gone(
+def test_a_name_that_should_exist_is_looked_up_afresh_before_it_counts_as_gone(
     tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    """As on Gluster, while another host renames over it."""
+    """As on Gluster while another host renames over the name."""
     (tmp_path / "meta").write_bytes(b"{}")
     look, misses = os.stat, [True]
 

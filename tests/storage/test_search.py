@@ -1,4 +1,4 @@
-"""Searching finds what was said, in every dialect, and reads no more of a step than it must."""
+"""Searching finds what was said, in every dialect, and reads no more of a step than necessary."""
 
 from __future__ import annotations
 
@@ -104,11 +104,13 @@ def test_a_hit_tells_where_in_its_line_the_match_is(session: int) -> None:
         ('say "no"', b"say "),
     ],
 )
-def test_what_must_stand_in_a_match_is_read_off_the_pattern(pattern: str, literal: bytes) -> None:
+def test_the_literal_that_every_match_contains_is_derived_from_the_pattern(
+    pattern: str, literal: bytes
+) -> None:
     assert needed(pattern) == literal
 
 
-def test_what_is_written_anew_is_found_as_it_is_then_written(store: StoreOnDisk) -> None:
+def test_reformatted_arguments_are_found_in_their_new_form(store: StoreOnDisk) -> None:
     block = b'{"type": "tool_use", "name": "bash", "input": {"top": 12}}'
     step = b'{"message": {"role": "assistant", "content": [%b]}}' % block
     made = store.session("crab_x_1", step)
@@ -127,7 +129,7 @@ def test_what_is_written_anew_is_found_as_it_is_then_written(store: StoreOnDisk)
     st.booleans(),
     st.booleans(),
 )
-def test_the_quick_look_never_hides_a_match(
+def test_the_quick_check_never_hides_a_match(
     said: str, pattern: str, ignore_case: bool, escaped: bool, fixed: bool
 ) -> None:
     """The oracle parses every step."""
@@ -159,10 +161,10 @@ NAMES = st.sampled_from(["step-1", "step-000001", "step-000002", "step-9", "step
 @given(
     st.dictionaries(NAMES, STEPS), st.sampled_from(["disk", "D", "[dk]isk", "sk$"]), st.booleans()
 )
-def test_the_quick_look_changes_nothing_of_what_is_found(
+def test_the_quick_check_does_not_change_the_results(
     steps: dict[str, str], pattern: str, ignore_case: bool
 ) -> None:
-    """The oracle is the same search without it."""
+    """The oracle is the same search without the quick check."""
     compiled = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     literal = needed(pattern, ignore_case=ignore_case)
     with tempfile.TemporaryDirectory() as place:

@@ -1,4 +1,4 @@
-"""Finding sessions: what is one, by which names it is reached, and who may change it."""
+"""Finding sessions: what counts as one, which names reach it, and who may change it."""
 
 from __future__ import annotations
 

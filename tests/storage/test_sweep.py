@@ -1,4 +1,4 @@
-"""What crashes left is cleared, and nothing that somebody is at (G11)."""
+"""A sweep clears what crashes left, and nothing that is in use (G11)."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def test_creators_beside_a_sweeper_lose_nothing(store: Store, root: Path) -> Non
     assert sorted(os.listdir(root)) == sorted(made) == sorted(f"a_b_{n}" for n in range(1, 301))
 
 
-def test_on_a_far_store_only_what_nobody_has_added_to_for_long_is_abandoned(
+def test_on_a_far_store_only_what_was_unchanged_for_long_counts_as_abandoned(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No lock of a directory tells what other hosts are at."""
+    """A directory lock says nothing about other hosts."""
     monkeypatch.setattr(store, "near", False)
     made = put_session(root, ".new.0123456789abcdef")
     assert sweep(store) == 0

@@ -1,4 +1,4 @@
-"""Times as text: those that people write in names, and the one that the daemon writes."""
+"""Times as text: the forms that people write in names, and the one that the daemon writes."""
 
 from __future__ import annotations
 

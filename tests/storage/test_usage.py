@@ -1,4 +1,4 @@
-"""What a `done` event says of a run, in each dialect's own way of counting."""
+"""What a `done` event says about a run, in the counting of each dialect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WHOLES = {"prompt_tokens": 100, "completion_tokens": 30, "total_tokens": 130}
 PARTS = {"input_tokens": 7, "output_tokens": 20}
 
 
-def test_the_first_dialect_tells_wholes_and_how_much_of_them_was_cached_or_reasoning() -> None:
+def test_the_first_dialect_reports_totals_and_how_much_of_them_was_cached_or_reasoning() -> None:
     assert counted(**WHOLES) == Tokens(1, prompt_tokens=100, completion_tokens=30)
     told = counted(
         **WHOLES,
@@ -52,7 +52,7 @@ def test_the_first_dialect_tells_wholes_and_how_much_of_them_was_cached_or_reaso
     )
 
 
-def test_the_later_dialect_tells_parts_that_add_up() -> None:
+def test_the_later_dialect_reports_parts_that_add_up() -> None:
     told = counted(
         **PARTS,
         cache_read_tokens=90,
@@ -70,7 +70,7 @@ def test_what_fits_the_first_dialect_is_of_the_first_whatever_else_it_holds() ->
     assert counted(**PARTS, prompt_tokens="many") == counted(**PARTS)
 
 
-def test_model_and_time_are_told_and_a_time_that_is_none_is_not() -> None:
+def test_model_and_time_are_reported_but_not_an_invalid_time() -> None:
     found = run_of(done(**PARTS))
     assert found is not None
     assert (found.model, found.ended) == ("m-1", 1780394400_500_000_000)

@@ -1,4 +1,4 @@
-"""A file comes to be complete, or everything stays as it was."""
+"""A new file appears complete, or nothing changes."""
 
 from __future__ import annotations
 

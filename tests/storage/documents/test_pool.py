@@ -36,7 +36,7 @@ def documents() -> Iterator[Documents]:
 
 
 def show(step: Step, _session_fd: int, _name: str) -> bytes | None:
-    """Of an entry its message."""
+    """The message of an entry; nothing for other steps."""
     return jsonl.message_line(step) if step.kind is Kind.ENTRY else None
 
 
@@ -252,7 +252,7 @@ sys.stdin.read()
 
 
 def opened(process: int) -> set[str]:
-    """The paths of what a process has open; one that has just begun opens and closes modules."""
+    """The paths that a process has open; a starting process opens and closes modules meanwhile."""
     paths = set()
     for number in os.listdir(f"/proc/{process}/fd"):
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What is appended becomes a step that the reference would load, or is refused in words."""
+"""An appended line becomes a step that the reference would load, or is refused with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents are read strictly, and cut at their own bytes."""
+"""Documents are parsed strictly, and their parts are cut out as the original bytes."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_repeated_keys_are_told_wherever_they_are() -> None:
 
 
 @given(_members)
-def test_the_quick_reading_forgets_nothing_that_the_slow_one_tells(data: bytes) -> None:
+def test_fast_parsing_reports_everything_that_slow_parsing_reports(data: bytes) -> None:
     assert _told(exact(data, parse(data))) == _told(pairs(data))
 
 

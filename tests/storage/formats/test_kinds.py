@@ -1,4 +1,4 @@
-"""A step is the first kind that its document fits."""
+"""A step has the first kind that its document fits."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ _trees: st.SearchStrategy[Any] = st.recursive(
 
 @st.composite
 def _nearly_steps(draw: st.DrawFn) -> Any:
-    """A document that fits a kind, with a few of its objects' members added, taken or doubled."""
+    """A document that fits a kind, with some members of its objects added, removed or duplicated."""
     documents = [*COMPACTIONS, *LEGACY_COMPACTIONS, *EVENTS, *ENTRIES]
     tree = _tree(json.loads(draw(st.sampled_from(documents)), object_pairs_hook=tuple))
     for _ in range(draw(st.integers(0, 2))):

@@ -1,4 +1,4 @@
-"""Depth is followed in any text, in any pieces, as a scanner that looks at each byte does."""
+"""Nesting depth, followed in any text cut into any pieces, compared with a byte-by-byte scanner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXTS = st.text('[]{}"\\a', max_size=60).map(str.encode)
 
 
 def _depths(text: bytes) -> list[tuple[int, int]]:
-    """Each bracket's offset, and the depth after it."""
+    """The offset of each bracket, and the depth after it."""
     depth, in_string, escaped, found = 0, False, False, []
     for at, byte in enumerate(text):
         if escaped and byte in b'"\\':

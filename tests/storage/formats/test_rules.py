@@ -1,4 +1,4 @@
-"""Rules say whether a value fits, and where it does not, where that is and what would fit."""
+"""Rules say whether a value fits; if not, they say where, and what would fit."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ SHAPE = tagged("kind", {"dot": object_({"at": POINT}), "line": object_({"points"
         (SHAPE, '"dot"', " must be an object"),
     ],
 )
-def test_a_value_fits_or_is_told_what_would(rule: Rule, text: str, wrong: str) -> None:
+def test_a_value_fits_or_the_rule_says_what_would(rule: Rule, text: str, wrong: str) -> None:
     assert rule(jsontext.pairs(text.encode())) == wrong
 
 
-def test_of_two_rules_the_one_that_was_meant_says_what_is_wrong() -> None:
+def test_of_alternative_rules_the_one_that_was_meant_says_what_is_wrong() -> None:
     def is_list(value: Any) -> bool:
         return isinstance(value, list)
 

@@ -1,4 +1,4 @@
-"""Slugs are those that the reference gives."""
+"""Slugs equal those of the reference."""
 
 from __future__ import annotations
 

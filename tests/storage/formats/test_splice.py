@@ -1,4 +1,4 @@
-"""A changed object is written so that all that did not change keeps its bytes."""
+"""A changed object is written so that everything unchanged keeps its bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_key_keeps_the_escapes_that_it_was_written_with() -> None:
     assert spliced(raw, before, {**before, "b": 3}) == rb'{"\u0061":1,"b":3}'
 
 
-def test_what_goes_goes_and_what_comes_is_last() -> None:
+def test_removed_keys_disappear_and_new_keys_come_last() -> None:
     raw = b'{"a":1,"b":2}'
     before = jsontext.pairs(raw)
     assert spliced(raw, before, {"b": before["b"], "c": "\u00e9"}) == '{"b":2,"c":"é"}'.encode()

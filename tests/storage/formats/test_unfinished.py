@@ -1,4 +1,4 @@
-"""An object that comes in pieces is seen as soon as it is complete, at the cost of its length."""
+"""An object that arrives in pieces is recognized once complete, in time linear in its length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text in our Markdown: it ends where it ends, and its headings rank below those of speakers."""
+"""Text embedded in our Markdown: nothing leaks out, and its headings rank below those of speakers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_only_looks_like_a_heading_is_left_as_it_is(text: str) -> None:
 @example("text\n2. x\n   ```\n")
 @example("-\n\n  ```\n")
 @example("</pre>\n```\n\n# H")
-def test_no_text_swallows_what_follows_nor_rises_above_it(text: str) -> None:
+def test_no_text_swallows_what_follows_or_outranks_the_headings_around_it(text: str) -> None:
     tokens = COMMONMARK.parse(f"## one\n\n{framed(text)}\n\n## two\n\nend\n")
     headings = [
         (token.tag, tokens[at + 1].content)
@@ -71,7 +71,7 @@ def test_no_text_swallows_what_follows_nor_rises_above_it(text: str) -> None:
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 def test_code_is_never_changed(text: str) -> None:
     shown = framed(text)
-    if "\\" not in shown:  # an underline that was taken away joins what it set apart
+    if "\\" not in shown:  # an escaped underline no longer separates the code around it
         assert code(shown) == code(text)
 
 

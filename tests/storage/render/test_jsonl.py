@@ -65,9 +65,7 @@ def test_an_entry_is_sent_as_its_message(step: str, line: str) -> None:
         ),
     ],
 )
-def test_what_a_guest_says_names_it_and_nothing_else_is_written_again(
-    message: str, line: str
-) -> None:
+def test_a_guests_content_names_it_and_all_other_bytes_are_kept(message: str, line: str) -> None:
     step = classify(f'{{"agent":"guest","message":{message}}}'.encode())
     assert message_line(step) == line.encode() + b"\n"
 
@@ -99,7 +97,7 @@ def test_an_archive_begins_the_messages_with_its_text_or_a_placeholder() -> None
         {"role": "tool", "content": "", "tool_call_id": "c", "name": "bash", "tool_calls": None},
     ],
 )
-def test_what_is_known_to_be_one_line_is_shown_as_if_it_were_not(
+def test_the_shortcut_for_one_line_documents_shows_the_same(
     message: dict[str, object],
 ) -> None:
     step = classify(orjson.dumps({"message": message}))

@@ -1,4 +1,4 @@
-"""history.md: each entry a block for people, that nothing in the entry can break out of."""
+"""history.md: each entry is a readable block that nothing in the entry can break out of."""
 
 import json
 from typing import Any

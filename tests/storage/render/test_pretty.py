@@ -1,4 +1,4 @@
-"""JSON is laid out as far as somebody reads it."""
+"""JSON is pretty-printed only as far as somebody will read it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_a_value_is_laid_out_whole_or_cut() -> None:
 
 
 class Whole(list[object]):
-    """A list that can be watched."""
+    """A list that can be weakly referenced."""
 
 
 def test_a_value_that_is_cut_is_freed_at_once_without_a_collector() -> None:
-    """Workers have none: a hundred long documents would reach their memory limit."""
+    """Workers disable automatic collection: a cycle would keep a long document until the next one."""
     gc.disable()
     try:
         value = Whole([[]] * (1 << 20))

@@ -1,4 +1,4 @@
-"""Claims of step numbers, as file systems of every kind answer to them (G15, G25)."""
+"""Claims of step numbers, with the replies of every kind of file system (G15, G25)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def claim(claimer: Claimer, first: int, data: bytes = b"{}", **how: bool) -> int
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, bool]) -> None:
-    """link(2) over a network: each call fails with the errno, and is done all the same or not."""
+    """Make link(2) fail as over a network: per call an errno, and whether the link was made anyway."""
     left = list(answers)
 
     def link(*names: Any, **where: Any) -> None:
@@ -86,10 +86,10 @@ def test_a_batch_gets_numbers_in_its_order_around_those_that_are_taken(
     assert error is None
     assert numbers == [1, 2, *range(4, 22)]
     assert [(session / step_name(n)).read_bytes() for n in numbers] == batch
-    assert len(os.listdir(session)) == 22  # and the meta: no temporary is left
+    assert len(os.listdir(session)) == 22  # the steps and the meta: no temporary is left
 
 
-def test_of_a_batch_that_takes_long_the_first_are_stored_and_nothing_is_left_of_the_others(
+def test_a_batch_that_takes_long_stores_its_first_steps_and_leaves_nothing_of_the_others(
     session: Path, named: Claimer
 ) -> None:
     numbers, error = named.claim_batch(1, [b"{}"] * 20, Ownership(0o640, None), until=0)
@@ -162,7 +162,7 @@ def test_a_link_that_failed_in_passing_is_tried_again(
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
 
 
-def test_a_taken_name_that_is_called_forbidden_is_taken_all_the_same(
+def test_a_taken_name_that_is_reported_as_forbidden_counts_as_taken(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (session / "step-000001").write_bytes(b"other")
@@ -171,7 +171,7 @@ def test_a_taken_name_that_is_called_forbidden_is_taken_all_the_same(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK, errno.EROFS])
-def test_a_clear_refusal_is_told_at_once_and_leaves_nothing(
+def test_a_definite_refusal_is_reported_at_once_and_leaves_nothing(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     answering(monkeypatch, (number, False))
@@ -198,7 +198,7 @@ def test_nothing_is_acknowledged_into_a_session_deleted_elsewhere(
 
 
 @pytest.mark.guarantee("G21b")
-def test_steps_take_what_is_confirmed_while_they_are_made_and_not_what_was_so_before(
+def test_steps_take_the_ownership_confirmed_while_they_are_made_not_the_earlier_one(
     session: Path, named: Claimer
 ) -> None:
     before, now = Ownership(0o644, None), Ownership(0o600, None)
@@ -210,7 +210,7 @@ def test_steps_take_what_is_confirmed_while_they_are_made_and_not_what_was_so_be
 
 
 @pytest.mark.guarantee("G25c")
-def test_nothing_is_stored_and_nothing_left_where_what_was_so_before_is_not_confirmed(
+def test_a_batch_whose_ownership_cannot_be_confirmed_stores_and_leaves_nothing(
     session: Path, named: Claimer
 ) -> None:
     def gone() -> Ownership:

@@ -1,4 +1,4 @@
-"""Which epochs a session has had, and what its history was at any step and time."""
+"""Which epochs a session has had, and what its history was as of any step and time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIVES_AND_EDITS = LIVES.flatmap(lambda steps: st.tuples(st.just(steps), lives.ed
 
 @contextmanager
 def session_of(path: Path, steps: Mapping[int, bytes]) -> Iterator[int]:
-    """A descriptor of a session that holds exactly these steps."""
+    """A descriptor of a session with exactly these steps."""
     path.mkdir(exist_ok=True)
     session = StoreOnDisk(path).session(f"a_b_{len(os.listdir(path)) + 1}")
     directory = os.open(session.path, os.O_RDONLY)
@@ -37,7 +37,7 @@ def session_of(path: Path, steps: Mapping[int, bytes]) -> Iterator[int]:
 
 
 def write(directory: int, before: Mapping[int, bytes], after: Mapping[int, bytes]) -> list[int]:
-    """Make the session hold the steps `after`; the numbers of those that changed."""
+    """Turn the steps `before` into the steps `after`; return the numbers that changed."""
     changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
     for number in changed:
         name = f"step-{number:06}"
@@ -61,7 +61,7 @@ def ends(found: Epochs) -> list[int | None]:
 
 
 def look_on(directory: int, found: Epochs) -> None:
-    """Have the epochs be those of the directory as it is now."""
+    """Bring the epochs up to date with the directory."""
     index = scan(directory)
     while look := found.next_pass(index):
         found.found(look, compactions(Reader(directory), look.numbers, index.odd))
@@ -93,7 +93,7 @@ def test_every_epoch_is_what_the_reference_loads_just_before_its_compaction(
 
 @pytest.mark.guarantee("G29b")
 @given(story=LIVES_AND_EDITS, more=LIVES)
-def test_after_edits_and_new_steps_the_epochs_are_those_of_a_session_never_seen_before(
+def test_epochs_updated_after_changes_equal_those_of_a_fresh_scan(
     tmp_path_factory: pytest.TempPathFactory, story: tuple[Steps, Steps], more: Steps
 ) -> None:
     steps, after = story
@@ -103,15 +103,15 @@ def test_after_edits_and_new_steps_the_epochs_are_those_of_a_session_never_seen_
             found.changed(number)
         look_on(directory, found)
         assert ends(found) == ends(scan_epochs(Reader(directory), scan(directory)))
-        top = max((*steps, *after), default=0)  # of a number used before the epochs would be told
+        top = max((*steps, *after), default=0)  # only numbers never used before
         grown = {**after, **{top + number: data for number, data in more.items()}}
         for number in write(directory, after, grown):
-            found.changed(number)  # its number may be one that was removed
+            found.changed(number)
         look_on(directory, found)
         assert ends(found) == ends(scan_epochs(Reader(directory), scan(directory)))
 
 
-def test_a_step_that_changes_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+def test_a_step_that_changes_while_it_is_checked_is_checked_again(tmp_path: Path) -> None:
     with session_of(tmp_path, {1: entry("a"), 2: compaction("b"), 3: entry("c")}) as directory:
         found, index = Epochs(), scan(directory)
         look = found.next_pass(index)
@@ -124,7 +124,7 @@ def test_a_step_that_changes_while_it_is_looked_at_is_looked_at_again(tmp_path: 
         assert ends(found) == [None]
 
 
-def test_what_is_found_after_everything_was_forgotten_counts_no_more() -> None:
+def test_a_pass_that_began_before_everything_was_forgotten_is_discarded() -> None:
     found, index = Epochs(), Index()
     index.add("step-000001")
     look = found.next_pass(index)
@@ -196,7 +196,7 @@ def test_there_is_no_epoch_zero_and_none_after_the_present_one() -> None:
 def test_the_history_at_a_time_is_that_of_the_steps_stored_by_then(
     tmp_path_factory: pytest.TempPathFactory, steps: Steps, seconds: list[int], until: int
 ) -> None:
-    """Their times need not be in the order of their numbers."""
+    """The mtimes of steps need not be in the order of their numbers."""
     with session_of(tmp_path_factory.mktemp("times"), steps) as directory:
         for number in steps:
             time = (0, seconds[number] * 10**9)

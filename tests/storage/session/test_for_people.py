@@ -1,4 +1,4 @@
-"""What is told of an entry of `history.md` beside its document: number, time, the tool of a result."""
+"""What `history.md` adds to an entry's document: number, time, and the tool name of a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing a session where others write: a listing is not atomic (G13)."""
+"""Listing a session while others write to it: a listing is not atomic (G13)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def session_fd(tmp_path: Path) -> Iterator[int]:
 
 
 def listings(monkeypatch: pytest.MonkeyPatch, *missing: Sequence[int]) -> list[int]:
-    """Each listing lacks what readdir(3) may pass over; the later ones lack nothing. How many were had
-    is appended to what is returned."""
+    """Make each listing miss the given steps, as readdir(3) may; later listings are complete. The result
+    grows by one element, the number of missed steps, per listing."""
     left, had = list(missing), []
 
     @contextmanager
@@ -78,7 +78,7 @@ def test_a_directory_that_never_rests_is_taken_as_it_was_found(
     assert len(had) == 1 + LISTINGS_MOST
 
 
-def test_numbers_that_lack_none_above_another() -> None:
+def test_whether_numbers_are_missing_above_a_given_one() -> None:
     index = Index()
     assert not index.lacks_above(0)
     for name in ("step-000002", "step-000003"):
@@ -97,7 +97,7 @@ NAMES = STEPS | st.sampled_from(["step-", "meta", "step-1.tmp"])
 
 
 class Names(RuleBasedStateMachine):
-    """Names come and go in any order; a set of them answers all that the index does."""
+    """Names come and go in any order; a set of them must answer every query as the index does."""
 
     def __init__(self) -> None:
         super().__init__()

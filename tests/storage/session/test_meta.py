@@ -1,4 +1,4 @@
-"""The meta: what it may be, and merge patches."""
+"""The meta: valid contents, and merge patches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.session import meta
 from tests.support.metas import FULL, REQUIRED, compact, objects, rfc7396
 from tests.support.sessions import refused
 
-# What a meta is
+# Valid contents
 
 
 @pytest.mark.parametrize(

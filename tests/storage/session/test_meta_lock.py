@@ -1,4 +1,4 @@
-"""The lock of a meta: who may take it, how long it is waited for, and what is left of it (G9)."""
+"""The lock of a meta: who may take it, how long a caller waits, and what is left behind (G9)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def session(tmp_path: Path) -> Path:
 
 
 def held(session: Path) -> int:
-    """The lock of the meta, as another program holds it; closing it lets go."""
+    """Lock the meta as another program does; closing the descriptor releases it."""
     lock = os.open(session / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     assert files.lock(lock)
     return lock
 
 
 @pytest.mark.guarantee("G9c")
-def test_who_never_lets_go_of_the_lock_is_not_waited_for_for_ever(
+def test_waiting_for_a_lock_that_is_never_released_is_bounded(
     session: Path, session_fd: int
 ) -> None:
     lock = held(session)
@@ -49,7 +49,9 @@ def test_who_never_lets_go_of_the_lock_is_not_waited_for_for_ever(
 
 
 @pytest.mark.guarantee("G9c")
-def test_who_may_only_read_a_session_cannot_lock_it(session: Path, session_fd: int) -> None:
+def test_permission_to_read_a_session_does_not_suffice_to_lock_it(
+    session: Path, session_fd: int
+) -> None:
     fcntl.flock(session_fd, fcntl.LOCK_EX)
     about = os.open(session / "meta", os.O_RDONLY)
     fcntl.flock(about, fcntl.LOCK_EX)
@@ -67,7 +69,7 @@ def test_who_may_only_read_a_session_cannot_lock_it(session: Path, session_fd: i
 
 
 @pytest.mark.guarantee("G9c")
-def test_of_many_who_want_it_one_at_a_time_has_it_and_the_file_goes_with_the_last(
+def test_one_contender_at_a_time_holds_the_lock_and_the_last_removes_the_file(
     session: Path, session_fd: int
 ) -> None:
     inside, most = 0, []
@@ -89,7 +91,7 @@ def test_of_many_who_want_it_one_at_a_time_has_it_and_the_file_goes_with_the_las
     assert os.listdir(session) == ["meta"]
 
 
-def test_a_far_store_keeps_the_file_for_no_client_to_be_wrong_about_it(
+def test_on_a_far_store_the_lock_file_is_never_removed(
     session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meta_lock, "is_near", lambda _fd: False)
@@ -99,10 +101,10 @@ def test_a_far_store_keeps_the_file_for_no_client_to_be_wrong_about_it(
     assert sorted(os.listdir(session)) == [LOCK, "meta"]
 
 
-def test_a_lock_that_was_unlinked_by_the_time_that_it_is_taken_counts_for_nothing(
+def test_a_lock_on_an_unlinked_file_does_not_count(
     session_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last owner unlinked it after this one had opened it: another may hold the next by now."""
+    """Its last owner unlinked it after we had opened it: another process may hold its successor."""
     taken: list[int] = []
 
     def lock(fd: int) -> bool | None:
@@ -117,7 +119,7 @@ def test_a_lock_that_was_unlinked_by_the_time_that_it_is_taken_counts_for_nothin
     assert len(taken) == 2
 
 
-def test_nobody_who_may_not_write_the_session_makes_the_file(
+def test_without_write_permission_no_lock_file_is_created(
     session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_args: object, **_how: object) -> None:

@@ -1,4 +1,4 @@
-"""Changes of a meta, alone and beside other writers: nothing of any side is lost (G9, G10)."""
+"""Changes of a meta, alone and beside other writers: no side loses anything (G9, G10)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def session(tmp_path: Path) -> Path:
 
 
 def replace(session: Path, data: bytes) -> None:
-    """Writes the meta as the daemon does."""
+    """Replace the meta as the daemon does."""
     aside = session / "meta.tmp.1"
     aside.write_bytes(data)
     aside.rename(session / "meta")
@@ -123,7 +123,7 @@ def test_a_broken_meta_is_left_alone(session: Path, session_fd: int, broken: byt
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "symlink"])
-def test_what_is_no_file_is_no_meta_and_never_waited_for(
+def test_a_meta_that_is_not_a_regular_file_is_refused_without_blocking(
     session: Path, session_fd: int, kind: str
 ) -> None:
     (session / "meta").rename(session / "other")
@@ -163,11 +163,11 @@ def test_what_a_crash_left_aside_is_cleared_by_the_next_change(
     assert os.listdir(session) == ["meta"]
 
 
-# Beside others
+# Beside other writers
 
 
 class Meddler:
-    """A change beside which, while it is made, an outside writer replaces the meta."""
+    """A change during which an outside writer replaces the meta."""
 
     def __init__(self, session: Path, outside: list[bytes], patch: dict[str, Any]) -> None:
         self.session, self.outside, self.patch = session, outside, patch
@@ -195,7 +195,7 @@ def test_a_deletion_is_merged_again_too(session: Path, session_fd: int) -> None:
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", compact({**FULL, "created_at": "other"})])
-def test_what_cannot_be_merged_with_is_put_back(
+def test_an_outside_change_that_cannot_be_merged_is_put_back(
     session: Path, session_fd: int, broken: bytes
 ) -> None:
     meddler = Meddler(session, [broken], {**REQUIRED, "title": "mine"})
@@ -233,7 +233,7 @@ def test_a_session_deleted_meanwhile_is_no_session(session: Path, session_fd: in
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
-def test_where_nothing_can_be_exchanged_the_same_comes_out(
+def test_without_rename_exchange_the_result_is_the_same(
     session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     def refuse(*_names: object) -> None:
@@ -267,7 +267,7 @@ def _count(path: str, times: int) -> None:
 
 
 def _rewrite(path: str, rounds: int, start: Barrier, end: Barrier) -> None:
-    """The daemon: rewrites the meta from its memory, once a round, and never looks at it."""
+    """The daemon: rewrites the meta from memory, several times per round, without reading it."""
     for number in range(rounds):
         start.wait()
         for turn in range(3):
@@ -286,7 +286,7 @@ def test_processes_count_everything(session: Path) -> None:
     assert json.loads((session / "meta").read_bytes())["message_count"] == 900
 
 
-def test_nothing_of_a_writer_that_rewrites_from_memory_is_undone(
+def test_no_write_of_a_writer_that_rewrites_from_memory_is_undone(
     session: Path, session_fd: int
 ) -> None:
     rounds = 700
@@ -322,7 +322,9 @@ def test_a_meta_over_a_mebibyte_is_broken_and_not_read(session: Path, session_fd
     assert (session / "meta").stat().st_size == 1 << 30
 
 
-def test_no_change_makes_a_meta_that_nobody_would_read(session: Path, session_fd: int) -> None:
+def test_a_change_that_would_make_the_meta_unreadable_is_refused(
+    session: Path, session_fd: int
+) -> None:
     before = (session / "meta").read_bytes()
     for size in (meta.META_BYTES_MAX - len(before) + 1, meta.META_BYTES_MAX):
         refused(errno.EINVAL, update, session_fd, patching({"x": "y" * size}), sync=False)

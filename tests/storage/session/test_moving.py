@@ -1,4 +1,4 @@
-"""A step is moved to another number, and a daemon's that is met there keeps its name (G16)."""
+"""A step is moved to another number; a daemon's step found there keeps its name (G16)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_step_is_moved_behind_others_and_keeps_its_bytes(
 
 
 @pytest.mark.guarantee("G16a", "G16f")
-def test_a_step_that_is_anothers_by_now_stays_where_it_is(
+def test_a_step_that_another_writer_has_replaced_stays_where_it_is(
     session: Path, claimer: Claimer, mover: Mover
 ) -> None:
     claim(claimer, 1, b"mine")
@@ -125,7 +125,7 @@ def test_a_step_that_is_moved_has_one_name_at_any_time(
 
 
 @pytest.mark.guarantee("G16a")
-def test_where_no_rename_can_spare_a_name_a_step_is_linked(
+def test_without_exclusive_rename_a_step_is_moved_by_link(
     session: Path, claimer: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(*_: Any) -> None:
@@ -138,7 +138,7 @@ def test_where_no_rename_can_spare_a_name_a_step_is_linked(
 
 
 @pytest.mark.guarantee("G16e")
-def test_what_a_file_system_refuses_is_told(
+def test_a_refusal_by_the_file_system_is_reported(
     session: Path, claimer: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:

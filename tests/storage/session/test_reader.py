@@ -1,4 +1,4 @@
-"""Passes on the loop: they end after so many bytes and so long, and read nothing that is known."""
+"""Passes on the loop are bounded in bytes and time, and read nothing that is already known."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def whole(found: Pass) -> bytes:
     return b"".join(text.text for text in found.texts)
 
 
-def test_a_pass_says_what_it_has_judged_and_the_next_need_not_read_it(
+def test_a_pass_returns_what_it_judged_and_the_next_one_does_not_read_it(
     session: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "LOOP_SECONDS", 10)  # on a busy machine none ends for its time
+    monkeypatch.setattr(reader, "LOOP_SECONDS", 10)  # no pass ends for its time on a busy machine
     first = session.brief({})
     found = forwards(first, NUMBERS, {}, line, compactions=True)
     assert sorted(first.judged) == [step_name(number) for number in NUMBERS]

@@ -1,4 +1,4 @@
-"""Passes over steps, up and down: the same lines, bounded, and each begins where the last one ended."""
+"""Passes over steps, up and down: the same lines, in bounded passes, each continuing the last one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.support.stores import StoreOnDisk, compaction, entry, event
 
 KINDS: dict[str, Callable[[str], bytes]] = {"e": entry, "v": event, "c": compaction}
 PLANS = st.text("eeevc", max_size=40)
-"""A session, a letter for each of its steps."""
+"""A session, as one letter per step."""
 
 
 def line(step: Step, _session_fd: int, _name: str) -> bytes | None:
-    """A view's line: none of an event, so that there are steps without one."""
+    """A view's line; an event has none, so that some steps are without a line."""
     return None if step.kind is Kind.EVENT else step.data + b"\n"
 
 
@@ -62,7 +62,7 @@ def expected(steps: Sequence[bytes]) -> bytes:
 
 
 def up(reader: Reader, index: Index, after: int = 0, *, compactions: bool = False) -> list[Pass]:
-    """All passes upwards from after that number."""
+    """All passes upwards from after the number `after`."""
     passes: list[Pass] = []
     while numbers := index.between(after + 1, index.greatest, replay.PASS_STEPS):
         passes.append(forwards(reader, numbers, index.odd, line, compactions))
@@ -136,7 +136,7 @@ def test_upwards_a_compaction_begins_the_history_anew_where_it_is_asked_for() ->
 
 
 @pytest.mark.guarantee("S2")
-def test_what_is_no_step_is_named_once_in_each_pass_and_what_has_gone_is_not() -> None:
+def test_a_broken_step_is_named_once_in_each_pass_and_a_vanished_one_never() -> None:
     with opened([entry("a"), b"{", entry("c"), entry("d")]) as (reader, index):
         os.unlink("step-000003", dir_fd=reader.fd)
         for found in (

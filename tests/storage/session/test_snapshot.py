@@ -1,4 +1,4 @@
-"""A session as the daemon would resume it, now and as it was (the recorded ones: tests/conformance)."""
+"""A session as the daemon would resume it, now and as of the past (recorded ones: tests/conformance)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def session_fd(session: SessionOnDisk) -> Iterator[int]:
 
 
 @pytest.mark.guarantee("G1c")
-def test_it_is_the_meta_the_archive_and_the_entries_since(session_fd: int) -> None:
+def test_a_snapshot_is_the_meta_the_archive_and_the_entries_since(session_fd: int) -> None:
     found = load(session_fd)
     assert found is not None
     assert found.meta == META
@@ -44,7 +44,7 @@ def test_it_is_the_meta_the_archive_and_the_entries_since(session_fd: int) -> No
     ("last", "archive", "entries"),
     [(0, None, []), (2, None, [(1, "a")]), (4, "first", [(4, "b")]), (5, "second", [])],
 )
-def test_up_to_a_step_it_is_as_if_those_were_all(
+def test_a_snapshot_up_to_a_step_is_as_if_no_others_existed(
     session_fd: int, last: int, archive: str | None, entries: list[tuple[int, str]]
 ) -> None:
     name, found = history(session_fd, last)
@@ -55,7 +55,7 @@ def test_up_to_a_step_it_is_as_if_those_were_all(
 
 
 @pytest.mark.guarantee("G30a")
-def test_of_a_time_it_has_the_steps_that_were_stored_by_then(
+def test_a_snapshot_of_a_time_has_the_steps_that_were_stored_by_then(
     session: SessionOnDisk, session_fd: int
 ) -> None:
     for number in session.numbers():

@@ -1,4 +1,4 @@
-"""Which steps are looked at where no events tell of changes, and what is found (G12, G13)."""
+"""Which steps are checked where no events report changes, and what is found (G12, G13)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stamped(descriptor: int, known: Stamps | None = None, first: int | None = 0)
 
 
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that are looked at from now on."""
+    """The names that are checked by stat from now on."""
     names: list[str] = []
     stamp = stamps._stamp
 
@@ -45,7 +45,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_at_first_all_are_looked_at_and_then_what_is_shown(
+def test_the_first_listing_checks_all_steps_and_later_ones_those_that_are_shown(
     directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = looks(monkeypatch)
@@ -58,7 +58,7 @@ def test_at_first_all_are_looked_at_and_then_what_is_shown(
 
 
 @pytest.mark.guarantee("G24a")
-def test_who_need_not_be_exact_has_the_last_looked_at_and_the_others_in_turn(
+def test_an_approximate_listing_checks_the_last_steps_and_the_others_in_turn(
     directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = stamped(directory[1])
@@ -89,7 +89,7 @@ def test_steps_that_came_went_or_were_replaced_are_found_wherever_they_are(
 
 
 @pytest.mark.guarantee("G13b")
-def test_an_edit_is_found_wherever_it_is_by_who_is_exact_and_else_in_the_last_steps(
+def test_an_exact_listing_finds_every_edit_and_an_approximate_one_those_in_the_last_steps(
     directory: tuple[Path, int],
 ) -> None:
     path, descriptor = directory
@@ -101,7 +101,9 @@ def test_an_edit_is_found_wherever_it_is_by_who_is_exact_and_else_in_the_last_st
     assert stamped(descriptor, first).changed(first) == {EARLY, LATE}
 
 
-def test_where_listings_tell_other_inodes_all_are_looked_at(directory: tuple[Path, int]) -> None:
+def test_where_listings_report_other_inodes_than_stat_all_steps_are_checked(
+    directory: tuple[Path, int],
+) -> None:
     path, descriptor = directory
     listed = dict.fromkeys(sorted(os.listdir(path)), 1)
     first = look(descriptor, listed, [LATE], None)

@@ -1,4 +1,4 @@
-"""Step files: which names are steps', and how much of a file is ever read."""
+"""Step files: which names are step names, and how much of a file is ever read."""
 
 from __future__ import annotations
 

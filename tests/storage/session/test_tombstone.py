@@ -1,4 +1,4 @@
-"""What says that a session was deleted, to whoever still holds its directory open (G20, G25)."""
+"""How a program that still has a session's directory open learns that it was deleted (G20, G25)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_session_is_not_deleted_while_it_has_a_meta_and_no_tombstone(session_f
 
 @pytest.mark.guarantee("G20b")
 @pytest.mark.parametrize("believed", ["meta", "no tombstone"])
-def test_either_sign_is_enough_for_a_client_that_believes_one_of_them_no_more(
+def test_either_sign_of_deletion_is_enough_for_a_client_whose_cache_lacks_the_other(
     session: Path, session_fd: int, believed: str
 ) -> None:
     bury(session_fd)
@@ -36,7 +36,7 @@ def test_either_sign_is_enough_for_a_client_that_believes_one_of_them_no_more(
     assert is_deleted(session_fd)
 
 
-def test_a_session_is_buried_once_and_again_and_on_a_full_disk(
+def test_burying_a_session_works_twice_and_on_a_full_disk(
     session: Path, session_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_args: object, **_where: object) -> int:
