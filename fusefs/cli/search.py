@@ -1,4 +1,4 @@
-"""`stepfs search`: a pattern in everything that was said in a store."""
+"""`stepfs search`: search all messages in a store for a pattern."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from storage.search.texts import Hit
 
 DESCRIPTION = """\
-Search everything that was said in a store, or in the store of a mount, also before a compaction, for
-a regular expression. Prints session, step, role and the line, with tabs between; on a terminal in
-colours. Arguments and results of tools are left out unless they are asked for: they may hold
-credentials. Exits with 9 if nothing was found."""
+Search all messages in a store, or in the store of a mount, including those before a compaction, for
+a regular expression. Prints session, step, role and the line, separated by tabs, or in colours on a
+terminal. Arguments and results of tools are only searched with --tools: they may hold credentials.
+Exits with 9 if nothing was found."""
 
 SNIPPET_CHARACTERS: Final = 160
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The pattern, and where it is searched for."""
-    parser.add_argument("pattern", metavar="PATTERN", help="a regular expression of Python's")
+    """Define the arguments: the pattern, where to search, and what."""
+    parser.add_argument("pattern", metavar="PATTERN", help="a Python regular expression")
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
-    parser.add_argument("-F", "--fixed", action="store_true", help="PATTERN is a text as it is")
-    parser.add_argument("-i", "--ignore-case", action="store_true", help="of letters")
+    parser.add_argument("-F", "--fixed", action="store_true", help="take PATTERN literally")
+    parser.add_argument("-i", "--ignore-case", action="store_true", help="ignore case")
     parser.add_argument("-l", "--sessions", action="store_true", help="only the sessions' names")
     parser.add_argument("--role", metavar="ROLE", help="said by user, assistant, system or tool")
     parser.add_argument("--agent", metavar="NAME", help="in sessions of this agent, or by it")
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"stored since: {TIME_HELP}")
-    parser.add_argument("--until", metavar="TIME", type=moment, help="not stored after")
-    parser.add_argument("--tools", action="store_true", help="arguments and results of tools too")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="stored by then")
+    parser.add_argument("--tools", action="store_true", help="also arguments and results of tools")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Print what is found as it is found, and in the end what could not be read."""
+    """Print matches as they are found. Raises `CommandError` at the end if something was unreadable."""
     place = places.find(asked.path)
     root = _store_of(place)
     printed, unread = 0, list[OSError]()
@@ -74,7 +74,7 @@ def _query(asked: argparse.Namespace) -> Query:
         with warnings.catch_warnings(action="ignore"):
             compiled = re.compile(pattern, re.IGNORECASE if asked.ignore_case else 0)
     except re.error as error:
-        hint = "" if asked.fixed else "; -F takes it as a text"
+        hint = "" if asked.fixed else "; -F takes it literally"
         sentence = f"{printable(asked.pattern)} is not a regular expression: {error}{hint}"
         raise CommandError(Exit.USAGE, sentence) from None
     return Query(
@@ -95,7 +95,7 @@ def _query(asked: argparse.Namespace) -> Query:
 
 
 def _store_of(place: Place) -> str:
-    """The store itself: a mount has no faster way to its steps."""
+    """The path of the store, which is read directly even if a mount is given: that is faster."""
     if not place.is_mount:
         return place.root
     root = places.store_of(place)
@@ -109,7 +109,7 @@ def _store_of(place: Place) -> str:
 
 
 def _slugs(root: str, session: str | None) -> list[str]:
-    """Of the session that was asked for alone, else of all that may be some."""
+    """The given session, or everything in the store that may be one."""
     if session is not None:
         return [session]
     with opened_directory(root) as store:
@@ -144,7 +144,7 @@ def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:
 
 
 def _snippet(hit: Hit) -> tuple[str, int, int]:
-    """The line, or what of a long one stands around the match; where in that the match is."""
+    """The line, cut around the match if it is long; and where the match begins and ends in that."""
     first = max(0, min(hit.start - SNIPPET_CHARACTERS // 3, len(hit.line) - SNIPPET_CHARACTERS))
     last = min(len(hit.line), max(first + SNIPPET_CHARACTERS, hit.start + SNIPPET_CHARACTERS // 2))
     before, after = "…" * (first > 0), "…" * (last < len(hit.line))

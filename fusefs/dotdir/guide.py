@@ -1,4 +1,4 @@
-"""The text of `.stepfs/README`: the tree, explained where its users are."""
+"""The text of `.stepfs/README`: explains the mounted tree to its users."""
 
 from typing import Final
 
@@ -6,18 +6,18 @@ GUIDE: Final = b"""\
 This is a store of chat sessions, mounted by stepfs. Each session is a directory:
 
   <session>/history.jsonl   the history since the last compaction, one entry per line
-  <session>/messages.jsonl  the same as a model provider is sent it, one message per line
+  <session>/messages.jsonl  the same, as it is sent to a model provider, one message per line
   <session>/history.md      the same for people
   <session>/log.jsonl       every step from the first on, compactions and events included
-  <session>/meta.json       what is known of the session; write a JSON object to change keys
+  <session>/meta.json       title, agent, times and so on; write a JSON object to change keys
   <session>/append          write entries, events or messages here, one JSON object per line
   <session>/compact         write the name of an archive here, or one with a summary
 
 and .stepfs, the directory of this file, is about all of them:
 
   .stepfs/sessions.jsonl    one line per session
-  .stepfs/latest/           links <agent>_<sender> to the newest session of the two
-  .stepfs/create            makes a session
+  .stepfs/latest/           links <agent>_<sender> to the newest session of that pair
+  .stepfs/create            creates a session
   .stepfs/status.json       the state of the mount
   .stepfs/errors.jsonl      what was refused or failed lately, and why; newest last
 
@@ -48,7 +48,7 @@ Change the meta; null removes a key:
 
   echo '{"title":"Deploy plan"}' > <session>/meta.json
 
-Make a session, and learn its name:
+Create a session, and read its name:
 
   exec 3<>.stepfs/create
   echo '{"agent":"Crab","created_by":"tg:42"}' >&3
@@ -58,14 +58,14 @@ Make a session, and learn its name:
 With {"from":"<session>","at":120} the new session has copies of another's steps, up to that number
 or, without "at", all of them.
 
-See a session as it was before a compaction, at a step, and at a time. No listing shows these names:
+See a session as it was before a compaction, at a step, or at a time. No listing shows these names:
 
   ls <session>/.epochs
   cat <session>/.epochs/1/history.jsonl
   cat <session>/.at/120/messages.jsonl
   less <session>/.at/2026-04-28T12:00:00Z/history.md
 
-Make a session of a given name, and delete one though files are in it:
+Create a session with a given name, and delete one with all that is in it:
 
   mkdir crab_tg-42_7
   rmdir crab_tg-42_7

@@ -29,7 +29,7 @@ commands below are run in the mount (`cd` there first). SESSION stands for a ses
 
     cat SESSION/history.md            # for reading: who said what, tool calls, results (cut if long)
     cat SESSION/history.jsonl         # one JSON object per line: {"message":{"role":...}}
-    cat SESSION/messages.jsonl        # the bare messages, as a model provider is sent them
+    cat SESSION/messages.jsonl        # the bare messages, as they are sent to a model provider
     cat SESSION/log.jsonl             # everything since the start, with events and compactions
     tail -n 20 SESSION/history.jsonl  # a history can be long: look at its end first
     wc -l SESSION/history.jsonl       # the number of messages
@@ -72,27 +72,27 @@ Nothing else can be created, renamed or removed; `rm -r` changes nothing.
 ## Compact
 
 This ends the history here. It begins anew with your summary, which is the first message in
-messages.jsonl, so that whoever goes on knows what was decided. Take a name that was not used yet:
+messages.jsonl and tells whoever continues what was decided. Use a name that is not taken yet:
 
     echo '{"archive_name":"plan-1","summary":"So far: plan B, to be tested."}' > SESSION/compact
     head -n 1 SESSION/messages.jsonl
 
-If that fails with `Read-only file system`, the memory is the daemon's own database. Then nothing was
-changed; write a name alone, and append the summary right after it:
+If that fails with `Read-only file system`, the memory is the daemon's own database, and nothing was
+changed. Then write only a name, and append the summary right after it:
 
     echo 'plan-1' > SESSION/compact
     echo '{"role":"user","content":"So far: plan B, to be tested."}' >> SESSION/append
 
 ## Fork
 
-A copy that goes on by itself, of all steps or of those up to a number, which history.md tells:
+Make an independent copy of all steps, or of those up to a step number, which history.md shows:
 
     exec 3<>.stepfs/create            # bash or sh, all four lines in one shell
     echo '{"from":"SESSION","at":120}' >&3
     read -r FORK <&3                  # the name of the new session
     exec 3>&-
 
-The origin is not changed. To read only what it was at that step:
+The original is not changed. To only read it as it was at that step:
 
     cat SESSION/.at/120/history.jsonl
 """

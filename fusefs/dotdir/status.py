@@ -19,7 +19,7 @@ from storage.capabilities import Capabilities
 
 
 class Watching(Protocol):
-    """How the store is watched."""
+    """How the store is watched for changes."""
 
     @property
     def works(self) -> bool:

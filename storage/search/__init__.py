@@ -1,6 +1,6 @@
-"""Searching the steps of sessions for a pattern, those before a compaction too.
+"""Searches the steps of sessions for a pattern, including those before a compaction.
 
-A step's bytes tell in most cases that nothing in it matches: the pattern's own text would stand in them
-as it is. Only the others are parsed. What tools were given and what they answered is left out unless it
-is asked for: it carries credentials more often than words.
+Most steps are ruled out without being parsed: a literal that every match contains does not occur in
+their bytes. The input and the results of tools are only searched on request, since they are more likely
+to hold credentials than words.
 """

@@ -1,6 +1,6 @@
-"""Looking at the bytes of steps: in most cases they tell that nothing in them matches.
+"""Rules out, by their bytes, steps in which nothing can match.
 
-Most of a search is this, so what reads steps is loaded only where one can match.
+A search spends most of its time here. The modules that parse steps are loaded only once one can match.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 META: Final = "meta"
 PASSED_OVER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
-"""What opening a session answers that was deleted meanwhile, or is closed to this user."""
+"""Errors on opening what is not a session, was deleted meanwhile, or is not readable for this user."""
 LOOK_BYTES: Final = 16 << 10
-"""What is longer is looked at when it is read."""
+"""A longer step is not ruled out here, but when it is read."""
 LOOK_STEPS: Final = 32
-"""So many are looked at together."""
+"""Steps examined together."""
 
 
 def sessions(store: int) -> list[str]:
-    """The directories below an open store that may be sessions, in their order. Raises `OSError`."""
+    """The names of directories in an open store that may be sessions, sorted. Raises `OSError`."""
     return sorted(subdirectories(store))
 
 
 def search_sessions(
     store: int, slugs: Iterable[str], query: Query, unread: list[OSError]
 ) -> Iterator[Hit]:
-    """Every line that matches in these sessions of an open store; what is no session has none.
+    """Every matching line in these sessions of an open store.
 
-    Nor has one that this user may not read. What cannot be read for other reasons, and a single step
-    that cannot be read, does not end the search: `unread` is given the error, with a path in the store.
+    Directories that are not sessions, or that this user may not read, are skipped. Other errors, also on
+    a single step, do not end the search but are appended to `unread`, with the path in the store.
     """
     for slug in slugs:
         try:
@@ -57,10 +57,10 @@ def search_sessions(
 
 
 def search(session_fd: int, session: str, query: Query, unread: list[OSError]) -> Iterator[Hit]:
-    """Every line that matches, in the order of the steps; what is no step is passed over.
+    """Every matching line of a session, in the order of the steps; files that are not steps are skipped.
 
-    Nobody else lists through `session_fd` meanwhile. Of a step that cannot be read `unread` is given the
-    error. Raises `OSError` where the session cannot be listed.
+    The caller must not list through `session_fd` at the same time. Errors on a step are appended to
+    `unread`. Raises `OSError` if the session cannot be listed.
     """
     promising = sorted(_promising(session_fd, query))
     if not promising:
@@ -71,7 +71,7 @@ def search(session_fd: int, session: str, query: Query, unread: list[OSError]) -
 
 
 def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:
-    """Number and name of each step that can match by a quick look, in the order of the listing."""
+    """Number and name of each step that was not ruled out, in the order of the listing."""
     with os.scandir(session_fd) as entries:
         names = [
             entry.name
@@ -88,17 +88,17 @@ def _promising(session_fd: int, query: Query) -> Iterator[tuple[int, str]]:
 
 
 def _flags(session_fd: int) -> int:
-    """How steps are opened; what is only looked at keeps its time of access where that may be (G4)."""
+    """Flags for opening steps: their access times are kept if the process may do so (G4)."""
     user = os.geteuid()
     may_keep = user == 0 or user == os.fstat(session_fd).st_uid
     return READ_FLAGS | os.O_NOATIME if may_keep else READ_FLAGS
 
 
 def _looked_at(session_fd: int, names: list[str], flags: int, query: Query) -> Iterable[str]:
-    """Which of a few steps can match: mostly none, as one look at the bytes of all of them tells.
+    """Those of a few steps that can match: mostly none, and one test of all their bytes shows that.
 
-    Most of a search is this, so it makes no more calls than it must. Steps that are not as most are
-    can match: whoever reads them then will see.
+    A search spends most of its time here, so this makes as few calls as possible. If there is any error,
+    all of the steps count as able to match: reading them will show what is wrong.
     """
     opened: list[int] = []
     try:
@@ -118,7 +118,7 @@ def _looked_at(session_fd: int, names: list[str], flags: int, query: Query) -> I
 
 
 def _close_all(descriptors: list[int]) -> None:
-    """Close them, by one call where no other descriptor lies between them."""
+    """Close all of them, by one call if no other descriptor lies between them."""
     if descriptors and max(descriptors) - min(descriptors) + 1 == len(descriptors):
         os.closerange(min(descriptors), max(descriptors) + 1)
         return

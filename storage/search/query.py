@@ -1,6 +1,6 @@
-"""What is searched for, and what the bytes of a step tell of it.
+"""The query of a search, and whether the bytes of a step rule out a match.
 
-A named tuple, and not a dataclass, whose library takes as long to load as all else that begins a search.
+`Query` is a named tuple because importing `dataclasses` would double the start-up time of a search.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import re
 from typing import Final, NamedTuple
 
 _RUN: Final = re.compile(r"[A-Za-z0-9 _,;:<>=!@#%&'~`-]+")
-"""Text that is itself in a pattern, and in JSON either itself or escaped as `\\uXXXX`."""
+"""Characters that stand for themselves in a pattern, and in JSON, unless escaped as `\\uXXXX`."""
 _WORD: Final = re.compile(r"[A-Za-z_]{2,}")
-"""Text that is also the same when a JSON document is written again, or put behind a name."""
+"""Text that also stays the same when a tool's input is encoded again and put after the tool's name."""
 _NOT_TEXT: Final = re.compile(
     r"\\.|\[\^?(?:\\.|.)(?:\\.|[^]\\])*\]|.(?=[?*{])|\{[^}]*\}", re.DOTALL
 )
 """Parts of a pattern that need not occur in a match: escapes, classes, optional items."""
 _BEYOND: Final = re.compile(r"[|()]|\\[^\WbBdDsSwWAZ]")
-"""Characters that make what follows them in a pattern no literal either."""
+"""Groups, alternatives, and escapes other than classes and anchors: no literal is sought then."""
 
 
 class Query(NamedTuple):
-    """What is looked for, and where.
+    """What to search for, and in which steps.
 
-    `role` and `agent`, the session's or a guest's, are compared without regard to case; `since` and
-    `until` are seconds since 1970, of the moment a step was stored (its file's mtime).
+    `role`, and `agent` (the session's or a guest's), are compared ignoring case; `since` and `until`
+    limit when a step was stored (its file's mtime), in seconds since 1970.
     """
 
     pattern: re.Pattern[str]
@@ -37,16 +37,16 @@ class Query(NamedTuple):
     since: float | None = None
     until: float | None = None
     tools: bool = False
-    """Whether arguments and results of tools are looked at."""
+    """Whether arguments and results of tools are searched too."""
 
     def may_match(self, data: bytes) -> bool:
-        """Whether a step of these bytes can match at all; never False for one that does."""
+        """Whether a step with these bytes can match; never False for one that does."""
         if self.literal in data or (b"\\" in data and b"\\u" in data):
             return True
         return self.ignore_case and (self.literal in data.lower() or not data.isascii())
 
     def in_time(self, session_fd: int, name: str) -> bool:
-        """Whether that step was stored when it should have been."""
+        """Whether a step was stored between `since` and `until`. Raises `OSError`."""
         if self.since is None and self.until is None:
             return True
         stored = os.stat(name, dir_fd=session_fd, follow_symlinks=False).st_mtime
@@ -58,10 +58,10 @@ class Query(NamedTuple):
 def needed(
     pattern: str, *, fixed: bool = False, ignore_case: bool = False, tools: bool = False
 ) -> bytes:
-    """The longest literal that occurs in whatever `pattern` matches; `b""` if none is sure to.
+    """The longest literal known to occur in everything that `pattern` matches; `b""` if there is none.
 
-    `fixed` says that the pattern is a text, `tools` that what tools are given is looked at, which is
-    written anew. In lower case if case is ignored.
+    It is in lower case with `ignore_case`. `fixed`: the pattern is literal text. `tools`: the input of
+    tools is searched too, which may be encoded differently in the step's bytes.
     """
     if not fixed:
         if _BEYOND.search(pattern):

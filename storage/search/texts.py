@@ -16,12 +16,12 @@ from storage.session.reader import NO_STEP, Reader
 
 TOOL_ROLES: Final = frozenset({"tool", "function"})
 COMPACTION_ROLE: Final = "compaction"
-"""Who speaks in the summary of a legacy compaction."""
+"""The role given to the summary in a legacy compaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of a step, and whose: `part` is `"text"`, `"reasoning"`, `"call"` or `"result"`."""
+    """A text in a step, and its speaker; `part` is `"text"`, `"reasoning"`, `"call"` or `"result"`."""
 
     role: str
     part: str
@@ -30,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A line of a text in which the pattern was found, at `start` to `end` for the first time."""
+    """A line with a match; the first one is `line[start:end]`."""
 
     session: str
     step: int
@@ -48,9 +48,10 @@ def hits(
     query: Query,
     unread: list[OSError],
 ) -> Iterator[Hit]:
-    """Every line that matches in these steps, given by number and name; what is no step has none.
+    """Every matching line in these steps, given by number and name.
 
-    Of each step that cannot be read `unread` is given the error, with the path below the store.
+    Files that are not steps are skipped. Errors on a step are appended to `unread`, with the path in the
+    store.
     """
     reader = Reader(session_fd)
     agent = _agent(session_fd) if query.agent is not None else None
@@ -66,7 +67,7 @@ def hits(
 
 
 def texts(step: Step) -> Iterator[Text]:
-    """What was said in a step, in any dialect, in its order."""
+    """The texts in a step of any dialect, in order."""
     if step.kind is Kind.ENTRY:
         yield from _of_message(step.value["message"])
     elif step.kind is Kind.LEGACY_COMPACTION:
@@ -76,7 +77,7 @@ def texts(step: Step) -> Iterator[Text]:
 
 
 def _read(reader: Reader, name: str, query: Query) -> Step | None:
-    """The step that is to be searched, None if there is none of that name, or not of that time."""
+    """Read a step to be searched; None if it cannot match, is out of time, or is not a step."""
     try:
         data = reader.read(name)
         if not query.may_match(data) or not query.in_time(reader.fd, name):
@@ -95,7 +96,7 @@ def _is_by(agent: str | None, query: Query) -> bool:
 
 
 def _agent(session_fd: int) -> str | None:
-    """Who speaks in the session but for guests; None if its meta does not tell."""
+    """The session's agent, who speaks unless a guest does; None if the meta does not tell."""
     try:
         value = orjson.loads(meta.read(session_fd)[0])
     except (OSError, StoreError, orjson.JSONDecodeError):

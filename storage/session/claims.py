@@ -1,9 +1,9 @@
-"""Claiming step numbers: storing a step under the next free one.
+"""Claims step numbers: stores a step under the next free one.
 
-A step is claimed by linking a complete file under its name (G15): the link is exclusive, so no step of
-anyone is ever replaced, and a crash leaves neither a torn step nor a temporary. The complete file is
-an unnamed one (`O_TMPFILE`) on local file systems, and a hidden temporary elsewhere: some shared file
-systems accept an unnamed file and then lose it.
+A step is claimed by linking a complete file under its name (G15). The link is exclusive, so nobody's
+step is ever replaced, and a crash leaves no torn step. The complete file is an unnamed one (`O_TMPFILE`)
+on local file systems, of which a crash leaves nothing, and a hidden temporary elsewhere: some shared
+file systems accept an unnamed file and then lose it.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from storage.session.steps import NUMBER_MAX, Ownership, step_name, step_number
 from storage.session.tombstone import is_deleted
 
 _COLLISIONS: Final = 4
-"""Taken numbers in a row before the directory is listed: another host may have stored many steps."""
+"""After this many taken numbers in a row, list the directory: others may have stored many steps."""
 FILES_AHEAD: Final = 3
-"""So many files of a batch are made before they get names: what makes or names one holds the lock of
-the directory, so more would only wait."""
+"""Files of a batch that are written ahead of being linked. Creating and linking a file both lock the
+directory, so more would only wait."""
 _ATTEMPTS: Final = 5
 _RETRY_SECONDS: Final = 0.2
 _UNCLEAR: Final = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EINTR, errno.EREMOTEIO}
 )
-"""Errors after which a link may have been made all the same."""
+"""Errors after which a link may have been made nevertheless."""
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
-@dataclass(slots=True)  # not frozen, which doubles the time that one takes to make
+@dataclass(slots=True)  # not frozen, which would double the time to create one
 class Claim:
     """A step that was stored: its number, and its open descriptor if the caller asked to keep it."""
 
     number: int
     fd: int | None
     identity: int
-    """What `step_identity` says of it for as long as nobody replaces or edits it, or `UNKNOWN`."""
+    """Its `step_identity` for as long as nobody replaces or edits it, or `UNKNOWN`."""
 
 
 UNKNOWN: Final = 0
 
 
 def step_identity(found: os.stat_result) -> int:
-    """What tells a step file from one that was put in its place, or edited there, in 64 bits.
+    """A 64-bit value that changes if a step file is replaced or edited.
 
-    More names of the file, another mode or owner make no difference. Where it differs the contents may
-    still be the same: some shared file systems date a file once it is closed.
+    It does not depend on the number of links, the mode or the owner. It may differ even if the contents
+    are the same: some shared file systems set the mtime only when a file is closed.
     """
     return hash((found.st_ino, found.st_mtime_ns, found.st_size)) & NUMBER_MAX
 
@@ -65,17 +65,17 @@ def step_identity(found: os.stat_result) -> int:
 class Claimer:
     """Claims step numbers in one session's directory.
 
-    It holds no state but the descriptor, what the file system can do and what is being cleared, and may
-    be used from any thread, by one at a time.
+    Usable from any thread, by one at a time. Its only state is the descriptor, what the file system can
+    do, and the temporaries still being removed.
     """
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
-        """`unnamed` says that the store's `Capabilities.unnamed_files` hold, and that it is near."""
+        """`unnamed`: the store is near and has `Capabilities.unnamed_files`."""
         self.fd = session_fd
         self._unnamed = unnamed
         self._clearing: Outcome[None] | None = None
         self.took: Ownership | None = None
-        """What the steps of the last batch took, where that was confirmed."""
+        """The ownership that `confirm` last returned; None if it never did."""
 
     def claim(
         self,
@@ -86,13 +86,13 @@ class Claimer:
         sync: bool = False,
         keep: bool = False,
     ) -> Claim:
-        """Store `data` as the first free number from `first` on (G15).
+        """Store `data` under the first free number from `first` on (G15).
 
-        After several taken numbers it goes on behind the greatest there is. With `sync` the contents
-        are on disk before the name exists (G17). With `keep` the claim holds an open descriptor, for a
-        later fdatasync, or they are on disk where a step is linked only after it is closed. Raises
-        `StoreError` with the errno of the system call that failed; nothing of the step is left then, and
-        no name of it while the file system answers (G25).
+        After several taken numbers in a row, continues above the greatest in the directory. With `sync`
+        the contents are on disk before the name exists (G17). With `keep` the claim has an open
+        descriptor for a later fdatasync; without unnamed files the contents are already on disk instead.
+        Raises `StoreError` with the errno of the system call that failed; nothing of the step is left
+        then, and no name of it as long as the file system answers (G25).
         """
         try:
             if self._unnamed:
@@ -117,13 +117,13 @@ class Claimer:
         until: float = math.inf,
         confirm: Callable[[], Ownership] | None = None,
     ) -> tuple[list[int], StoreError | None]:
-        """Store all of `batch` in its order without unnamed files, as `claim` does: a far store's way.
+        """Store the texts in `batch` in order, as `claim` does without unnamed files: for far stores.
 
-        The files are made at the same time, and get their names one after the other, for `until`
-        seconds or longer; whether the session was deleted meanwhile is looked at once. With `confirm`
-        the `ownership` is what it was before, and asked for while the first files are made; what that
-        raises is told. The numbers of those that were stored, and why the next was not; temporaries are
-        gone once `settle` has returned.
+        Files are written in parallel and linked one after the other; after `until` seconds no more are,
+        but at least one. At the end it is checked once whether the session was deleted meanwhile. With
+        `confirm`, `ownership` is the last known one, and the current one is what `confirm` returns while
+        the first files are written. Returns the numbers of the stored steps, and the error of the next
+        one (or what `confirm` raised). The temporaries are gone once `settle` has returned.
         """
         numbers: list[int] = []
         error: StoreError | None = None
@@ -135,7 +135,7 @@ class Claimer:
         asked = None if confirm is None else start(confirm)
         files.extend(start(partial(make, data)) for data in itertools.islice(left, FILES_AHEAD - 1))
         if files:
-            files[0].run()  # here: there is nothing to do before it is made
+            files[0].run()  # in this thread, which has nothing else to do until then
         try:
             while not numbers or time.monotonic() < end:
                 ahead_of_links = itertools.islice(left, FILES_AHEAD - len(files))
@@ -161,11 +161,11 @@ class Claimer:
                     os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
-        self._clear_beside((*linked, *files))  # a removal would hold up what is looked for above
+        self._clear_beside((*linked, *files))  # only now: removals would delay the check above
         return numbers, error
 
     def settle(self) -> None:
-        """Wait until no temporary is left of what was claimed."""
+        """Wait until the temporaries of the last batch were removed."""
         if self._clearing is not None:
             self._clearing.get()
             self._clearing = None
@@ -197,7 +197,7 @@ class Claimer:
         return fd
 
     def _temporary(self, ownership: Ownership, sync: bool, data: bytes) -> str:
-        """A hidden file with that data, closed: a name may show what was closed only."""
+        """Write and close a hidden file: on some file systems a link shows only what was closed."""
         name = f".stepfs-{token()}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, ownership.mode, dir_fd=self.fd)
@@ -213,19 +213,19 @@ class Claimer:
         return name
 
     def _clear_beside(self, temporaries: Iterable[Outcome[str]]) -> None:
-        """Begin to remove them, one after the other, for which no writer has to wait."""
-        self.settle()  # so that what is left to be done is of one batch at most
+        """Start removing temporaries in a thread, so that no writer has to wait for that."""
+        self.settle()  # so that at most one batch is left to be removed
         self._clearing = start(partial(_clear, self.fd, tuple(temporaries)))
 
     def _was_deleted(self) -> bool:
-        """Whether that is certain: what has its name is stored until then."""
+        """Whether the session is certainly deleted; in doubt, linked steps count as stored."""
         try:
             return is_deleted(self.fd)
         except OSError:
             return False
 
     def first_free(self, first: int, link: Callable[[str], bool]) -> int:
-        """The first number from `first` on whose name could be linked. Raises `StoreError`."""
+        """The first number from `first` on whose name `link` could make. Raises `StoreError`."""
         number = first
         for taken in itertools.count(1):
             if number > NUMBER_MAX:
@@ -244,7 +244,7 @@ class Claimer:
         return max((number for number in numbers if number and number <= NUMBER_MAX), default=0)
 
     def _link_unnamed(self, fd: int, name: str) -> bool:
-        """Whether the file has that name now; False if another has."""
+        """Link an open unnamed file; False if the name is taken. Raises `OSError`."""
         try:
             os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self.fd, follow_symlinks=True)
         except FileExistsError:
@@ -252,17 +252,17 @@ class Claimer:
         return True
 
     def link_named(self, temporary: str, name: str) -> bool:
-        """Whether the file of the name `temporary` has that name too now; False if another has.
+        """Link the file `temporary` under `name`; False if another file has that name.
 
-        The reply to a link over a network can be lost or unclear, so after any error the name is looked
-        at; where it is free the link is tried again (G25).
+        The reply to a link can be lost or unclear on a network, so after any error the name is checked;
+        if it is free and the error unclear, the link is tried again (G25). Raises `OSError`.
         """
         for left in reversed(range(_ATTEMPTS)):
             try:
                 os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             except OSError as error:
                 found = self._found(name)
-                if found is not None:  # sshfs answers EPERM where the name exists
+                if found is not None:  # sshfs returns EPERM if the name exists
                     mine = os.stat(temporary, dir_fd=self.fd, follow_symlinks=False)
                     return os.path.samestat(found, mine)
                 if left == 0 or error.errno not in _UNCLEAR or is_deleted(self.fd):
@@ -273,7 +273,7 @@ class Claimer:
         raise AssertionError("unreachable")
 
     def _found(self, name: str) -> os.stat_result | None:
-        """What has that name now; None where nothing has, or nothing says."""
+        """The status of the file with this name; None if there is none or it cannot be determined."""
         for _ in range(_ATTEMPTS):
             try:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -294,7 +294,7 @@ def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
 
 def _clear(directory: int, temporaries: Sequence[Outcome[str]]) -> None:
     for temporary in temporaries:
-        with contextlib.suppress(OSError):  # it was not made, or a sweep clears it
+        with contextlib.suppress(OSError):  # it was never created, or a sweep will remove it
             os.unlink(temporary.get(), dir_fd=directory)
 
 

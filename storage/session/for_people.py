@@ -1,7 +1,7 @@
-"""`history.md`: the entries as Markdown, with what is known of each besides its document (G2).
+"""`history.md`: the entries as Markdown, with details that are not in their documents (G2).
 
-That is its step number, the time at which it was stored, and, for a result that does not name its tool,
-the name in the call before it.
+These are the step number, the time of storing, and the tool's name for a result that lacks it, which is
+taken from the earlier call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.session.reader import LONG_BYTES, Reader
 from storage.session.steps import LongStep, step_name, step_number
 
 CALL_STEPS_MAX: Final = 16
-"""How many steps back the call for a result that does not name its tool is searched."""
+"""How many steps back the call is searched for a result that does not name its tool."""
 
 
 def entry(step: Step, session_fd: int, name: str) -> bytes | None:

@@ -1,8 +1,8 @@
 """The index of a session: which step numbers its directory holds, in order.
 
-It is plain state with one owner, the loop of whoever keeps it; `scan` alone may run in a thread.
-Steps never change in the usual case, so the index is filled by one listing and then kept up to date
-by the names that change (G24).
+An index is plain state with one owner; only the scanning functions may run in a thread. Steps do not
+normally change, so the index is filled by one listing and then kept up to date by the names that change
+(G24).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from storage.session.stamps import IN_TURN, LAST, Stamps, look
 from storage.session.steps import NUMBER_MAX, step_name, step_number
 
 _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
-"""The names of numbers of up to six digits, as `step_name` writes them."""
+"""Step names with six digits, as `step_name` writes them."""
 
 
 LISTINGS_MOST: Final = 8
-"""A directory that changes faster than it is listed is taken as it was found after so many."""
+"""If a directory changes faster than it can be listed, the last of this many repeats is accepted."""
 
 
 @dataclass(slots=True)
@@ -33,19 +33,19 @@ class Index:
 
     numbers: array[int] = field(default_factory=lambda: array("Q"))
     odd: dict[int, list[str]] = field(default_factory=dict)
-    """Every name of a number that has one not written as `step_name` writes it."""
+    """All names of each number that has a name other than the one `step_name` gives."""
     strange: list[tuple[str, str]] = field(default_factory=list)
-    """Names of steps that are skipped unread, and why: no regular file, no number of the daemon's."""
+    """Names of steps that are skipped unread, and why: not a regular file, or not a valid number."""
     stamps: Stamps | None = None
-    """What identifies the contents of each step, kept only where no events tell of changes."""
+    """What identifies the contents of each step, kept only on stores without events."""
 
     @property
     def greatest(self) -> int:
-        """The greatest number, 0 in an empty session."""
+        """The greatest number; 0 if there are no steps."""
         return self.numbers[-1] if self.numbers else 0
 
     def add(self, name: str) -> int | None:
-        """Take in a new name; its number if the index changed, None if it is known or no step's."""
+        """Add a name; returns its number, or None if it was known or is not a valid step's name."""
         number = step_number(name)
         if number is None or number > NUMBER_MAX:
             return None
@@ -63,7 +63,7 @@ class Index:
         return number
 
     def discard(self, name: str) -> int | None:
-        """Take out a name that is gone; its number if the index changed."""
+        """Remove a name; returns its number, or None if it was not known."""
         number = step_number(name)
         if number is None or not self.knows(name, number):
             return None
@@ -76,22 +76,22 @@ class Index:
         return number
 
     def has(self, number: int) -> bool:
-        """Whether a step of that number is known."""
+        """Whether there is a step with this number."""
         if number > self.greatest:
             return False
         at = bisect_left(self.numbers, number)
         return at < len(self.numbers) and self.numbers[at] == number
 
     def knows(self, name: str, number: int) -> bool:
-        """Whether `name`, a name of that number, is known."""
+        """Whether `name` is known as a name of this number."""
         return self.has(number) and name in self.names(number)
 
     def names(self, number: int) -> list[str]:
-        """The names of a known number, in the order in which they are shown."""
+        """The names of a number that is in the index, in the order in which they are shown."""
         return self.odd.get(number) or [step_name(number)]
 
     def before(self, number: int, most: int) -> Sequence[int]:
-        """At most `most` numbers less than `number`, the greatest ones, ascending."""
+        """The greatest `most` numbers less than `number`, ascending."""
         at = bisect_left(self.numbers, number)
         return self.numbers[max(0, at - most) : at]
 
@@ -101,7 +101,7 @@ class Index:
         return above > 0 and self.greatest - number != above
 
     def between(self, first: int, last: int, most: int) -> Sequence[int]:
-        """At most `most` numbers from `first` to `last`, both included, the lowest ones, ascending."""
+        """The lowest `most` numbers from `first` to `last`, both included, ascending."""
         start = bisect_left(self.numbers, first)
         return self.numbers[start : min(start + most, bisect_right(self.numbers, last))]
 
@@ -116,9 +116,9 @@ def scan(session_fd: int) -> Index:
 
 
 def scan_stamped(session_fd: int, known: Stamps | None, first: int | None = 0) -> Index:
-    """As `scan`, and look at what may have changed since `known`: at the steps from number `first` on.
+    """As `scan`, and check for changes since `known` in the steps from number `first` on.
 
-    Without `first` it looks at the last ones, and at some of the others in turn.
+    If `first` is None, checks the last steps, and some of the others in turn. Raises `OSError`.
     """
     with reopened(session_fd) as fd:
         inodes: dict[str, int] = {}
@@ -139,11 +139,11 @@ def scan_stamped(session_fd: int, known: Stamps | None, first: int | None = 0) -
 def scan_agreeing(
     session_fd: int, greatest: int, known: Stamps | None = None, first: int | None = 0
 ) -> Index:
-    """List a session's directory where nothing tells of changes, as `scan_stamped`.
+    """List a session's directory on a store without events, as `scan_stamped` does.
 
-    A listing is not atomic: it may hold a step and lack one that was there before it. Then a number is
-    missing above `greatest`, the greatest that was listed before, and the directory is listed until two
-    listings agree, so that no history is shown that never existed (G13). Raises `OSError` as `scan`.
+    A listing is not atomic: it may have a step but lack one that was stored before it. If a number is
+    missing above `greatest`, the greatest of the last listing, the directory is therefore listed until
+    two listings agree, so that no history is shown that never existed (G13). Raises `OSError`.
     """
     index = scan_stamped(session_fd, known, first)
     for _ in range(LISTINGS_MOST):
@@ -156,7 +156,7 @@ def scan_agreeing(
 
 
 def _listed(fd: int, inodes: dict[str, int] | None = None) -> Index:
-    """What the directory of that descriptor holds; the inode number of each step's name, if wanted."""
+    """The index of a directory; adds the inode number of each step's name to `inodes` if given."""
     index = Index()
     numbers: list[int] = []
     with os.scandir(fd) as entries:
@@ -182,7 +182,10 @@ def _listed(fd: int, inodes: dict[str, int] | None = None) -> Index:
 
 
 def _unusual(name: str, index: Index) -> int | None:
-    """The number in a name that `_USUAL` is not; None if it is no step's, which `index` is told."""
+    """The number in a name that `_USUAL` does not match; None if it is not a valid step's name.
+
+    Notes in `index` the names that look like a step's but are not.
+    """
     number = step_number(name)
     if number is None:
         if name.startswith("step-") and name[5:].isdecimal() and name.isascii():

@@ -1,9 +1,9 @@
-"""What tells a step from one that was edited or replaced, where no events tell of changes (G12, G13).
+"""Detects edited and replaced steps on stores without events (G12, G13).
 
-A listing tells the inode number of each name, and so what came, went or was replaced. That a file was
-edited only a look at it tells, which costs a call for each step. So who must be exact has all looked at
-that are shown, many at a time; for the others, who come often, the last ones are, which a daemon may
-still write to, and a few of the earlier ones in turn.
+A listing has the inode number of each name, and thus shows what came, went or was replaced. An edit in
+place shows only in a stat, which costs a call for each step. So for callers that must be exact all shown
+steps are checked, many in parallel. For the others, which come often, only the last steps are, which a
+daemon may still write to, and a few of the earlier ones in turn.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from typing import Final
 from storage.ahead import WINDOW, ahead
 
 LAST: Final = 16
-"""Last steps looked at with each listing that need not be exact."""
+"""Last steps checked with each listing that need not be exact."""
 IN_TURN: Final = WINDOW - LAST
-"""Earlier steps looked at with it, in turn: with the last ones a window of parallel calls."""
+"""Earlier steps checked with it, in turn: together with the last ones one window of parallel calls."""
 
 
 @dataclass(slots=True)
 class Stamps:
-    """What is known of the steps of one listing, by name. Never changes once it is made."""
+    """What identifies the steps of one listing, by name. Not changed once it is complete."""
 
     listed: dict[str, int] = field(default_factory=dict)
-    """The inode number that the listing told."""
+    """The inode number in the listing."""
     seen: dict[str, int] = field(default_factory=dict)
-    """What identifies the contents, as of the last look."""
+    """A hash that identifies the contents, as of the last check."""
     turn: int = 0
-    """Of those that are looked at in turn the next is the first of this number or a greater one."""
+    """The earlier steps checked next in turn begin at this number."""
 
     def changed(self, since: Stamps) -> set[str]:
-        """The names that came, went, or have other contents."""
+        """The names that were added or removed, or whose contents have changed."""
         return {name for name, _ in self.seen.items() ^ since.seen.items()}
 
 
 def look(
     session_fd: int, listed: dict[str, int], names: Collection[str], known: Stamps | None
 ) -> Stamps:
-    """Look at what was `listed`: at what came or was replaced since `known`, and at these `names`.
+    """Check the steps `listed` that were added or replaced since `known`, and those in `names`.
 
-    Where a listing tells other inode numbers than a look does it tells nothing of what was replaced, so
-    all are looked at. Raises `OSError`.
+    On file systems whose listings have other inode numbers than stat, listings do not show what was
+    replaced, so all steps are checked. Raises `OSError`.
     """
     if known is None:
         return Stamps(listed, {name: seen for name, (_, seen) in _looked(session_fd, listed)})
@@ -62,7 +62,7 @@ def _looked(session_fd: int, names: Iterable[str]) -> Iterable[tuple[str, tuple[
 
 
 def _stamp(session_fd: int, name: str) -> tuple[int, int]:
-    """The inode number of a step, and what identifies its contents; zeros where it is gone."""
+    """The inode number of a step, and a hash that identifies its contents; zeros if it is gone."""
     try:
         found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
     except FileNotFoundError:

@@ -87,11 +87,11 @@ _stepfs() {
                         '--json[the lines of history.jsonl]' '1:session:_files -/'
                     ;;
                 search)
-                    _arguments {-F,--fixed}'[a text as it is]' {-i,--ignore-case}'[of letters]' \
+                    _arguments {-F,--fixed}'[take PATTERN literally]' {-i,--ignore-case}'[ignore case]' \
                         {-l,--sessions}'[only the names of sessions]' \
                         '--role[said by this role]:role:(system user assistant tool)' \
                         '--agent[of this agent alone]:agent:' \
-                        '--since[stored since]:time:' '--until[not stored after]:time:' \
+                        '--since[stored since]:time:' '--until[stored by then]:time:' \
                         '--tools[arguments and results of tools too]' \
                         '--json[one JSON object per line]' '1:pattern:' \
                         '2:store, mount or session:_files -/'

@@ -67,7 +67,7 @@ def test_a_pattern_that_is_none_is_explained(root: Path) -> None:
     answer = stepfs("search", "a(", root)
     assert answer.returncode == Exit.USAGE
     assert "a( is not a regular expression" in answer.stderr
-    assert "-F takes it as a text" in answer.stderr
+    assert "-F takes it literally" in answer.stderr
 
 
 def test_many_sessions_are_searched_in_their_order(store: StoreOnDisk) -> None:
