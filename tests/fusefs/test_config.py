@@ -1,4 +1,4 @@
-"""What `-o` may ask of a mount, and how a mistake is answered."""
+"""The `-o` options of a mount, and the answers to mistakes in them."""
 
 from __future__ import annotations
 

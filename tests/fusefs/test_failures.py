@@ -1,4 +1,4 @@
-"""Failures are kept and logged, and who fails in a loop does not fill the log."""
+"""Failures are kept and logged, and repeated ones do not fill the log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _fail(failures: Failures, session: str, number: int = errno.EINVAL) -> None:
 
 
 @pytest.mark.guarantee("G19a")
-def test_who_fails_in_a_loop_is_logged_some_times_and_then_counted(logged: Logged) -> None:
+def test_repeated_failures_are_logged_a_few_times_and_then_counted(logged: Logged) -> None:
     failures = Failures()
     for _ in range(1000):
         _fail(failures, "crab_tg-1_1")
@@ -47,7 +47,7 @@ def test_who_fails_in_a_loop_is_logged_some_times_and_then_counted(logged: Logge
 
 
 @pytest.mark.guarantee("G19a")
-def test_failures_of_ever_other_sessions_are_counted_together_in_the_end(logged: Logged) -> None:
+def test_failures_of_many_different_sessions_are_finally_counted_together(logged: Logged) -> None:
     failures = Failures()
     for number in range(LOG_SUBJECTS + 500):
         _fail(failures, f"crab_tg-1_{number}")

@@ -1,4 +1,4 @@
-"""What the kernel tells of a directory: each change of a name in order, or that some are lost."""
+"""Events of a directory: each change of a name in order, or the fact that some were lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_nothing_is_told_where_nothing_happened(watcher: Watcher, directory: Pat
 
 
 @pytest.mark.guarantee("G12a")
-def test_what_a_call_did_is_told_once_it_has_returned(watcher: Watcher, directory: Path) -> None:
+def test_the_event_of_a_call_is_there_once_it_has_returned(
+    watcher: Watcher, directory: Path
+) -> None:
     for number in range(50):
         (directory / f"step-{number:06}").touch()
         assert [c.name for c in watcher.drain() if c.appeared] == [f"step-{number:06}"]
@@ -49,7 +51,7 @@ def test_what_a_call_did_is_told_once_it_has_returned(watcher: Watcher, director
         assert [c.name for c in watcher.drain() if c.disappeared] == [f"step-{number:06}"]
 
 
-def test_a_rename_tells_where_a_file_came_from_also_in_two_drains(
+def test_a_rename_reports_its_source_even_if_split_over_two_drains(
     watcher: Watcher, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "step-000001.tmp.7").write_bytes(b"{}")
@@ -66,7 +68,7 @@ def test_a_rename_tells_where_a_file_came_from_also_in_two_drains(
     ]
 
 
-def test_what_is_moved_here_from_elsewhere_has_no_name_it_came_from(
+def test_a_file_moved_in_from_elsewhere_has_no_source_name(
     watcher: Watcher, tmp_path_factory: pytest.TempPathFactory, directory: Path
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
@@ -79,7 +81,7 @@ def test_what_is_moved_here_from_elsewhere_has_no_name_it_came_from(
 def test_a_claim_of_a_step_is_one_name_that_appears(
     watcher: Watcher, directory: Path, unnamed: bool
 ) -> None:
-    """Nothing is told of the unnamed file, and no name of a temporary is a step's."""
+    """There is no event for the unnamed file, and no name of a temporary is a step name."""
     (directory / "meta").touch()
     watcher.drain()
     fd = os.open(directory, os.O_RDONLY)
@@ -90,17 +92,17 @@ def test_a_claim_of_a_step_is_one_name_that_appears(
     assert [c.appeared for c in found].count(True) == 1
 
 
-def test_a_temporary_of_a_writer_is_told_by_its_name_alone(
+def test_a_writers_temporary_causes_one_event_however_often_it_is_written(
     watcher: Watcher, directory: Path
 ) -> None:
-    """However often it is written to: a daemon's meta and steps are written so."""
+    """Not for each write: a daemon writes metas and steps through temporaries."""
     with (directory / "meta.tmp.7").open("wb", buffering=0) as file:
         for _ in range(100):
             file.write(b"x")
     assert [change.name for change in watcher.drain()] == ["meta.tmp.7"]
 
 
-def test_the_end_of_a_directory_is_told(watcher: Watcher, tmp_path: Path) -> None:
+def test_the_removal_of_a_directory_is_reported(watcher: Watcher, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     number = watch(watcher, inner)
@@ -108,7 +110,7 @@ def test_the_end_of_a_directory_is_told(watcher: Watcher, tmp_path: Path) -> Non
     assert Change(number or 0, "", gone=True) in watcher.drain()
 
 
-def test_lost_events_are_told_and_halves_of_renames_are_unsure_after_it(
+def test_lost_events_are_reported_and_half_renames_are_uncertain_afterwards(
     watcher: Watcher, directory: Path
 ) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())

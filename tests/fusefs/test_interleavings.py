@@ -1,7 +1,7 @@
-"""Programs, outside writers and accidents in every order: what is told must hold in each of them.
+"""Programs, outside writers and accidents in every order: the guarantees must hold in each of them.
 
-`tests.support.stage` makes the order, `tests.support.interleaving` has the story and what must hold. A
-story that fails is printed, with what happened in it and the call that lives through it again.
+`tests.support.stage` makes the order, `tests.support.interleaving` has the story and the checks. A story
+that fails is printed with its trace and the call that replays it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPTIONS = ["sync=never", "sync=close", "sync=always", "sync=never,cache=1K"]
 
 
 def some(words: Sequence[str], most: int) -> st.SearchStrategy[tuple[str, ...]]:
-    """Up to so many of these words; as a rule more than Hypothesis would take."""
+    """Up to `most` of these words, and usually more than Hypothesis would choose."""
     lengths = st.sampled_from([most, most - 1, most // 2, 0])
     return lengths.flatmap(
         lambda count: st.lists(st.sampled_from(words), min_size=count, max_size=count).map(tuple)
@@ -43,7 +43,7 @@ def some(words: Sequence[str], most: int) -> st.SearchStrategy[tuple[str, ...]]:
 
 
 def stories(outside: Sequence[str], daemon: Sequence[str] = ()) -> st.SearchStrategy[Story]:
-    """Stories in which others do such things, and a daemon that counts in memory says something."""
+    """Stories with these acts of outside writers, and with a daemon that counts in memory."""
     return st.builds(
         Story,
         programs=st.lists(some(CALLS, 5), min_size=2, max_size=3).map(tuple),
@@ -127,8 +127,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_found(mistake: str) -> None:
-    """The test above can fail: each of these makes it."""
+def test_a_deliberate_mistake_is_found(mistake: str) -> None:
+    """The test above is able to fail: each of these mistakes makes it fail."""
 
     @settings(BASE, max_examples=SCHEDULES * 4, phases=[Phase.generate], derandomize=True)
     @given(stories(["adds", "compacts", "edits", "removes"], SAID))

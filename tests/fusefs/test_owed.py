@@ -1,4 +1,4 @@
-"""What is owed is worked off once each, in the order of coming, by tasks that sleep meanwhile."""
+"""Owed work is done once per item, in order of arrival, by tasks that sleep in between."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_thing_stays_owed_until_it_is_discarded() -> None:
 
 
 @pytest.mark.parametrize("takers", [1, 3])
-def test_who_waits_is_woken_by_a_thing_and_sleeps_on_without_one(takers: int) -> None:
+def test_a_waiter_wakes_up_for_an_item_and_only_then(takers: int) -> None:
     async def main() -> None:
         owed, taken = Owed[int](), list[int]()
 

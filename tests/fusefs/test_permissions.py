@@ -1,4 +1,4 @@
-"""What a caller may do in a session is what the mode bits say, as the kernel reads them (G21)."""
+"""What a caller may do in a session follows from the mode bits, as in the kernel (G21)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIFTS = {"owner": 6, "group": 3, "other": 0}
 
 
 def status(mode: int) -> os.stat_result:
-    """What stat(2) tells of a directory of that owner and group."""
+    """The result of stat(2) for a directory with the test's owner and group."""
     return os.stat_result((stat.S_IFDIR | mode, 1, 1, 1, OWNER, GROUP, 0, 0, 0, 0))
 
 
@@ -36,7 +36,7 @@ def test_the_bits_of_ones_own_class_count_and_no_others(who: str) -> None:
 
 @pytest.mark.guarantee("G21a")
 @pytest.mark.parametrize("who", CALLERS)
-def test_to_read_is_to_enter_the_directory_and_to_read_the_meta(who: str) -> None:
+def test_reading_requires_search_in_the_directory_and_read_of_the_meta(who: str) -> None:
     for directory, meta in product(range(8), repeat=2):
         shift = SHIFTS[who]
         may = may_read(status(directory << shift), status(meta << shift), CALLERS[who])

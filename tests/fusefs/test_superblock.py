@@ -1,4 +1,4 @@
-"""The life of a mount: its work goes on whatever happens, and its end waits for no silent store."""
+"""The life of a mount: its work survives every error, and its end does not wait for a silent store."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_at_the_end_what_is_due_is_written(store: StoreOnDisk) -> None:
 
 
 @pytest.mark.guarantee("G19f")
-def test_the_end_gives_a_far_store_up_that_does_not_answer(
+def test_the_end_gives_up_on_a_far_store_that_does_not_answer(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = trio.CapacityLimiter(1)

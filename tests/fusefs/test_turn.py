@@ -1,4 +1,4 @@
-"""Turns: one at a time, in the order of coming, and at once where nobody is before."""
+"""Turns: one at a time, in order of arrival, and immediately if nobody is ahead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_free_turn_is_taken_without_a_round_of_the_loop() -> None:
     trio.run(main)
 
 
-def test_those_who_wait_come_one_at_a_time_in_the_order_of_coming() -> None:
+def test_waiters_are_served_one_at_a_time_in_order_of_arrival() -> None:
     order: list[int] = []
 
     async def main() -> None:
@@ -46,7 +46,7 @@ def test_those_who_wait_come_one_at_a_time_in_the_order_of_coming() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_who_fails_or_gives_up_waiting_leaves_it_free() -> None:
+def test_a_task_that_fails_or_gives_up_leaves_the_turn_free() -> None:
     async def main() -> None:
         turn = Turn()
 

@@ -1,4 +1,4 @@
-"""The rule of the loop: each kind of work runs where it may, and nothing waits that need not."""
+"""The rule of the loop: each kind of work runs only where it may, and nothing waits needlessly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusefs.work import KEY_THREADS, PATIENCE_SECONDS, REPLAY_THREADS, THREADS, 
 from storage.errors import StoreError
 
 PROBE_SECONDS = 0.1
-"""What another session may wait at most while one does whatever it does."""
+"""The longest time that one session may keep another waiting."""
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -45,7 +45,7 @@ def test_what_work_returns_and_raises_is_handed_on(near: bool) -> None:
     run(test)
 
 
-def test_small_work_on_a_near_store_costs_no_turn_of_the_loop() -> None:
+def test_small_work_on_a_near_store_costs_no_iteration_of_the_loop() -> None:
     async def test() -> None:
         turns = 0
 
@@ -126,9 +126,7 @@ def test_threads_are_bounded_for_one_key_and_for_all(kind: str, keys: int, most:
     run(test)
 
 
-def test_a_far_store_that_does_not_answer_is_given_up_and_keeps_no_more_threads_than_it_may() -> (
-    None
-):
+def test_a_far_store_that_does_not_answer_is_given_up_and_blocks_few_threads() -> None:
     async def test() -> None:
         work, end = Work(near=False, deadline=0.05), threading.Event()
         began = threading.active_count()
@@ -150,7 +148,7 @@ def test_a_far_store_that_does_not_answer_is_given_up_and_keeps_no_more_threads_
 
 
 @pytest.mark.guarantee("G27b")
-def test_a_silent_store_is_told_from_one_that_answers() -> None:
+def test_a_silent_store_is_distinguished_from_one_that_answers() -> None:
     async def test() -> None:
         work, end = Work(near=False, deadline=0.3), threading.Event()
         assert work.silent_seconds == 0
@@ -174,7 +172,7 @@ async def _expect_timeout(work: Work, end: threading.Event) -> None:
 
 
 @pytest.mark.guarantee("G27c")
-def test_whoever_has_an_answer_waits_no_longer_where_others_have_waited_in_vain() -> None:
+def test_a_caller_with_an_older_answer_stops_waiting_once_others_waited_in_vain() -> None:
     async def test() -> None:
         work, end = Work(near=False, deadline=10), threading.Event()
 

@@ -1,4 +1,4 @@
-"""sessions.jsonl is as of its open, whatever happened to sessions and metas since the last one."""
+"""sessions.jsonl is current at each open, whatever happened to sessions and metas before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stores import StoreOnDisk
 
 @pytest.fixture(params=["armed", "watched", "not watched"])
 def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
-    """Asks, twice, and compares with what the store holds."""
+    """A check that queries the catalogue twice and compares the answers with the store."""
     opened = Store(str(store.path))
     catalogue = Catalogue(opened, Work(near=request.param != "not watched"))
 
@@ -52,13 +52,13 @@ def expected(root: Path) -> tuple[list[str], bytes]:
 
 
 def write(session: Path, title: str) -> Path:
-    """Write a meta over the one there, in place."""
+    """Overwrite the meta in place."""
     session.mkdir(exist_ok=True)
     (session / "meta").write_text(json.dumps({"title": title}, separators=(",", ":")))
     return session
 
 
-def test_metas_written_replaced_exchanged_and_removed_are_told(
+def test_metas_written_replaced_exchanged_and_removed_are_noticed(
     store: StoreOnDisk, told: Callable[[], None]
 ) -> None:
     one, two = write(store.path / "a_b_1", "one"), write(store.path / "a_b_2", "two")
@@ -79,7 +79,7 @@ def test_metas_written_replaced_exchanged_and_removed_are_told(
     told()
 
 
-def test_sessions_made_in_steps_renamed_replaced_and_deleted_are_told(
+def test_sessions_made_in_steps_renamed_replaced_and_deleted_are_noticed(
     store: StoreOnDisk, told: Callable[[], None]
 ) -> None:
     one, two = write(store.path / "a_b_1", "one"), write(store.path / "a_b_2", "two")
@@ -98,7 +98,7 @@ def test_sessions_made_in_steps_renamed_replaced_and_deleted_are_told(
     told()
 
 
-def test_two_sessions_that_share_one_meta_are_told_both(
+def test_a_change_of_a_meta_shared_by_two_sessions_is_noticed_for_both(
     store: StoreOnDisk, told: Callable[[], None]
 ) -> None:
     one, two = write(store.path / "a_b_1", "one"), store.path / "a_b_2"
@@ -110,7 +110,7 @@ def test_two_sessions_that_share_one_meta_are_told_both(
         told()
 
 
-def test_more_changes_than_inotify_keeps_are_told(
+def test_more_changes_than_inotify_queues_are_noticed(
     store: StoreOnDisk, told: Callable[[], None]
 ) -> None:
     queued = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())

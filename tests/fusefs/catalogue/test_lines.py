@@ -1,4 +1,4 @@
-"""The lines of sessions.jsonl are those that were put, in the order of their slugs."""
+"""The lines of sessions.jsonl are those that were put, ordered by slug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search begins at once: it loads what it needs when it needs it."""
+"""A search starts quickly: it loads modules only when it needs them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def store(tmp_path: Path) -> Path:
 
 
 def _loaded(*arguments: str | Path) -> set[str]:
-    """What a command has loaded at its end."""
+    """The modules that a command has loaded when it ends."""
     answer = run([sys.executable, "-c", LOADED, *map(str, arguments)])
     assert (answer.returncode, answer.stderr) == (0, "")
     return set(answer.stdout.split())
 
 
-def test_a_search_without_a_find_loads_nothing_that_reads_steps(store: Path) -> None:
+def test_a_search_without_a_match_loads_nothing_that_reads_steps(store: Path) -> None:
     assert not LATER & _loaded("search", "no such words", store)
     assert {"orjson", "storage.formats.kinds"} <= _loaded("search", "disk", store)
 
 
-def test_python_says_nothing_about_a_pattern(store: Path) -> None:
+def test_pythons_warnings_about_a_pattern_are_not_shown(store: Path) -> None:
     answer = stepfs("search", "[[d]isk", store)
     assert (answer.returncode, answer.stderr) == (Exit.OK, "")

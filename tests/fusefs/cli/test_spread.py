@@ -1,4 +1,4 @@
-"""Work on many sessions: in order, with the errors of any process, and none left behind."""
+"""Work spread over processes: results in order, errors of any process, and no process left behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def no_process_is_left() -> Iterator[None]:
 
 
 def _children() -> set[str]:
-    """The processes of this one: other tests may have some too."""
+    """The child processes of this one, including those of other tests."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):  # a thread that has just ended
@@ -47,7 +47,7 @@ def _die(_: Sequence[str]) -> None:
 
 
 def _much(_: Sequence[str]) -> bytes:
-    """More than a pipe holds."""
+    """More than a pipe buffers."""
     return bytes(1 << 20)
 
 
@@ -58,7 +58,7 @@ def test_results_come_in_the_order_of_the_sessions(slugs: list[str]) -> None:
     assert (os.getpid() in {process for process, _ in found}) == (len(slugs) <= FEW_SESSIONS)
 
 
-def test_an_error_is_raised_where_its_sessions_are_due() -> None:
+def test_an_error_is_raised_in_place_of_the_result_of_its_sessions() -> None:
     found = spread(partial(_fail, MANY[CHUNK_SESSIONS]), MANY)
     assert next(found) is None
     with pytest.raises(PermissionError, match="not yours") as raised:
@@ -66,12 +66,12 @@ def test_an_error_is_raised_where_its_sessions_are_due() -> None:
     assert raised.value.filename == MANY[CHUNK_SESSIONS]
 
 
-def test_a_process_that_is_killed_is_no_end_of_the_results() -> None:
+def test_a_killed_process_is_an_error_and_not_the_end_of_the_results() -> None:
     with pytest.raises(EOFError):
         list(spread(_die, MANY))
 
 
-def test_whoever_stops_asking_leaves_no_process_behind() -> None:
+def test_a_caller_that_stops_early_leaves_no_process_behind() -> None:
     found = spread(_much, MANY)
     assert len(next(found)) == 1 << 20
     found.close()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Ctrl-C before a command has begun ends it without a word, and leaves no mount (G18)."""
+"""Ctrl-C before a command has begun ends it silently, and leaves no mount (G18)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ sys.exit(start.stepfs())
 
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A store, and a mountpoint."""
+    """The paths of a store and a mountpoint."""
     store, mountpoint = tmp_path / "store", tmp_path / "mnt"
     assert stepfs("demo", store).returncode == 0
     mountpoint.mkdir()
@@ -62,7 +62,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(
     assert not is_mounted(Path(places[1]))
 
 
-def test_a_server_that_is_interrupted_while_it_is_loaded_is_told_of(
+def test_a_server_that_is_interrupted_while_it_is_loaded_is_reported(
     places: tuple[str, str],
 ) -> None:
     answer = run(
@@ -74,7 +74,7 @@ def test_a_server_that_is_interrupted_while_it_is_loaded_is_told_of(
 
 
 def test_ctrl_c_ends_the_command_and_the_server_that_it_waits_for(places: tuple[str, str]) -> None:
-    """A terminal interrupts both."""
+    """A terminal sends SIGINT to both."""
     with subprocess.Popen(
         [*STEPFS, "mount", *places],
         env=environment(),

@@ -1,4 +1,4 @@
-"""`stepfs usage`: alike on a mount and on the bare store, and summed by hand here."""
+"""`stepfs usage`: the same on a mount and on the bare store; expected sums are calculated by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def done(model: str, ts: str, **usage: Any) -> bytes:
 
 
 def wholes(model: str, ts: str, sent: int, came: int, cached: int | None = None) -> bytes:
-    """A run as the first dialect tells it."""
+    """A run as recorded in the first dialect."""
     return done(
         model,
         ts,
@@ -43,7 +43,7 @@ def wholes(model: str, ts: str, sent: int, came: int, cached: int | None = None)
 
 
 def parts(model: str, ts: str, *counts: int, **tools: int) -> bytes:
-    """A run as the later dialect tells it."""
+    """A run as recorded in the later dialect."""
     names = (
         "input_tokens",
         "cache_read_tokens",
@@ -226,7 +226,7 @@ def test_a_mount_is_enough_where_its_store_is_out_of_reach(
     hidden = store.path.rename(store.path.with_name("elsewhere"))
     try:
         assert rows(place) == rows(place / session.slug) == expected
-        store.path.mkdir()  # another store, or none yet, under the name that the mount tells
+        store.path.mkdir()  # a different store has taken the path that the mount reports
         assert rows(place) == rows(place / session.slug) == expected
         store.path.rmdir()
     finally:
@@ -266,11 +266,11 @@ def test_a_terminal_shows_bars_and_a_row_for_all(root: Path) -> None:
     assert "\x1b[" not in on_terminal("usage", root, NO_COLOR="1", TERM="dumb")
 
 
-def test_a_terminal_is_told_that_there_is_nothing(root: Path) -> None:
+def test_on_a_terminal_an_empty_result_is_stated(root: Path) -> None:
     assert on_terminal("usage", root / "crab_tg-42_2") == "stepfs: no finished runs were found\r\n"
 
 
-def test_what_cannot_be_is_explained(root: Path) -> None:
+def test_impossible_requests_are_explained(root: Path) -> None:
     for arguments, code, sentence in (
         ([root / "no_such_1"], None, "no_such_1"),
         (["/nowhere/at/all"], Exit.STORE, "does not exist"),

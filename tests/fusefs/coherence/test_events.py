@@ -1,4 +1,4 @@
-"""Events make sessions dirty, and each dirty one is published by one worker at a time (G12)."""
+"""Events make sessions dirty, and each dirty session is published by one worker at a time (G12)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stores import StoreOnDisk, entry
 
 
 async def listed(live: Live, slug: str) -> Session:
-    """A session that is open, watched and listed."""
+    """Lease, watch and list a session."""
     session = live.session(slug)
     await live.pool.hold(session)
     await ready(live.means, session)
@@ -23,7 +23,7 @@ async def listed(live: Live, slug: str) -> Session:
 
 
 async def taken(events: EventQueue) -> list[Session]:
-    """All that is dirty."""
+    """Take all dirty sessions."""
     found: list[Session] = []
     with trio.move_on_after(0):
         while True:
@@ -32,7 +32,7 @@ async def taken(events: EventQueue) -> list[Session]:
 
 
 @pytest.mark.guarantee("G12a")
-def test_after_a_drain_a_session_knows_what_was_done_before_it(store: StoreOnDisk) -> None:
+def test_a_drain_applies_everything_that_was_done_before_it(store: StoreOnDisk) -> None:
     disks = [store.session(f"a_b_{number}", entry("a")) for number in (1, 2)]
 
     async def main() -> None:
@@ -67,7 +67,7 @@ def test_where_events_were_lost_every_session_is_looked_at_again(
     trio.run(main)
 
 
-def test_what_happens_to_a_session_while_it_is_published_is_published_after_it(
+def test_what_happens_to_a_session_while_it_is_published_is_published_afterwards(
     store: StoreOnDisk,
 ) -> None:
     store.session("a_b_1", entry("a"))
@@ -79,7 +79,7 @@ def test_what_happens_to_a_session_while_it_is_published_is_published_after_it(
             live.events.mark(session)
             assert await live.events.take() is session
             live.events.mark(session)
-            assert await taken(live.events) == []  # not beside the one who has it
+            assert await taken(live.events) == []  # not while another worker has it
             async with trio.open_nursery() as nursery:
                 again: list[Session] = []
 
@@ -94,7 +94,7 @@ def test_what_happens_to_a_session_while_it_is_published_is_published_after_it(
     trio.run(main)
 
 
-def test_names_that_come_and_go_are_told_to_whoever_publishes_the_list(store: StoreOnDisk) -> None:
+def test_new_and_removed_names_wake_the_publisher_of_the_list(store: StoreOnDisk) -> None:
     async def main() -> None:
         with living(store) as live:
             disk = store.session("a_b_1")
@@ -110,7 +110,7 @@ def test_names_that_come_and_go_are_told_to_whoever_publishes_the_list(store: St
     trio.run(main)
 
 
-def test_the_queue_is_drained_though_nobody_asks(store: StoreOnDisk) -> None:
+def test_the_queue_is_drained_without_any_request(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -126,7 +126,7 @@ def test_the_queue_is_drained_though_nobody_asks(store: StoreOnDisk) -> None:
     trio.run(main)
 
 
-def test_a_session_that_is_watched_no_longer_hears_nothing(store: StoreOnDisk) -> None:
+def test_a_session_that_is_no_longer_watched_receives_no_events(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -143,7 +143,7 @@ def test_a_session_that_is_watched_no_longer_hears_nothing(store: StoreOnDisk) -
 
 
 @pytest.mark.guarantee("G16a")
-def test_a_session_that_owes_something_waits_for_nobody_who_publishes(store: StoreOnDisk) -> None:
+def test_a_session_that_owes_something_does_not_wait_for_publishers(store: StoreOnDisk) -> None:
     store.session("a_b_1", entry("a"))
 
     async def main() -> None:

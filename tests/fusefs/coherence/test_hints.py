@@ -1,4 +1,4 @@
-"""What is a hint and what is not, and that a URL is shown without its password."""
+"""Which messages are valid hints, and that a URL is shown without its password."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_message_says_who_stored_in_which_sessions() -> None:
     assert decode(encode(SENDER, slugs)) == (SENDER, slugs)
 
 
-def test_a_full_message_of_the_longest_names_is_one() -> None:
+def test_a_full_message_of_the_longest_names_is_a_valid_hint() -> None:
     message = encode(SENDER, ["n" * 255] * MESSAGE_SESSIONS)
     assert len(message) <= MESSAGE_BYTES
     assert decode(message) is not None

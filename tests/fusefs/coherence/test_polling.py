@@ -1,4 +1,4 @@
-"""When a session that no events tell of is looked at next."""
+"""When to check a session next that no events report on."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from tests.support.stores import entry
 
 
 class Waiter:
-    """Somebody who waits in poll(2)."""
+    """A program that waits in poll(2)."""
 
     waits = True
 
     def grown(self) -> None:
-        """It did."""
+        """The view has grown."""
 
 
 def session_at(directory: Path, *, waited_for: bool = True, slug: str = "crab_tg-42_1") -> Session:
-    """An open session of a far store, listed just now, in which something has just happened."""
+    """An open session of a far store, listed just now, that has just changed."""
     session = Session(slug)
-    session.opened(directory.stat().st_ino, near=False)  # a number that is never used
+    session.opened(directory.stat().st_ino, near=False)  # a descriptor that is never used
     session.listed_at = session.changed_at = time.monotonic()
     session.listing_seconds = 0.002
     if waited_for:
@@ -50,7 +50,7 @@ def interval(session: Session, quiet: float) -> float | None:
     return interval_seconds(session, session.changed_at, session.changed_at + quiet)
 
 
-def test_who_waits_is_looked_for_often_at_first_and_then_less(tmp_path: Path) -> None:
+def test_for_a_waiter_a_session_is_checked_often_at_first_and_then_less(tmp_path: Path) -> None:
     session = session_at(tmp_path)
     assert interval(session, 0) == LEAST_LAG_SECONDS
     assert interval(session, 3) == pytest.approx(0.3)
@@ -59,7 +59,7 @@ def test_who_waits_is_looked_for_often_at_first_and_then_less(tmp_path: Path) ->
 
 @pytest.mark.guarantee("G28a")
 @pytest.mark.parametrize("listing_seconds", [0.001, 0.1, 0.4])
-def test_an_interval_and_its_look_take_less_than_a_second(
+def test_an_interval_and_its_check_take_less_than_a_second(
     tmp_path: Path, listing_seconds: float
 ) -> None:
     session = session_at(tmp_path)
@@ -69,27 +69,27 @@ def test_an_interval_and_its_look_take_less_than_a_second(
     assert MOST_LAG_OF_SLOW_SECONDS <= found < 1 - listing_seconds
 
 
-def test_a_look_that_takes_long_is_had_less_often(tmp_path: Path) -> None:
+def test_a_slow_check_is_made_less_often(tmp_path: Path) -> None:
     session = session_at(tmp_path)
     session.listing_seconds = 0.03
     assert interval(session, 0) == pytest.approx(0.3)
 
 
-def test_for_steps_that_may_be_displaced_it_is_looked_more_and_more_rarely(tmp_path: Path) -> None:
+def test_for_steps_that_may_be_displaced_checks_become_rarer_and_rarer(tmp_path: Path) -> None:
     session = session_at(tmp_path, waited_for=False)
     session.recent.remember(1, 0, entry("one"))
     assert interval(session, 0) == UNWAITED_SECONDS
     assert interval(session, 3600) == UNWAITED_MOST_SECONDS
 
 
-def test_who_begins_to_follow_after_long_quiet_is_looked_for_often(tmp_path: Path) -> None:
+def test_a_session_followed_anew_after_long_quiet_is_checked_often(tmp_path: Path) -> None:
     session = session_at(tmp_path)
     now = session.changed_at + 3600
     assert interval_seconds(session, now, now) == LEAST_LAG_SECONDS
 
 
 @pytest.mark.guarantee("G23b")
-def test_nobody_is_looked_for_whom_nobody_follows(tmp_path: Path) -> None:
+def test_a_session_that_nobody_follows_is_not_checked(tmp_path: Path) -> None:
     left, watched = session_at(tmp_path, waited_for=False), session_at(tmp_path)
     watched.watch = 1
     assert interval(left, 0) is interval(watched, 0) is None
@@ -106,7 +106,7 @@ def test_nobody_is_looked_for_whom_nobody_follows(tmp_path: Path) -> None:
     trio.run(main)
 
 
-def test_the_looks_of_many_are_bounded_and_everybody_has_a_turn(tmp_path: Path) -> None:
+def test_the_checks_of_many_sessions_are_bounded_and_each_has_its_turn(tmp_path: Path) -> None:
     sessions = [session_at(tmp_path, slug=f"crab_tg-42_{n}") for n in range(3 * LOOKS_AT_ONCE)]
 
     async def main() -> None:

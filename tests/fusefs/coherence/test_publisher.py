@@ -1,4 +1,4 @@
-"""The publisher: what the kernel knows of a session follows what happens in it, and only that (G12)."""
+"""The publisher: the kernel is told of changes in a session, and of nothing else (G12)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Test = Callable[["Told", ModelKernel, Superblock], Awaitable[None]]
 
 
 class Told(Caches):
-    """A kernel's caches that say what they were told."""
+    """A kernel's caches that record what they were told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Told(Caches):
 
 
 def published(path: Path, test: Test) -> None:
-    """Run a test beside a mount's work in the background."""
+    """Run a test with a mount's background work."""
 
     async def main() -> None:
         told = Told()
@@ -66,7 +66,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.guarantee("G12b")
-def test_a_size_that_the_kernel_knows_grows_though_nobody_asks(store: StoreOnDisk) -> None:
+def test_a_size_that_the_kernel_knows_grows_without_any_request(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def test(told: Told, kernel: ModelKernel, _superblock: Superblock) -> None:
@@ -79,7 +79,7 @@ def test_a_size_that_the_kernel_knows_grows_though_nobody_asks(store: StoreOnDis
 
 
 @pytest.mark.guarantee("G13b")
-def test_a_name_that_shows_something_else_by_now_is_to_be_looked_up_again(
+def test_a_name_that_now_shows_something_else_is_invalidated(
     store: StoreOnDisk,
 ) -> None:
     disk = store.session("a_b_1", entry("a"))
@@ -93,7 +93,7 @@ def test_a_name_that_shows_something_else_by_now_is_to_be_looked_up_again(
     published(store.path, test)
 
 
-def test_nothing_is_read_of_a_view_that_nobody_has_looked_at(store: StoreOnDisk) -> None:
+def test_a_view_that_nobody_has_looked_up_is_not_read(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def test(told: Told, kernel: ModelKernel, superblock: Superblock) -> None:
@@ -107,7 +107,7 @@ def test_nothing_is_read_of_a_view_that_nobody_has_looked_at(store: StoreOnDisk)
 
 
 @pytest.mark.guarantee("G20a")
-def test_the_name_of_a_session_that_was_deleted_leads_nowhere(store: StoreOnDisk) -> None:
+def test_the_name_of_a_deleted_session_is_invalidated(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def test(told: Told, kernel: ModelKernel, superblock: Superblock) -> None:
@@ -120,7 +120,7 @@ def test_the_name_of_a_session_that_was_deleted_leads_nowhere(store: StoreOnDisk
 
 
 @pytest.mark.guarantee("G12d")
-def test_a_new_session_has_the_kernel_ask_for_the_list_again(store: StoreOnDisk) -> None:
+def test_a_new_session_invalidates_the_list(store: StoreOnDisk) -> None:
     async def test(told: Told, kernel: ModelKernel, _superblock: Superblock) -> None:
         await kernel.listdir("")
         store.session("a_b_1")
@@ -131,7 +131,7 @@ def test_a_new_session_has_the_kernel_ask_for_the_list_again(store: StoreOnDisk)
 
 
 @pytest.mark.guarantee("G19c")
-def test_a_session_that_cannot_be_published_keeps_no_other_from_it(
+def test_a_session_that_cannot_be_published_does_not_keep_others_from_it(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     disks = [store.session(f"a_b_{number}", entry("a")) for number in (1, 2)]

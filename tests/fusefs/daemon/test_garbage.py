@@ -1,4 +1,4 @@
-"""Collections look at what is new, and leave no garbage of what comes and goes."""
+"""Collections scan only new objects, and short-lived objects leave no garbage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ print(len(looked_at), max(looked_at), Cycle.freed)
 
 
 @pytest.mark.guarantee("G19c")
-def test_a_collection_looks_at_what_came_since_the_last_and_frees_it() -> None:
+def test_a_collection_scans_what_is_new_since_the_last_one_and_frees_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAKE], check=True, capture_output=True, text=True, timeout=60
     )
@@ -69,7 +69,7 @@ def test_what_the_kernel_has_forgotten_is_freed_without_a_collection(store: Stor
             driver.stat(f"{slug}/log.jsonl")
         for session in sessions:
             driver.append(session, entry("y") + b"\n")
-            session.add(entry("z"))  # a daemon counts past it, so it is remembered no longer (G16)
+            session.add(entry("z"))  # a daemon counts past it, so it is no longer remembered (G16)
         assert known() > 100
         until(lambda: forgotten(driver))
     finally:
@@ -78,14 +78,14 @@ def test_what_the_kernel_has_forgotten_is_freed_without_a_collection(store: Stor
 
 
 def forgotten(driver: TreeDriver) -> bool:
-    """Whether all is forgotten but for the few sessions whose steps are kept as they were judged.
+    """Whether all sessions are forgotten but the few whose judged steps are kept.
 
-    Those whose metas are still to be written are let go of a moment later.
+    Sessions whose metas are not written yet are forgotten a moment later.
     """
     driver.forget_everything()
     return known() < 40
 
 
 def known() -> int:
-    """The sessions that are still in memory."""
+    """The number of sessions that are still in memory."""
     return sum(isinstance(thing, Session | SessionDirectory) for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""The log: one line per event, whoever reads it."""
+"""The log: one line per event, in every format."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_an_event_is_one_plain_line() -> None:
     assert text == "stepfs: warning: a\\nb\\x1b[31m\\udcff is no step"
 
 
-def test_what_is_normal_bears_no_level() -> None:
+def test_normal_messages_show_no_level() -> None:
     text = TextLines("stepfs: ").format(record("mounted", level=logging.INFO))
     assert text == "stepfs: mounted"
 
 
-def test_an_unforeseen_error_is_one_line_unless_asked_for_more() -> None:
+def test_an_unexpected_error_is_one_line_unless_more_is_requested() -> None:
     bad = record("reading failed", level=logging.ERROR, error=raised())
     brief = TextLines("stepfs: ").format(bad)
     assert brief == "stepfs: error: reading failed: ValueError: bad\\nvalue"
@@ -104,7 +104,7 @@ def test_a_flood_of_refusals_is_cut_short_and_counted(monkeypatch: pytest.Monkey
     assert TextLines("").format(late) == f"notice: refused ({held} more like it were not logged)"
 
 
-def test_what_went_wrong_is_never_withheld() -> None:
+def test_errors_are_never_suppressed() -> None:
     limit = RefusalLimit()
     for _ in range(100):
         limit.filter(record(name=REFUSED))

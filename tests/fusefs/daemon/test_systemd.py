@@ -52,7 +52,7 @@ def test_an_abstract_socket_is_reached() -> None:
         assert heard(listener) == ["STOPPING=1"]
 
 
-def test_child_processes_do_not_speak_in_its_name(listening: socket.socket) -> None:
+def test_child_processes_do_not_notify_for_the_mount(listening: socket.socket) -> None:
     given = environment(listening, WATCHDOG_USEC="1000000", WATCHDOG_PID="1", HOME="/root")
     Manager.taken_from(given)
     assert given == {"HOME": "/root"}
@@ -117,7 +117,7 @@ def test_only_a_changed_status_is_told(
         heard(listening)
 
 
-def test_without_a_manager_there_is_nothing_to_wake_for() -> None:
+def test_without_a_manager_nothing_wakes_up() -> None:
     async def both() -> None:
         with trio.fail_after(1):
             await ping(Manager())

@@ -1,4 +1,4 @@
-"""The files of `.stepfs`: what an open one holds is bounded."""
+"""The files of `.stepfs`: what an open one keeps in memory is bounded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.errors import StoreError
 
 
 @pytest.mark.guarantee("G23a", "G19a")
-def test_who_follows_the_failures_reads_every_line_and_old_ones_are_let_go() -> None:
+def test_a_follower_of_the_failures_reads_every_line_and_old_ones_are_freed() -> None:
     async def scenario() -> None:
         failures = Failures()
         follower = OpenErrors(failures)

@@ -17,7 +17,7 @@ from fusefs.dotdir.step_ranges import (
 
 
 def shown(**lines: str) -> Shown:
-    """Of lines by step number, as `_3="text"`."""
+    """What is shown, given as lines by step number: `_3="text"`."""
     numbers = array("Q", [int(name[1:]) for name in lines])
     return Shown(numbers, array("q", [hash(text) for text in lines.values()]))
 
@@ -50,7 +50,7 @@ def test_a_history_begins_anew_where_all_of_it_is_later() -> None:
     assert not begins_anew([1, 2], [2, 3])
 
 
-def test_steps_that_are_all_removed_are_told_though_others_come() -> None:
+def test_the_removal_of_all_steps_is_told_even_if_others_come() -> None:
     told = ["steps 1-2 were removed"]
     assert what_happened(shown(_1="a", _2="b"), shown(), "", "") == told
     assert what_happened(shown(_1="a", _2="b"), shown(_7="a"), "", "") == told
@@ -73,7 +73,7 @@ def test_removed_replaced_and_back_filled_steps_are_told_by_their_numbers() -> N
     ]
 
 
-def test_a_history_that_shows_more_of_the_same_needs_no_words() -> None:
+def test_a_history_that_only_grows_needs_no_explanation() -> None:
     assert what_happened(shown(_1="a"), shown(_1="a", _2="b"), "", "") == []
     assert what_happened(shown(), shown(_1="a"), "", "") == []
 
@@ -94,7 +94,7 @@ def test_numbers_are_told_from_any_line_on() -> None:
     assert list(numbers_told("3-5,9")) == [3, 4, 5, 9]
 
 
-def test_any_number_of_numbers_is_told_in_answers_that_a_link_can_hold() -> None:
+def test_any_number_of_numbers_is_told_in_answers_that_fit_into_a_link() -> None:
     greatest = 2**64 - 1
     numbers = list(range(greatest - 10_001, greatest + 1, 2))
     known: list[int] = []

@@ -1,4 +1,4 @@
-"""Any lines, cut in any way into writes and closes, give what a small model of the framing gives."""
+"""Any lines, cut in any way into writes and closes, give the same as a small model of the framing."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ FLUSH = None
 
 @dataclass
 class Model:
-    """The framing in a few lines: what SPEC calls G5d, G6 and G7, one byte after the other."""
+    """The framing in a few lines: clauses G5d, G6 and G7, byte by byte."""
 
     steps: list[bytes] = field(default_factory=list)
     pending: bytes = b""
     own_newline: bool = False
-    """The next newline belongs to a line that a close has taken."""
+    """The next newline belongs to a line that a close has already stored."""
 
     def write(self, data: bytes) -> int | str:
-        """How many bytes are taken, or the errno's name."""
+        """The number of bytes taken, or the name of the errno."""
         steps, pending, taken = len(self.steps), self.pending, 0
         for at in range(len(data)):
             if data[at : at + 1] != b"\n":
@@ -92,7 +92,7 @@ class Model:
 
 @st.composite
 def sequences(draw: st.DrawFn, lines: list[bytes]) -> list[bytes | None]:
-    """Writes, and closes between them, of lines with or without a newline at the end."""
+    """Writes, with closes between them, of lines with or without a final newline."""
     text = b"\n".join(draw(st.lists(st.sampled_from(lines), min_size=1, max_size=8)))
     text += draw(st.sampled_from([b"", b"\n"]))
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -159,7 +159,7 @@ def test_any_cutting_of_any_lines_gives_what_the_model_gives(
         if data is FLUSH:
             assert flush(driver, handle) == model.flush()
         else:
-            while data:  # what a short count left is written again, as programs do
+            while data:  # after a short write the rest is written again, as programs do
                 count = attempt(driver, handle, data)
                 assert count == model.write(data)
                 if isinstance(count, str):

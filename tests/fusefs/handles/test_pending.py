@@ -1,4 +1,4 @@
-"""What is unfinished is bounded, and no user takes the room of all others."""
+"""Unfinished input is bounded, and no user can take the room of all others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_user_has_half_of_what_others_leave_and_everybody_something() -> None:
 
 
 @pytest.mark.guarantee("G23e")
-def test_what_is_let_go_is_room_again() -> None:
+def test_what_is_released_is_free_room_again() -> None:
     budget = PendingBudget(1024)
     budget.resize(1, 0, 300)
     budget.resize(1, 0, 200)

@@ -1,4 +1,4 @@
-"""Who was answered ESTALE opens once more: that is the second open, if it is soon and of the same."""
+"""After ESTALE the kernel opens again: a second open is one that comes soon and names the same view."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Opened = tuple[Session, View]
 
 
 class Opens(RuleBasedStateMachine):
-    """Opens of several threads, against a dictionary of what each was last answered."""
+    """Opens by several processes, against a dictionary of the last ESTALE of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Opens(RuleBasedStateMachine):
 TestOpens = Opens.TestCase
 
 
-def test_of_many_the_first_are_forgotten() -> None:
+def test_of_many_opens_the_first_are_forgotten() -> None:
     opens = StaleOpens(lambda: 0.0)
     for pid in range(1, REMEMBERED_OPENS + 2):
         opens.answered(Caller(pid, 0, 0), SESSIONS[0], VIEWS[0])
@@ -58,7 +58,7 @@ def test_of_many_the_first_are_forgotten() -> None:
     assert opens.is_second(Caller(2, 0, 0), SESSIONS[0], VIEWS[0])
 
 
-def test_whoever_is_outside_of_the_namespace_of_the_mount_is_nobody_in_particular() -> None:
+def test_callers_outside_of_the_mounts_pid_namespace_are_not_told_apart() -> None:
     opens = StaleOpens(lambda: 0.0)
     opens.answered(Caller(0, 0, 0), SESSIONS[0], VIEWS[0])
     assert not opens.is_second(Caller(0, 0, 0), SESSIONS[0], VIEWS[0])

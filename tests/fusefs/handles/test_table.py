@@ -1,4 +1,4 @@
-"""The table of handles answers as a dictionary would, but for a handle that is never used twice."""
+"""The table of handles works like a dictionary, except that no handle is ever reused."""
 
 from __future__ import annotations
 

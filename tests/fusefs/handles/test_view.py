@@ -1,4 +1,4 @@
-"""An open view: its bytes by where they are, and poll(2) tells each growth once (G13, G14)."""
+"""An open view: reads at any offset, and poll(2) that reports each growth once (G13, G14)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GREW = REGULAR | select.EPOLLPRI
 
 
 class Waiter:
-    """Somebody who waits in poll(2)."""
+    """A program that waits in poll(2)."""
 
     def __init__(self) -> None:
         self.woken = 0
@@ -79,7 +79,9 @@ def test_each_growth_is_told_once_and_who_waits_is_woken(store: StoreOnDisk) -> 
 
 @pytest.mark.guarantee("G14c")
 @pytest.mark.parametrize("why", ["superseded", "deleted"])
-def test_what_grows_no_more_says_so_each_time(store: StoreOnDisk, why: str) -> None:
+def test_poll_of_a_view_that_no_longer_grows_says_so_each_time(
+    store: StoreOnDisk, why: str
+) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -101,7 +103,7 @@ def test_what_grows_no_more_says_so_each_time(store: StoreOnDisk, why: str) -> N
     trio.run(main)
 
 
-def test_views_that_nobody_follows_line_by_line_are_regular_files(store: StoreOnDisk) -> None:
+def test_views_that_are_not_followed_line_by_line_poll_as_regular_files(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Tables of the modes and owners that the store's own become."""
+"""How modes and owners shown by a mount follow from those in the store."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_other_controls_are_read_as_the_meta_and_written_as_append(
 def test_where_owners_differ_a_control_is_read_only_if_anybody_may_read_the_meta(
     meta: int, readable: int
 ) -> None:
-    """The one owner shown is the directory's, whose rights the meta's bits do not tell."""
+    """Only the directory's owner is shown, and the meta's bits say nothing about its rights."""
     for owner in (BEN, (ANA[0], BEN[1]), (BEN[0], ANA[1])):
         rights = RULES.control(directory(0o755), status(meta, owner))
         assert rights == Rights(*ANA, 0o200 | readable)
@@ -101,7 +101,7 @@ def test_directories_are_as_in_the_store() -> None:
     ("root", "file", "folder"),
     [(0o755, 0o444, 0o555), (0o700, 0o400, 0o500), (0o711, 0o400, 0o500), (0o750, 0o440, 0o550)],
 )
-def test_what_tells_no_more_than_a_listing_is_for_whoever_may_list(
+def test_files_that_reveal_no_more_than_a_listing_are_for_whoever_may_list(
     root: int, file: int, folder: int
 ) -> None:
     assert RULES.public(directory(root), directory=False) == Rights(*ANA, file)
@@ -109,7 +109,7 @@ def test_what_tells_no_more_than_a_listing_is_for_whoever_may_list(
 
 
 @pytest.mark.guarantee("G21c")
-def test_what_tells_of_all_sessions_is_for_the_mounting_user() -> None:
+def test_files_that_reveal_all_sessions_are_for_the_mounting_user() -> None:
     assert RULES.private() == Rights(*MOUNTER, 0o400)
 
 

@@ -1,4 +1,4 @@
-"""Open files: a release lets the inode go, and at the end all are closed, whatever fails (G17)."""
+"""Open files: a release lets its inode go; at the end all are closed, even if some fail (G17)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.errors import StoreError
 
 
 class File(Inode):
-    """An inode that nobody needs."""
+    """An inode that nothing pins."""
 
     async def attributes(self, exact: bool) -> Attributes:
         raise NotImplementedError
@@ -42,7 +42,7 @@ class Written(OpenFile):
         self.done.append("release")
 
 
-def test_an_inode_that_the_kernel_forgot_first_goes_with_its_last_open_file() -> None:
+def test_an_inode_that_the_kernel_forgot_is_freed_with_its_last_open_file() -> None:
     table = Table()
     files, inode, done = OpenFiles(table, Failures()), File(table, None, "x"), list[str]()
     handle = files.add(Written(done), inode)
@@ -55,7 +55,7 @@ def test_an_inode_that_the_kernel_forgot_first_goes_with_its_last_open_file() ->
 
 
 @pytest.mark.guarantee("G17a")
-def test_at_the_end_all_are_closed_and_what_fails_is_told() -> None:
+def test_at_the_end_all_files_are_closed_and_failures_are_reported() -> None:
     table, failures, done = Table(), Failures(), list[str]()
     files = OpenFiles(table, failures)
     for fails in (True, False):

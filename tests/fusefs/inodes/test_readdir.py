@@ -1,4 +1,4 @@
-"""Going through a directory: the names as of its start, from wherever one goes on."""
+"""Reading a directory: the names as of the first call, resumed at any offset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusefs.inodes.table import Table
 
 
 class Listed(Directory):
-    """A directory whose names come and go."""
+    """A directory whose names change."""
 
     def __init__(self, table: Table, parent: Directory | None, names: list[str]) -> None:
         super().__init__(table, parent, "listed")
@@ -55,7 +55,7 @@ def test_every_name_is_met_once_however_many_are_taken_at_a_time(
     assert met == [*DOTS, *names]
 
 
-def test_names_that_went_since_are_passed_over_and_new_ones_come_with_the_next_start() -> None:
+def test_removed_names_are_skipped_and_new_ones_appear_after_a_rewind() -> None:
     directory = Listed(Table(), None, ["a", "b", "c"])
     opened = listed(directory)
     directory.present = ["a", "c", "d"]
@@ -67,11 +67,11 @@ def test_names_that_went_since_are_passed_over_and_new_ones_come_with_the_next_s
     assert directory.listings == [True, True]
 
 
-def test_who_goes_on_where_nothing_was_listed_yet_needs_the_names() -> None:
+def test_resuming_before_any_listing_needs_the_names() -> None:
     assert OpenDirectory(Listed(Table(), None, []), private=False).begins(7)
 
 
-def test_dots_are_the_directory_itself_and_nobody_looks_them_up() -> None:
+def test_dots_are_the_directory_itself_and_count_no_lookup() -> None:
     directory = Listed(Table(), None, [])
     entries = list(listed(directory).entries(0))
     assert [(entry.is_dot, entry.inode) for entry in entries] == [(True, directory)] * 2

@@ -1,4 +1,4 @@
-"""Of the past only what was used last is known: files, their lines, and directories (G29e)."""
+"""Of the past, only what was used last is kept: files, their lines, and directories (G29e)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fusefs.inodes.test_table import Place
 
 
 class Forgetful:
-    """A kernel that is told which names to drop."""
+    """A kernel that records which names it has to drop."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
@@ -30,7 +30,7 @@ class Forgetful:
 
 
 class Remembered(Inode):
-    """A file that is kept while `RecentPast` has it."""
+    """A file that is kept while it is in `RecentPast`."""
 
     def __init__(self, table: Table, parent: Place, name: str, past: RecentPast) -> None:
         self.past = past
@@ -68,7 +68,7 @@ def test_the_files_that_were_used_last_stay(kernel: Forgetful) -> None:
 
 
 @pytest.mark.guarantee("G29e")
-def test_files_of_many_lines_are_fewer_but_for_the_last_one(kernel: Forgetful) -> None:
+def test_of_files_with_many_lines_fewer_are_kept_but_always_the_last_one(kernel: Forgetful) -> None:
     past = RecentPast(kernel)
     made = files(past, 3)
     for file in made:
@@ -79,7 +79,7 @@ def test_files_of_many_lines_are_fewer_but_for_the_last_one(kernel: Forgetful) -
 
 
 @pytest.mark.guarantee("G29e")
-def test_of_directories_hundreds_are_known(kernel: Forgetful) -> None:
+def test_hundreds_of_directories_are_kept(kernel: Forgetful) -> None:
     past, table = RecentPast(kernel), Table()
     root = Place(table, None, "")
     for number in range(KEPT_DIRECTORIES + 2):
@@ -88,7 +88,7 @@ def test_of_directories_hundreds_are_known(kernel: Forgetful) -> None:
     assert len(table) == 1 + KEPT_DIRECTORIES
 
 
-def test_what_its_table_knows_no_more_is_not_kept_here(
+def test_what_the_table_no_longer_knows_is_not_kept(
     kernel: Forgetful, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent_past, "KEPT_FILES", 1)

@@ -1,4 +1,4 @@
-"""The table of inodes: what the kernel holds or somebody needs is known, and nothing else (G3)."""
+"""The table of inodes: it knows what the kernel or the mount still needs, and nothing else (G3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fusefs.inodes.table import Table
 
 
 class Place(Directory):
-    """A directory that is kept while something in it is known."""
+    """A directory that is kept while it has known children."""
 
     __slots__ = ("children", "gone", "pinned")
 
@@ -48,7 +48,7 @@ class Place(Directory):
 
 
 class Known(RuleBasedStateMachine):
-    """Lookups, forgets and pins of a tree in any order."""
+    """Lookups, forgets and pins in a tree, in any order."""
 
     places = Bundle("places")
 

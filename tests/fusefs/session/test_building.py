@@ -1,4 +1,4 @@
-"""Building an epoch: whatever happens meanwhile, nobody is told of one that is not whole (G12, G13)."""
+"""Building an epoch: no concurrent change lets anybody see an incomplete one (G12, G13)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MESSAGES_VIEW, HISTORY_VIEW, LOG_VIEW = View(MESSAGES), View(HISTORY), View(LOG)
 
 
 class Meanwhile:
-    """A pass upwards, beside which something is done: after it has read, before its end is known."""
+    """Runs something during each pass upwards: after the pass has read, before its result is used."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *does: Callable[[], object]) -> None:
         self.left = list(does)
@@ -44,20 +44,20 @@ class Meanwhile:
 
 
 def compacts(disk: SessionOnDisk) -> None:
-    """A daemon compacts, and a step that is being read changes, so that all is looked at again."""
+    """A daemon compacts, and a step changes that is being read, so that everything is checked again."""
     disk.put(3, entry("B"))
     disk.add(compaction("the second"))
 
 
 @pytest.mark.guarantee("G13a")
-def test_a_compaction_beside_the_building_of_a_view_leaves_no_lead_without_its_lines(
+def test_a_compaction_while_a_view_is_built_leaves_no_lead_without_its_lines(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
 
     async def main() -> None:
         async with leased(store) as (live, session):
-            await refresh(live.means, session, HISTORY_VIEW)  # the beginning is known now
+            await refresh(live.means, session, HISTORY_VIEW)  # now the boundary is known
             epoch = present(live.means, session, MESSAGES_VIEW)
             Meanwhile(monkeypatch, lambda: compacts(disk))
             assert await refresh(live.means, session, MESSAGES_VIEW) is epoch
@@ -69,10 +69,10 @@ def test_a_compaction_beside_the_building_of_a_view_leaves_no_lead_without_its_l
 
 
 @pytest.mark.guarantee("G3b", "G13a")
-def test_a_stat_beside_a_compaction_tells_the_size_that_the_view_has_before_or_after(
+def test_a_stat_during_a_compaction_returns_the_size_before_or_after_it(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inode that was looked at is asked, as the kernel does that has its name in its cache."""
+    """Ask the inode that was looked up before, as a kernel does that has cached the name."""
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
     others = [store.session(f"a_b_{number}", *disk.steps()) for number in (2, 3)]
     compacts(others[1])
@@ -99,7 +99,7 @@ def test_a_stat_beside_a_compaction_tells_the_size_that_the_view_has_before_or_a
 def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: int
 ) -> None:
-    """Also those that no view has shown yet: nobody is kept waiting for ever."""
+    """Also steps that no view has shown yet: no reader is kept waiting for ever."""
     disk = store.session("a_b_1", *(entry("x" * 600) for _ in range(40)))
     monkeypatch.setattr(building, "PASS_STEPS", 20)
 
@@ -117,7 +117,7 @@ def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read
     trio.run(main)
 
 
-def test_a_pass_that_fails_leaves_an_epoch_that_nobody_is_told_of_and_that_is_built_later(
+def test_a_failed_pass_leaves_an_epoch_that_is_not_shown_and_is_built_later(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
@@ -139,7 +139,7 @@ def test_a_pass_that_fails_leaves_an_epoch_that_nobody_is_told_of_and_that_is_bu
     trio.run(main)
 
 
-def test_a_history_that_is_touched_while_it_is_gathered_from_its_end_is_gathered_again(
+def test_a_history_that_changes_while_it_is_gathered_from_its_end_is_gathered_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
@@ -162,10 +162,10 @@ def test_a_history_that_is_touched_while_it_is_gathered_from_its_end_is_gathered
     trio.run(main)
 
 
-def test_what_is_left_of_a_history_that_could_not_be_gathered_is_in_nobodys_way(
+def test_the_remains_of_a_failed_gathering_do_no_harm(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another view finds the beginning, and then it is built upwards."""
+    """Another view finds the boundary, and then the history is built upwards."""
     store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
     monkeypatch.setattr(building, "PASS_STEPS", 20)
     read, failing = replay.backwards, [OSError(5, "the disk does not answer")]
@@ -192,7 +192,7 @@ def test_what_is_left_of_a_history_that_could_not_be_gathered_is_in_nobodys_way(
 
 @pytest.mark.guarantee("G13a", "G13b")
 @pytest.mark.parametrize("kept", [True, False])
-def test_what_is_made_again_is_adopted_if_it_begins_with_what_was_shown(
+def test_a_rebuilt_draft_is_adopted_if_it_begins_with_what_was_shown(
     store: StoreOnDisk, kept: bool
 ) -> None:
     disk = store.session("a_b_1", entry("a"), entry("b"))
@@ -212,7 +212,7 @@ def test_what_is_made_again_is_adopted_if_it_begins_with_what_was_shown(
     trio.run(main)
 
 
-def test_the_beginning_is_found_again_when_the_compaction_goes(store: StoreOnDisk) -> None:
+def test_the_beginning_is_found_again_when_the_compaction_is_removed(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
 
     async def main() -> None:
@@ -261,7 +261,7 @@ def test_what_came_while_events_were_lost_is_shown_before_what_came_after(
                 found = replay.backwards(*args, **named)
                 disk.add(entry("b"))
                 live.events.watcher.drain()
-                live.events.missed()  # the event of it is lost
+                live.events.missed()  # its event is lost
                 disk.add(entry("c"))
                 return found
 

@@ -22,7 +22,7 @@ def indexed(*numbers: int) -> Index:
 
 
 def surveyed(extents: Extents, index: Index, *compactions: int) -> None:
-    """As `survey` does: look at all steps."""
+    """Check all steps, as `survey` does."""
     while (look := extents.compactions.next_pass(index)) is not None:
         numbers = list(look.numbers)
         seen = [number for number in compactions if number in numbers]
@@ -51,7 +51,7 @@ def test_the_last_step_that_a_cut_leaves(cut: Cut | None, end: int) -> None:
 
 
 @pytest.mark.guarantee("G29b")
-def test_an_epoch_that_there_is_no_more_is_no_name() -> None:
+def test_an_epoch_that_no_longer_exists_is_not_a_valid_name() -> None:
     extents, index = Extents("a_b_1"), indexed(1, 2, 3)
     surveyed(extents, index, 2)
     extents.begins(InEpoch(2), Boundary(2, "name"))
@@ -77,7 +77,7 @@ def test_a_beginning_is_known_until_its_compaction_changes() -> None:
     assert extents.boundary(None) is None
 
 
-def test_what_nobody_asks_for_any_more_is_forgotten_and_nothing_else() -> None:
+def test_only_what_nobody_uses_any_more_is_forgotten() -> None:
     extents = Extents("a_b_1")
     extents.begins(None, Boundary(4, "name"))
     extents.begins(AtStep(9), Boundary(4, "name"))
@@ -86,7 +86,7 @@ def test_what_nobody_asks_for_any_more_is_forgotten_and_nothing_else() -> None:
     assert extents.boundary(None) == Boundary(4, "name")
 
 
-def test_a_beginning_that_is_another_than_the_survey_says_has_both_looked_at_again() -> None:
+def test_a_beginning_that_contradicts_the_survey_has_both_checked_again() -> None:
     extents, index = Extents("a_b_1"), indexed(1, 2, 3, 4)
     surveyed(extents, index, 2)
     extents.begins(InEpoch(2), Boundary(3, "name"))

@@ -1,4 +1,4 @@
-"""Text that was let go is rendered again, and is what was shown, or it is an error (G13)."""
+"""Evicted text is rendered again to exactly what was shown, or reading it is an error (G13)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.stores import StoreOnDisk, compaction, entry
 
 
 def let_go(live: Live, epoch: Epoch) -> None:
-    """The text of an epoch gives way to others."""
+    """Evict the text of an epoch from the cache."""
     live.means.cache.drop(epoch)
     live.means.cache.lost += 1
     assert not any(segment.held for segment in epoch.segments)
@@ -25,7 +25,7 @@ def let_go(live: Live, epoch: Epoch) -> None:
 
 @pytest.mark.guarantee("G13a", "G23a")
 @pytest.mark.parametrize("view", [View(LOG), View(HISTORY), View(MESSAGES)])
-def test_what_was_let_go_is_rendered_again_as_it_was(store: StoreOnDisk, view: View) -> None:
+def test_evicted_text_is_rendered_again_as_it_was(store: StoreOnDisk, view: View) -> None:
     store.session("a_b_1", entry("a"), compaction("name"), entry("b"), entry("c"))
 
     async def main() -> None:
@@ -40,7 +40,9 @@ def test_what_was_let_go_is_rendered_again_as_it_was(store: StoreOnDisk, view: V
 
 
 @pytest.mark.guarantee("G13d")
-def test_what_cannot_be_rendered_as_it_was_is_an_error_and_no_mixture(store: StoreOnDisk) -> None:
+def test_text_that_cannot_be_rendered_as_it_was_is_an_error_and_not_a_mixture(
+    store: StoreOnDisk,
+) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -58,7 +60,7 @@ def test_what_cannot_be_rendered_as_it_was_is_an_error_and_no_mixture(store: Sto
 
 
 @pytest.mark.guarantee("G13c", "G20a")
-def test_a_pinned_epoch_needs_the_store_no_more(store: StoreOnDisk) -> None:
+def test_a_pinned_epoch_no_longer_needs_the_store(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", *(entry("x" * 3000) for _ in range(200)))
 
     async def main() -> None:
@@ -78,7 +80,7 @@ def test_a_pinned_epoch_needs_the_store_no_more(store: StoreOnDisk) -> None:
 
 
 @pytest.mark.parametrize("why", ["superseded", "gone"])
-def test_text_that_nobody_can_ask_for_any_more_goes_at_the_last_close(
+def test_text_that_can_no_longer_be_reached_is_freed_at_the_last_close(
     store: StoreOnDisk, why: str
 ) -> None:
     store.session("a_b_1", entry("a"))

@@ -1,4 +1,4 @@
-"""Judged steps: what a session keeps of them, and for how long."""
+"""Judged steps: which of them a session keeps, and for how long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_last_steps_are_kept() -> None:
     assert list(judged.steps) == [step_name(number) for number in range(11, KEPT_STEPS + 11)]
 
 
-def test_the_bytes_of_those_that_are_kept_are_bounded() -> None:
+def test_the_bytes_of_kept_steps_are_bounded() -> None:
     judged = JudgedSteps()
     for number in range(1, 101):
         judged.add(step_name(number), step("x" * (KEPT_BYTES // 8)))
@@ -30,7 +30,7 @@ def test_the_bytes_of_those_that_are_kept_are_bounded() -> None:
     assert judged.steps == {}
 
 
-def test_what_something_happened_to_is_not_kept() -> None:
+def test_steps_that_changed_are_not_kept() -> None:
     judged = JudgedSteps()
     judged.add("step-000001", step("one"))
     judged.add("step-000001", step("two"))

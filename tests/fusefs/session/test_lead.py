@@ -1,4 +1,4 @@
-"""The lead of a view: when there is one, what it is, and when it has to be looked at again (G2)."""
+"""The lead of a view: when there is one, what it is, and when it has to be checked again (G2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, 
 
 @contextmanager
 def remembering(live: Live, text: str) -> Iterator[None]:
-    """The memory knows the archive `name` by this text."""
+    """Make the memory know the archive `name` by this text."""
 
     class Known(Memory):
         def version(self, name: str | None = None) -> Hashable:
@@ -138,7 +138,7 @@ def test_a_page_of_a_time_has_a_head_if_a_step_was_stored_by_then(
 
 
 def dated(disk: SessionOnDisk) -> None:
-    """The times of the steps are 10, 20, 30 …"""
+    """Give the steps the times 10, 20, 30 …"""
     for number in disk.numbers():
         os.utime(disk.path / f"step-{number:06}", ns=(0, 10 * number))
 

@@ -1,4 +1,4 @@
-"""When a session is listed, and how old a listing may be for whom (G12)."""
+"""When a session is listed, and how old a listing may be for which caller (G12)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.stores import StoreOnDisk, entry
 
 
 class Listings:
-    """How often directories are listed."""
+    """Counts the listings of directories."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -42,7 +42,7 @@ class Listings:
 
 
 @pytest.mark.guarantee("G24a")
-def test_where_events_tell_a_session_is_listed_once(
+def test_with_events_a_session_is_listed_once(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"))
@@ -63,7 +63,7 @@ def test_where_events_tell_a_session_is_listed_once(
 
 
 @pytest.mark.guarantee("G12b", "G12c")
-def test_where_nothing_tells_only_those_who_must_be_exact_list_it_each_time(
+def test_without_events_only_exact_callers_list_a_session_each_time(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"))
@@ -104,7 +104,7 @@ def test_a_listing_may_be_the_older_the_longer_it_takes(
 
 
 @pytest.mark.guarantee("G20a")
-def test_a_directory_that_went_is_a_session_that_is_gone(store: StoreOnDisk) -> None:
+def test_a_removed_directory_is_a_deleted_session(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1")
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Counts are gathered for a moment and then written, each session on its own; none is lost (G9)."""
+"""Counts are gathered for a moment and then written, per session; none is lost (G9)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Test = Callable[[Live, MetaCounter], Awaitable[None]]
 
 
 def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
-    """Run a test beside a counter, on a clock that jumps ahead when all wait."""
+    """Run a test beside a counter, on a clock that jumps ahead when all tasks wait."""
     failures = Failures()
 
     async def main() -> None:
@@ -40,7 +40,7 @@ def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
 
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
-    """The counts that were written, each with when that was; written on the loop here."""
+    """The counts written, each with the time of its write. Writes are done on the loop."""
     found: list[tuple[int, float]] = []
 
     async def long(_self: object, _key: object, work: Callable[[], dict[str, int]]) -> None:
@@ -71,7 +71,7 @@ def test_stores_that_follow_each_other_are_one_write(
 
 
 @pytest.mark.guarantee("G9a")
-def test_who_never_stops_storing_is_counted_within_a_second(
+def test_a_writer_that_never_stops_is_counted_within_a_second(
     store: StoreOnDisk, writes: list[tuple[int, float]]
 ) -> None:
     store.session("a_b_1")
@@ -157,7 +157,7 @@ def test_at_the_end_everything_is_written_at_once(
 
 
 @pytest.mark.guarantee("G9c")
-def test_a_count_that_cannot_be_written_at_the_end_is_told_of(
+def test_a_count_that_cannot_be_written_at_the_end_is_reported(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.session("a_b_1")

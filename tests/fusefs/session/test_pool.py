@@ -1,4 +1,4 @@
-"""The pool: what is used is open, what is only kept may be closed, and nothing leaks (G20, G23)."""
+"""The pool: used sessions stay open, unused ones may be closed, and nothing leaks (G20, G23)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_session_is_open_while_it_is_leased_and_kept_open_after(store: StoreOn
 
 
 @pytest.mark.guarantee("G20a")
-def test_whoever_uses_a_session_keeps_it_open_though_it_is_gone(store: StoreOnDisk) -> None:
+def test_a_user_of_a_session_keeps_it_open_after_its_deletion(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -83,7 +83,7 @@ def test_whoever_uses_a_session_keeps_it_open_though_it_is_gone(store: StoreOnDi
     trio.run(main)
 
 
-def test_a_name_that_is_another_sessions_by_now_is_not_opened_as_this_one(
+def test_a_name_that_now_belongs_to_another_session_is_not_opened_as_this_one(
     store: StoreOnDisk,
 ) -> None:
     disk = store.session("a_b_1", entry("a"))
@@ -104,7 +104,7 @@ def test_a_name_that_is_another_sessions_by_now_is_not_opened_as_this_one(
 
 
 @pytest.mark.guarantee("G23f")
-def test_where_descriptors_are_short_those_that_are_only_kept_are_given_up(
+def test_when_descriptors_run_out_unused_sessions_are_closed(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2, 3):
@@ -129,7 +129,7 @@ def test_where_descriptors_are_short_those_that_are_only_kept_are_given_up(
     trio.run(main)
 
 
-def test_those_least_recently_used_are_closed_when_there_are_many(
+def test_the_least_recently_used_sessions_are_closed_when_there_are_many(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "OPEN_SESSIONS", 8)
@@ -152,7 +152,7 @@ def test_those_least_recently_used_are_closed_when_there_are_many(
 
 
 def test_epochs_outlive_the_session_that_was_closed(store: StoreOnDisk) -> None:
-    """No inode shows less than it did (G13)."""
+    """No inode ever shows less than before (G13)."""
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -171,7 +171,7 @@ def test_epochs_outlive_the_session_that_was_closed(store: StoreOnDisk) -> None:
 
 
 class Leases(RuleBasedStateMachine):
-    """Uses, closes and deletions in any order, against how many users each session has."""
+    """Leases, closes and deletions in any order, checked against the number of users of each session."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ MINE = entry("mine")
 
 
 @pytest.mark.guarantee("G16d", "G23a")
-def test_of_too_many_sessions_some_forget_what_a_daemon_may_displace(
+def test_of_too_many_sessions_some_forget_the_steps_that_a_daemon_may_displace(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "REMEMBERING_SESSIONS", MOST)
@@ -274,7 +274,7 @@ def test_of_too_many_sessions_some_forget_what_a_daemon_may_displace(
 
 
 def remembering(driver: TreeDriver) -> set[str]:
-    """The sessions that remember steps once those that nobody uses are closed."""
+    """The sessions that remember steps once all unused ones are closed."""
     driver.forget_everything()
     return {session.slug for session in driver.superblock.pool.remembering}
 

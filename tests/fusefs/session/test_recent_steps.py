@@ -1,4 +1,4 @@
-"""What is remembered of the steps that a mount stored, as events say what befell them."""
+"""What is remembered of the steps that a mount stored, as events report what happens to them."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_what_is_edited_or_removed_is_forgotten(source: str) -> None:
 @pytest.mark.guarantee("G16d")
 def test_a_step_is_forgotten_only_when_every_daemon_has_counted_past_it() -> None:
     recent = RecentSteps(StepTexts())
-    daemon(recent, 10)  # one daemon is to write 11 next
+    daemon(recent, 10)  # one daemon will write 11 next
     for number in (11, 12, 30):
         recent.remember(number, number, b"{}")
-    daemon(recent, 20)  # another, that began later
+    daemon(recent, 20)  # another daemon, which began later
     assert len(recent) == 3
     daemon(recent, 11)
     assert list(recent.displaced_numbers()) == [11]
@@ -75,14 +75,14 @@ def test_a_step_is_forgotten_only_when_every_daemon_has_counted_past_it() -> Non
 @pytest.mark.guarantee("G16d")
 def test_no_step_counts_as_passed_while_it_is_doubted() -> None:
     recent = remembering(1, 2)
-    recent.doubt()  # the event of what befell 1 was lost
+    recent.doubt()  # the event about step 1 was lost
     daemon(recent, 2)
     looked(recent, gone=[], others=[1])
     assert list(recent.displaced_numbers()) == [1, 2]
 
 
 @pytest.mark.guarantee("G16d")
-def test_lost_events_have_everything_looked_at_and_what_differs_displaced() -> None:
+def test_after_lost_events_all_steps_are_checked_and_replaced_ones_are_displaced() -> None:
     recent = remembering(*range(1, 6))
     recent.doubt()
     assert recent.owed
@@ -93,7 +93,7 @@ def test_lost_events_have_everything_looked_at_and_what_differs_displaced() -> N
 
 
 @pytest.mark.guarantee("G16d")
-def test_what_befalls_a_step_before_it_is_remembered_counts() -> None:
+def test_what_happens_to_a_step_before_it_is_remembered_counts() -> None:
     recent = RecentSteps(StepTexts())
     with recent.claiming():
         daemon(recent, 1)
@@ -107,7 +107,7 @@ def test_what_befalls_a_step_before_it_is_remembered_counts() -> None:
 
 
 @pytest.mark.guarantee("G16d")
-def test_a_step_that_was_not_moved_is_looked_at_again() -> None:
+def test_a_step_that_was_not_moved_is_checked_again() -> None:
     recent = remembering(1, 2, 3)
     with recent.claiming():
         one, two, three = recent.take((1, 2, 3))
@@ -133,14 +133,14 @@ def test_a_compaction_in_its_place_is_never_moved() -> None:
 
 
 @pytest.mark.guarantee("G16a")
-def test_no_second_gap_is_left_behind_steps_that_are_out_of_reach() -> None:
+def test_restored_steps_out_of_reach_need_no_second_gap() -> None:
     recent = remembering(1, 2)
     daemon(recent, 1)
     (step,) = recent.to_restore(1)
     first = recent.refuge(2)
     recent.restored(step, first, 1)
     assert recent.refuge(first) == first + 1
-    assert recent.refuge(first + 1) == first + 1 + GAP  # behind another's step
+    assert recent.refuge(first + 1) == first + 1 + GAP  # behind a step of another writer
     assert recent.refuge(998_500) == 998_501
 
 
@@ -149,7 +149,7 @@ WORDS = st.sampled_from(["remember", "daemon", "restore", "find", "take", "move"
 
 @pytest.mark.guarantee("G16a")
 @given(st.lists(st.tuples(WORDS, st.integers(0, 30)), max_size=60), st.integers(1, 4))
-def test_whatever_befell_them_steps_come_to_be_in_their_order(
+def test_whatever_happens_to_them_steps_end_up_in_order(
     operations: list[tuple[str, int]], most: int
 ) -> None:
     recent, greatest = RecentSteps(StepTexts()), 0
@@ -192,7 +192,7 @@ def test_whatever_befell_them_steps_come_to_be_in_their_order(
 
 
 @pytest.mark.guarantee("G19c")
-def test_what_is_done_at_a_time_does_not_grow_with_what_is_remembered() -> None:
+def test_the_work_at_a_time_does_not_grow_with_the_steps_remembered() -> None:
     recent = remembering(*range(1, 5001))
     recent.doubt()
     assert [len(recent.doubted(2000)) for _ in range(4)] == [2000, 2000, 1000, 0]
@@ -201,12 +201,12 @@ def test_what_is_done_at_a_time_does_not_grow_with_what_is_remembered() -> None:
     recent.restored(step, 6001, 6001)
     assert recent.order.to_move(3) == [2, 3, 4]
     recent = remembering(*range(1, 5001))
-    daemon(recent, 4000)  # its count is past 3999 of them
+    daemon(recent, 4000)  # it has counted past 3999 of them
     assert 4900 < len(recent) < 5000
 
 
 @pytest.mark.guarantee("G19c", "G23a")
-def test_of_a_session_that_is_gone_all_is_forgotten_a_part_at_a_time() -> None:
+def test_the_steps_of_a_deleted_session_are_forgotten_in_parts() -> None:
     texts = StepTexts()
     recent = RecentSteps(texts)
     for number in range(1, 101):

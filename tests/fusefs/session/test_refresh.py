@@ -71,7 +71,7 @@ def test_what_was_shown_is_not_read_again(
 
         return pass_
 
-    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass is begun again
+    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass ends for its time
     monkeypatch.setattr(building, "forwards", counted(replay.forwards))
     monkeypatch.setattr(building, "backwards", counted(replay.backwards))
 
@@ -132,7 +132,7 @@ def test_the_archive_and_the_number_of_epochs_follow_the_compactions(store: Stor
     trio.run(main)
 
 
-def test_those_who_ask_for_one_view_at_a_time_have_it_made_once(
+def test_concurrent_requests_for_one_view_build_it_once(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.session(

@@ -1,4 +1,4 @@
-"""Deleted sessions are removed one after the other, and nobody waits for it (G11)."""
+"""Deleted sessions are removed one after the other, and nobody waits for the removal (G11)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.stores import StoreOnDisk, entry
 
 
 @pytest.mark.guarantee("G19c")
-def test_what_is_hidden_is_removed_in_its_order_while_others_go_on(
+def test_hidden_sessions_are_removed_in_order_while_others_go_on(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
@@ -41,7 +41,7 @@ def test_what_is_hidden_is_removed_in_its_order_while_others_go_on(
             await trio.testing.wait_all_tasks_blocked()
             for name in hidden:
                 removals.add(name)
-            await trio.sleep(0.05)  # the loop goes on
+            await trio.sleep(0.05)  # the loop keeps running
             assert order == []
             gate.set()
             with trio.fail_after(10):
@@ -54,10 +54,10 @@ def test_what_is_hidden_is_removed_in_its_order_while_others_go_on(
     opened.close()
 
 
-def test_what_was_not_done_when_it_failed_is_done_when_it_begins_again(
+def test_what_was_left_when_the_task_failed_is_done_when_it_restarts(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is owed is state: no error loses it."""
+    """Pending removals are state, so no error loses them."""
     store.session("a_b_1", entry("a"))
     opened, failures = Store(str(store.path)), [KeyError("once")]
 

@@ -1,4 +1,4 @@
-"""What becomes of a step whose name is another's, where no events tell by whom it was replaced (G16)."""
+"""What happens to a step whose name another file took, where no events say who replaced it (G16)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MINE, OTHERS = entry("mine"), entry("another's")
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Displaced steps do not wait until daemons are quiet."""
+    """Restore displaced steps at once, instead of waiting until daemons are quiet."""
     monkeypatch.setattr(restoring, "QUIET_SECONDS", 0)
 
 
 def after(store: StoreOnDisk, disk: SessionOnDisk, befalls: Callable[[Path], None]) -> list[bytes]:
-    """The steps once one was appended, something befell its file, and the session was looked at."""
+    """Append a step, apply `befalls` to its file, and restore the session; return the steps then."""
 
     async def main() -> None:
         with living(store, watched=False) as live:
@@ -51,7 +51,7 @@ def after(store: StoreOnDisk, disk: SessionOnDisk, befalls: Callable[[Path], Non
 
 
 def replaced(path: Path, by: bytes) -> None:
-    """Another file has the name."""
+    """Rename another file over the name."""
     other = path.with_name(f"{path.name}.tmp.1")
     other.write_bytes(by)
     os.replace(other, path)
@@ -66,7 +66,9 @@ def test_a_step_that_another_file_replaced_is_stored_again(store: StoreOnDisk) -
 
 @pytest.mark.guarantee("G16d")
 @pytest.mark.usefixtures("at_once")
-def test_a_step_whose_file_is_another_of_the_same_contents_is_there(store: StoreOnDisk) -> None:
+def test_a_step_replaced_by_a_file_of_the_same_contents_counts_as_present(
+    store: StoreOnDisk,
+) -> None:
     disk = store.session("a_b_1")
     assert after(store, disk, lambda path: replaced(path, MINE)) == [MINE]
 
@@ -80,7 +82,7 @@ def test_a_step_that_was_removed_stays_removed(store: StoreOnDisk) -> None:
 
 @pytest.mark.guarantee("G16c")
 @pytest.mark.usefixtures("at_once")
-def test_a_step_that_is_removed_while_it_is_looked_at_stays_removed(
+def test_a_step_that_is_removed_while_it_is_checked_stays_removed(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1")
@@ -94,13 +96,13 @@ def test_a_step_that_is_removed_while_it_is_looked_at_stays_removed(
         return found
 
     monkeypatch.setattr(StepTexts, "read", removed_meanwhile)
-    # As on a store that dates a file once it is closed: the same step, by another identity.
+    # As on a store that sets the mtime at close: the same step, with another identity.
     assert after(store, disk, lambda path: os.utime(path, (5, 5))) == []
 
 
 @pytest.mark.guarantee("G16a", "G23a")
 @pytest.mark.usefixtures("at_once")
-def test_who_stores_meanwhile_waits_for_a_piece_of_the_work_and_not_for_all(
+def test_a_writer_waits_for_a_part_of_a_restore_and_not_for_all_of_it(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "SHARED_SECONDS", 0)

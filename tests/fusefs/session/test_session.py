@@ -1,4 +1,4 @@
-"""A session takes in what happens in its directory: what that meant, and what it makes doubtful."""
+"""How a session applies what happens in its directory: what each change means and invalidates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_whatever_happens_is_counted() -> None:
         assert session.changes > before
 
 
-def test_attributes_of_a_step_mean_nothing_and_others_something() -> None:
+def test_attribute_changes_matter_except_those_of_steps() -> None:
     session = Session("crab_tg-42_1")
     assert session.apply(Change(1, "step-000001", attributes=True)) is Meaning.NOTHING
     assert session.apply(Change(1, "meta", attributes=True)) is Meaning.CHANGED
@@ -47,7 +47,7 @@ def test_attributes_of_a_step_mean_nothing_and_others_something() -> None:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    """An open session of three steps that is told of changes."""
+    """An open session of three steps that receives events."""
     for number in (1, 2, 3):
         (tmp_path / step_name(number)).write_bytes(entry(f"{number}"))
     made = Session("crab_tg-42_1")
@@ -64,7 +64,7 @@ def came(session: Session, number: int) -> Meaning:
 
 
 @pytest.mark.guarantee("G12a")
-def test_what_comes_after_all_others_grows_and_what_comes_before_changes(session: Session) -> None:
+def test_a_step_after_all_others_is_growth_and_an_earlier_one_is_a_change(session: Session) -> None:
     assert came(session, 7) is Meaning.GREW
     assert came(session, 5) is Meaning.CHANGED
     assert list(session.index.numbers) == [1, 2, 3, 5, 7]
@@ -93,14 +93,14 @@ def test_the_event_of_a_step_that_this_mount_stored_itself_changes_nothing(
         (Change(7, "", gone=True), Meaning.GONE),
     ],
 )
-def test_a_change_is_told_by_what_it_meant(
+def test_a_change_is_classified_by_its_meaning(
     session: Session, change: Change, meaning: Meaning
 ) -> None:
     assert session.apply(change) is meaning
 
 
 @pytest.mark.guarantee("S2")
-def test_a_directory_in_place_of_a_step_is_skipped_and_said(
+def test_a_directory_in_place_of_a_step_is_skipped_and_reported(
     session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkdir(step_name(4), dir_fd=session.fd)
@@ -128,7 +128,7 @@ def test_a_listing_that_failed_loses_nothing_that_happened_meanwhile(session: Se
 
 
 @pytest.mark.guarantee("G12c")
-def test_where_nothing_tells_a_listing_says_which_steps_are_different(
+def test_without_events_a_listing_finds_which_steps_differ(
     session: Session, tmp_path: Path
 ) -> None:
     session.watch = None
@@ -145,7 +145,7 @@ def test_where_nothing_tells_a_listing_says_which_steps_are_different(
 
 
 def showing(session: Session, view: View, last: int, *shown: int) -> Epoch:
-    """An epoch that shows these steps, and has looked at those up to `last`."""
+    """An epoch that shows these steps, and has read up to `last`."""
     epoch = session.epochs[view] = Epoch(view, TextCache(1 << 20))
     epoch.begin(START, b"", None)
     if shown:
@@ -158,13 +158,13 @@ def showing(session: Session, view: View, last: int, *shown: int) -> Epoch:
 @pytest.mark.parametrize(
     ("number", "state", "last"),
     [
-        (9, State.CURRENT, 6),  # not looked at yet
-        (5, State.CURRENT, 4),  # looked at, and not shown: it is looked at again
+        (9, State.CURRENT, 6),  # not read yet
+        (5, State.CURRENT, 4),  # read but not shown: read again
         (3, State.SUSPECT, 6),
-        (2, State.SUSPECT, 6),  # nothing was there, and something may be now
+        (2, State.SUSPECT, 6),  # nothing was there, but something may be now
     ],
 )
-def test_an_epoch_is_doubted_exactly_where_it_may_have_shown_the_step(
+def test_an_epoch_is_doubted_only_if_it_may_have_shown_the_step(
     session: Session, number: int, state: State, last: int
 ) -> None:
     epoch = showing(session, View(LOG), 6, 1, 3, 4)
@@ -172,14 +172,14 @@ def test_an_epoch_is_doubted_exactly_where_it_may_have_shown_the_step(
     assert (epoch.state, epoch.last) == (state, last)
 
 
-def test_a_step_before_the_beginning_of_a_history_is_none_of_its_business(session: Session) -> None:
+def test_a_step_before_the_beginning_of_a_history_does_not_affect_it(session: Session) -> None:
     epoch = showing(session, View(HISTORY), 6, 5, 6)
     epoch.boundary = Boundary(4, "name")
     session.touch(2)
     assert epoch.state is State.CURRENT
 
 
-def test_when_events_were_lost_all_is_looked_at_again(session: Session) -> None:
+def test_after_lost_events_everything_is_checked_again(session: Session) -> None:
     epoch = showing(session, View(LOG), 3, 1, 2, 3)
     session.judged.add(step_name(3), classify(entry("3")))
     session.missed()
@@ -188,7 +188,7 @@ def test_when_events_were_lost_all_is_looked_at_again(session: Session) -> None:
     assert epoch.state is State.SUSPECT
 
 
-def test_what_is_known_of_a_closed_session_is_its_epochs(session: Session) -> None:
+def test_a_closed_session_keeps_only_its_epochs(session: Session) -> None:
     epoch = showing(session, View(LOG), 3, 1, 2, 3)
     fd = session.fd
     session.closed()
@@ -199,7 +199,7 @@ def test_what_is_known_of_a_closed_session_is_its_epochs(session: Session) -> No
     assert (session.stale, epoch.state) == (True, State.SUSPECT)
 
 
-def test_a_view_that_nobody_knows_any_more_takes_its_beginning_along(session: Session) -> None:
+def test_forgetting_a_view_forgets_its_beginning(session: Session) -> None:
     cut = AtStep(2)
     for view in (View(HISTORY, cut), View(LOG, cut)):
         showing(session, view, 2)

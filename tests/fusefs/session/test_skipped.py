@@ -1,4 +1,4 @@
-"""Of many files that are skipped a few are named, and the others counted."""
+"""Of many skipped files a few are named, and the others counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def test_each_of_a_few_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.guarantee("S2")
-def test_of_a_hundred_thousand_there_are_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hundred_thousand_skipped_files_give_a_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     skipped = Skipped("a_b_1")
     _skip(skipped, 100)
     assert len(caplog.messages) == NAMED + 1

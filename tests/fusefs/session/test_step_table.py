@@ -1,4 +1,4 @@
-"""The table of remembered steps answers as a dictionary would."""
+"""The table of remembered steps works like a dictionary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of steps: in memory while they are few, in a spool then, and given back when not needed."""
+"""Texts of steps: in memory while few, then in a spool, and freed when no longer needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_many_texts_are_spooled_and_read_back() -> None:
     trio.run(keep)
 
 
-def test_the_disk_gets_back_what_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_that_is_not_needed_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     punched: list[int] = []
     monkeypatch.setattr(Spool, "punch", lambda _spool, _at, length: punched.append(length))
 
@@ -74,7 +74,7 @@ def test_memory_is_bounded_where_the_disk_is_full(
     assert len(caplog.records) == 1
 
 
-def test_no_more_is_spooled_than_may_be() -> None:
+def test_the_size_of_the_spool_is_bounded() -> None:
     async def keep() -> None:
         texts = StepTexts(spool_bytes=2 * SETTLED_BYTES)
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""A survey knows all compactions, looks at each step once, and again at what changed (G29)."""
+"""A survey knows all compactions; it reads each step once, and again after a change (G29)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.stores import StoreOnDisk, compaction, entry
 
 
 @pytest.mark.guarantee("G29b")
-def test_only_what_came_or_changed_is_looked_at_again(
+def test_only_new_and_changed_steps_are_read_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
@@ -27,7 +27,7 @@ def test_only_what_came_or_changed_is_looked_at_again(
         looked.extend(numbers)
         return epochs.compactions(reader, numbers, odd)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass is begun again
+    monkeypatch.setattr("storage.session.reader.LOOP_SECONDS", 10)  # no pass ends for its time
     monkeypatch.setattr(surveys, "compactions", counted)
 
     async def main() -> None:
@@ -67,7 +67,7 @@ def test_a_survey_that_fails_is_done_again_by_whoever_asks_next(
     trio.run(main)
 
 
-def test_what_changes_while_it_is_looked_at_is_looked_at_again(
+def test_what_changes_while_it_is_read_is_read_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"), entry("b"))

@@ -1,4 +1,4 @@
-"""What is not known to be on disk: few steps are kept open, many are one sync of the whole (G17)."""
+"""Steps that may not be on disk: a few are kept open, for many the whole file system is synced (G17)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_few_are_kept_open_and_of_many_the_first(tmp_path: Path) -> None:
+def test_a_few_steps_are_kept_open_and_of_many_only_the_first(tmp_path: Path) -> None:
     before = descriptors()
     unsynced = Unsynced()
     assert not unsynced

@@ -1,4 +1,4 @@
-"""Storing steps: their numbers, what is told of those that could not be, and when they are synced."""
+"""Storing steps: their numbers, the report if some could not be stored, and when they are synced."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stored(
     sync: Sync = Sync.NEVER,
     then: Callable[[Writer, Session], Any] | None = None,
 ) -> Stored:
-    """Store steps in the session; what was told. `then` is looked at while it is open."""
+    """Store steps in the session; return the result. `then` runs while the session is still open."""
 
     async def main() -> Stored:
         with living(store) as live:
@@ -55,7 +55,7 @@ def session(store: StoreOnDisk) -> SessionOnDisk:
 
 
 class Failing:
-    """Claims fail from the one on that would be the n-th, or the n-th alone."""
+    """Makes every claim fail after the first `nth`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
         self.left = nth
@@ -106,7 +106,7 @@ def test_others_get_their_turn_while_many_steps_are_stored(
 
 
 @pytest.mark.guarantee("G6b", "G19a")
-def test_what_could_not_be_stored_is_told_with_what_was(
+def test_an_error_is_reported_with_the_steps_that_were_stored(
     store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Failing(monkeypatch, 2)
@@ -147,7 +147,7 @@ def test_in_a_session_that_is_gone_nothing_is_stored(
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """Of each sync how many files it is of, and whether of all."""
+    """Per sync, the number of files synced, and whether the whole file system was."""
     syncs: list[tuple[int, bool]] = []
 
     def called(session_fd: int, fds: Sequence[int], whole: bool) -> None:
@@ -181,7 +181,7 @@ def test_a_close_syncs_what_was_stored_once(
 
 @pytest.mark.usefixtures("session")
 @pytest.mark.guarantee("G17a", "G19a")
-def test_a_sync_that_failed_is_told_and_is_one_of_everything_then(
+def test_a_failed_sync_is_reported_and_the_next_one_syncs_everything(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
@@ -212,10 +212,10 @@ def test_with_sync_never_nothing_is_synced(
 
 @pytest.mark.usefixtures("session")
 @pytest.mark.guarantee("G17b")
-def test_a_name_that_could_not_be_synced_is_told_at_the_close(
+def test_a_name_that_could_not_be_synced_is_reported_at_close(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All lines are stored, so that write(2) must not say otherwise."""
+    """All lines are stored, so write(2) must not report an error."""
 
     def fails(*_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -1,4 +1,4 @@
-"""An epoch's states and what leads from one to the next, and that its bytes only ever grow (G13)."""
+"""The states of an epoch and their transitions, and that its bytes only ever grow (G13)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ VIEW = View(HISTORY)
 
 
 def lines(*numbers: int) -> Text:
-    """A line for each of these steps."""
+    """One line for each of these steps."""
     found = b"".join(b"%d\n" % number for number in numbers)
     return Text(numbers[0], numbers[-1], array("Q", numbers), found)
 
 
 def whole(epoch: Epoch) -> bytes:
-    """All that it has; the cache is large enough here for everything."""
+    """The whole text; the cache is large enough here for everything."""
     return b"".join(segment.text or b"?" for segment in epoch.segments)
 
 
@@ -69,7 +69,7 @@ MADE: dict[State, Callable[[], Epoch]] = {
 
 
 def draft() -> Epoch:
-    """What is made beside an epoch: the same, and one line more."""
+    """A draft that was built beside an epoch: the same text, and one more line."""
     made = building()
     made.extend([lines(5, 6, 7)])
     made.last = 7
@@ -115,7 +115,7 @@ LEADS_TO = {
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("does", DOES)
-def test_every_transition_is_one_that_is_drawn(state: State, does: str) -> None:
+def test_every_transition_is_in_the_diagram(state: State, does: str) -> None:
     epoch = MADE[state]()
     assert epoch.state is state
     expected = LEADS_TO[state].get(does)
@@ -129,14 +129,14 @@ def test_every_transition_is_one_that_is_drawn(state: State, does: str) -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_what_is_whole_may_be_told_of(state: State) -> None:
+def test_only_a_complete_epoch_may_be_shown(state: State) -> None:
     epoch = MADE[state]()
     assert epoch.built is (state not in (State.EMPTY, State.BUILDING))
     assert epoch.grows is (state in (State.BUILDING, State.CURRENT))
     assert epoch.superseded is (state is State.SUPERSEDED)
 
 
-def test_what_is_doubted_before_anybody_was_told_is_forgotten() -> None:
+def test_an_epoch_doubted_before_it_was_shown_is_emptied() -> None:
     epoch = building()
     epoch.extend([lines(5)])
     epoch.doubt()
@@ -154,7 +154,7 @@ def test_a_history_that_is_gathered_from_its_end_shows_nothing_until_it_is_whole
     assert epoch.ranges() == [(5, 9)]
 
 
-def test_what_is_adopted_keeps_the_text_and_gives_the_cache_back_its_own() -> None:
+def test_adopting_a_draft_takes_its_text_and_frees_the_old_one() -> None:
     cache = TextCache(1 << 20)
     epoch, other = empty(cache), empty(cache)
     for each, numbers in ((epoch, (1, 2)), (other, (1, 2, 3))):
@@ -168,7 +168,7 @@ def test_what_is_adopted_keeps_the_text_and_gives_the_cache_back_its_own() -> No
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, unique=True).map(sorted), max_size=12))
 def test_runs_of_shown_steps_are_told_as_runs(parts: list[list[int]]) -> None:
-    """Also where one segment ends and the next begins."""
+    """Also across the end of a segment."""
     epoch = empty()
     epoch.begin(START, b"", None)
     shown: list[int] = []
@@ -186,7 +186,7 @@ def test_runs_of_shown_steps_are_told_as_runs(parts: list[list[int]]) -> None:
 def test_a_stream_passes_exactly_if_it_begins_with_what_is_shown(
     cuts: list[int], data: st.DataObject
 ) -> None:
-    """However the stream and the epoch are cut into pieces."""
+    """However the stream and the epoch are divided into pieces."""
     epoch = empty()
     epoch.begin(START, data.draw(st.sampled_from([b"", b"lead\n"])), None)
     for number, length in enumerate(cuts, 1):
@@ -209,16 +209,16 @@ def pieces(stream: bytes, lengths: Iterable[int]) -> Iterable[bytes]:
 
 
 class Shown(RuleBasedStateMachine):
-    """An epoch as `refresh` drives it: whatever happens, who was told of bytes finds them unchanged."""
+    """An epoch as `refresh` drives it: bytes that were announced to anybody never change."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cache = TextCache(1 << 20)
         self.epoch = Epoch(VIEW, self.cache)
         self.model = b""
-        """What it has."""
+        """Its whole text."""
         self.told = b""
-        """What somebody may have been told of it."""
+        """The text that may have been announced."""
         self.next = 1
 
     @precondition(lambda self: not self.epoch.built)

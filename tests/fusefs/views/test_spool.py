@@ -1,4 +1,4 @@
-"""A spool gives back what was written to it, and nobody waits for its file to be freed."""
+"""A spool returns what was written to it, and nobody waits for its file to be freed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fusefs.views.spool import SMALL_BYTES, Spool
 
 
-def test_what_was_written_is_read_by_where_it_is() -> None:
+def test_what_was_written_is_read_back_by_its_place() -> None:
     spool = Spool()
     first, second = spool.write(b"first"), spool.write(b"second")
     assert spool.read(first, 5) == b"first"

@@ -1,4 +1,4 @@
-"""The cache of text: bounded, least recently used first, and pinned text is never lost (G13, G23)."""
+"""The cache of text: bounded, evicts the least recently used, never loses pinned text (G13, G23)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 100
 
 
 class Owner:
-    """Who owns segments, and pins them or not."""
+    """An owner of segments, which may pin them."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
@@ -29,7 +29,7 @@ class Owner:
         self.pinned = False
 
     def add(self, cache: TextCache, text: bytes) -> Segment:
-        """One segment more."""
+        """Add a segment."""
         number = len(self.segments) + 1
         segment = Segment(0, Text(number, number, array("Q", [number]), text))
         self.segments.append(segment)
@@ -162,7 +162,7 @@ def test_the_loop_goes_on_while_a_spool_waits_for_the_disk(
 
 
 class Texts(RuleBasedStateMachine):
-    """Text comes, is used, pinned and let go in any order, against the texts themselves."""
+    """Text is added, used, pinned and evicted in any order, and compared with a model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Texts(RuleBasedStateMachine):
         assert found in (self.model[segment], None)
         if found is None:
             assert not owner.pinned
-            self.cache.keep(owner, segment, self.model[segment])  # as it is rendered again
+            self.cache.keep(owner, segment, self.model[segment])  # as if rendered again
             self.run(trio.lowlevel.checkpoint)
 
     @rule(at=st.integers(0, 2))
