@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=ROLES,
         help="who speaks (default user); TEXT is then a message even if it is JSON",
     )
-    parser.add_argument("--json", action="store_true", help="say as JSON what was stored")
+    parser.add_argument("--json", action="store_true", help="print as JSON what was stored")
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Renders the Markdown of a history on a terminal.
 
-People's text is shown as they wrote it: line ends are kept, and HTML is shown as text.
+Text is shown as people wrote it: line ends are kept, and HTML is shown as source.
 """
 
 from __future__ import annotations

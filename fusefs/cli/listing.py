@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", nargs="?", help=places.PATH_HELP)
     choice.arguments(parser)
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"changed since: {TIME_HELP}")
-    parser.add_argument("--until", metavar="TIME", type=moment, help="not changed after")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="changed by then")
     parser.add_argument("--sort", choices=SORTED, default="changed", help="(default changed)")
     parser.add_argument("-r", "--reverse", action="store_true", help="reverse the order")
     parser.add_argument("-n", "--first", metavar="N", type=choice.count, help="at most N sessions")

@@ -27,25 +27,25 @@ server continues in the background and logs to syslog. If a killed server has le
 MOUNTPOINT, that is cleared first."""
 
 OPTIONS = """\
-options for -o (comma separated; the last of a repeated one counts):
+options for -o (comma separated; if one is repeated, the last one counts):
   ro                     refuse every write (EROFS)
   allow_other            let other users in, as far as the store's own modes let them
   uid=USER, gid=GROUP    show this owner or group instead of the store's
-  umask=MASK             take these bits (octal) from the modes shown
+  umask=MASK             clear these bits (octal) in the modes shown
   memory=PATH|none       the daemon's memory, for the text of archives: a memory.db, or an
-                         exported tree, which takes summaries (default: beside the store
-                         memory.db, or else the tree memory)
-  cache=SIZE             bound of the text kept in memory (default 64M)
-  line_limit=SIZE        longest line taken by append (default 16M)
-  pending=SIZE           bound of the unfinished lines of all open files (default 64M)
-  deadline=SECONDS       what a store on other hosts has not answered then fails (default 60)
+                         exported tree, which takes summaries (default: memory.db beside the
+                         store, or else the tree memory there)
+  cache=SIZE             limit of the text kept in memory (default 64M)
+  line_limit=SIZE        longest line that append takes (default 16M)
+  pending=SIZE           limit of the unfinished lines of all open files (default 64M)
+  deadline=SECONDS       time for a store on another host to answer a request (default 60)
   notify=redis://HOST    exchange hints with other hosts' mounts over this Redis, so that steps
                          are seen there within tens of milliseconds (needs stepfs[redis])
-  sync=close|always|never  on disk when close or fsync returns (the default), when write
-                         returns, or when the kernel likes
+  sync=close|always|never  steps are on disk when close or fsync returns (the default), when
+                         write returns, or whenever the kernel writes them
   nofail, x-..., noatime and other options of mount(8) are accepted and change nothing
 
-signals: TERM, INT end the mount in order; HUP reloads; USR1 logs what the server is doing.
+signals: TERM, INT unmount; HUP re-examines the store; USR1 logs what the server is doing.
 
 examples:
   stepfs mount ~/.crabtalk/sessions ~/sessions
@@ -68,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--log-level",
         choices=logs.LEVELS,
         default="info",
-        help="the least that is logged (default info)",
+        help="the lowest level that is logged (default info)",
     )
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="how (default text)"

@@ -51,7 +51,7 @@ def find(path: str | None) -> Place:
 
 
 def store_of(place: Place) -> str:
-    """The store that a mount shows, as the kernel's table tells everybody. Raises `CommandError`."""
+    """The store that a mount shows, from the kernel's mount table. Raises `CommandError`."""
     mount = mountinfo.around(place.root, mountinfo.mounts())
     if mount is None:
         raise CommandError(Exit.NOT_STEPFS, f"{printable(place.root)} is no longer mounted")

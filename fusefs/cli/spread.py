@@ -1,4 +1,4 @@
-"""Spreads work on many sessions over as many processes as there are cores.
+"""Spreads work on many sessions over as many processes as there are cores, but at least eight.
 
 Workers are forked and each writes its results to a pipe: loading the standard library's process pool
 would take as long as searching a thousand sessions.
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, NoReturn, TypeVar, cast
 CHUNK_SESSIONS: Final = 128
 """Sessions handed to a process at a time."""
 PROCESSES_MIN: Final = 8
-"""Few processors have as many: a disk answers several readers sooner than one after the other."""
+"""More than many machines have cores: a disk serves several readers faster than a single one."""
 FEW_SESSIONS: Final = 256
 """Up to this many sessions no other process is started."""
 

@@ -29,7 +29,7 @@ PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 FUSERMOUNT_SECONDS = 30
 SERVER_SECONDS = 60
 ELSEWHERE_SECONDS = 1.0
-"""After this time we look for other mount namespaces that still hold the mount."""
+"""After this time, check whether another mount namespace still holds the mount."""
 LOOK_SECONDS = 0.05
 NAMED_USERS = 3
 

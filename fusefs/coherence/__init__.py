@@ -1,1 +1,1 @@
-"""How changes of the store reach sessions, the kernel's caches and those who wait."""
+"""Propagates changes in the store to sessions, to the kernel's caches and to waiters in poll(2)."""

@@ -33,18 +33,18 @@ SENDER_BYTES: Final = 8
 MESSAGE_BYTES: Final = 4096
 """A message longer than this is not a hint."""
 MESSAGE_SESSIONS: Final = 15
-"""Sessions named in one message: with names of 255 bytes it has its full length."""
+"""Sessions named in one message: with names of 255 bytes that fills a message."""
 WAITING_SESSIONS: Final = 1024
 """Limit of names waiting to be sent, and of names waiting to be examined; more hints are lost."""
 PACE_SECONDS: Final = 0.005
 """Pause between sending two messages, and between examining two batches of named sessions."""
 ANSWER_SECONDS: Final = 2.0
-"""Timeout for an answer of Redis."""
+"""Timeout for a reply from Redis."""
 PING_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = 0.2
 BACKOFF_MOST_SECONDS: Final = 30.0
 FLOOD_MESSAGES: Final = 5000
-"""More messages than these within a second are a flood: nobody is heard for `FLOOD_SECONDS`."""
+"""More messages than this within a second are a flood: no message is taken for `FLOOD_SECONDS`."""
 FLOOD_SECONDS: Final = 10.0
 
 log: Final = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Hints:
             try:
                 await self._exchange()
             except* Exception as errors:  # no error here may cost more than time
-                # When it is cancelled the client may add errors of its own, which must not leave here.
+                # On a cancellation the client may raise more errors, which must not leave this method.
                 if self._state is State.CONNECTED:
                     backoff = BACKOFF_SECONDS
                 if trio.current_effective_deadline() > -math.inf:
@@ -121,11 +121,11 @@ class Hints:
 
     async def _exchange(self) -> None:
         """Send and receive until the connection is lost, which raises."""
-        import coredis  # an optional dependency, for who uses hints
+        import coredis  # an optional dependency
         from coredis.retry import NoRetryPolicy
 
-        logging.getLogger("coredis").disabled = True  # what it says, `_lost` says
-        # After a failed connection the client leaves its queues, mere memory, to the collector.
+        logging.getLogger("coredis").disabled = True  # `_lost` logs the same errors
+        # After a failed connection the client leaves its queues to the garbage collector: only memory.
         warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
         client = coredis.Redis.from_url(
             self._url,
@@ -190,7 +190,7 @@ class Hints:
 
 
 def encode(sender: bytes, slugs: list[str]) -> bytes:
-    """A message of at most `MESSAGE_SESSIONS` sessions: NUL ends a name in any file system."""
+    """A message naming up to `MESSAGE_SESSIONS` sessions, each ended by NUL, which no name contains."""
     return b"\0".join([sender, *map(os.fsencode, slugs)])
 
 
@@ -211,13 +211,16 @@ def shown(url: str) -> str:
 
 
 def _password(url: str) -> dict[str, Any]:
-    """The password that redis-cli takes too, unless the URL has one: this shows in no process list."""
+    """The password from redis-cli's environment variable, unless the URL has one.
+
+    Unlike the URL, the environment shows in no process list.
+    """
     password = os.environ.get("REDISCLI_AUTH")
     return {"password": password} if password and urlsplit(url).password is None else {}
 
 
 def _first(error: Exception) -> Exception:
-    """The first cause in groups of groups, as nurseries raise them."""
+    """The first error in nested exception groups, as nurseries raise them."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

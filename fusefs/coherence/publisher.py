@@ -1,4 +1,4 @@
-"""Publishes changes of the store to the kernel's caches and to those who wait in poll(2) (G12, G14).
+"""Publishes changes in the store to the kernel's caches and to waiters in poll(2) (G12, G14).
 
 Each dirty session's inodes are brought up to date, and the kernel is told which attributes and names
 are no longer valid.
@@ -86,7 +86,7 @@ class Publisher:
             await trio.lowlevel.checkpoint()
 
     async def _rest(self, session: Session) -> None:
-        # A session that has to be listed for this takes half of the time at most.
+        # Without events, publishing lists the session: spend at most half of the time on that.
         listing = session.listing_seconds if session.watch is None else 0
         try:
             await trio.sleep(max(PACE_SECONDS, listing))

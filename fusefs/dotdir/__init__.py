@@ -1,1 +1,1 @@
-"""`.stepfs`: what the mount tells of itself and of all sessions."""
+"""`.stepfs`: information about the mount and all sessions."""

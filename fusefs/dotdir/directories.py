@@ -172,7 +172,7 @@ class LatestDirectory(OwnDirectory):
 
 
 class StepsDirectory(OwnDirectory):
-    """`steps`, which is not listed: tells `stepfs follow` which steps are behind a view's lines.
+    """`steps`, which is not listed: shows `stepfs follow` which steps are behind a view's lines.
 
     `INODE.LINE` is a symlink to the numbers of the steps behind the lines from LINE on. A symlink takes
     two round trips and is not cached. An extended attribute would do as well, but then the kernel asks

@@ -59,7 +59,7 @@ class DotFile(Inode):
 
     @abstractmethod
     async def size(self) -> int:
-        """The size in bytes that stat is told. Raises `StoreError`."""
+        """The size in bytes that stat reports. Raises `StoreError`."""
 
     @abstractmethod
     async def opened(self) -> OpenFile:

@@ -1,6 +1,6 @@
-"""Control files: lines that are written, and what they do (G5-G8).
+"""Control files: take lines, and store each as a step (G5-G8).
 
-Framing is by newline, per open file. Nothing else of a file means anything here: no offset, no size.
+Lines are framed by newlines, separately for each open file. Offsets and sizes have no meaning.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from storage.formats.kinds import Kind, Step
 from storage.session.reader import LONG_BYTES
 
 ROLES: Final = ("system", "user", "assistant", "tool")
-"""Roles that providers know."""
+"""Roles that model providers know."""
 ODD_ROLES_MAX: Final = 10
 """At most this many unknown roles are warned about per open file."""
 INLINE_BYTES: Final = 1 << 14
@@ -60,7 +60,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The services through which control files of all sessions store."""
+    """The services that control files of all sessions use to store steps."""
 
     pool: Pool
     work: Work
@@ -119,7 +119,7 @@ class Control(OpenFile):
 
     @abstractmethod
     def judge(self, line: bytes) -> Step:
-        """The step as which a line is stored. Raises `StoreError`."""
+        """The step that a line is stored as. Raises `StoreError`."""
 
     @abstractmethod
     def takes_at_flush(self) -> bool:
@@ -137,7 +137,7 @@ class Control(OpenFile):
             try:
                 return 1 + (await self._take(data[1:]) if len(data) > 1 else 0)
             except StoreError:
-                return 1  # who writes the rest again is told
+                return 1  # a short write: the error is raised when the rest is written again
 
     async def flush(self) -> None:
         """Store a last line without newline if it is complete (G7), and sync everything (G17)."""

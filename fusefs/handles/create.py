@@ -1,4 +1,4 @@
-"""`.stepfs/create`: creates sessions, new ones (G11) and forks of others (G30)."""
+"""`.stepfs/create`: creates new sessions (G11) and forks of others (G30)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class OpenCreate(Document):
         self._answer = slug.encode("utf-8", "surrogateescape") + b"\n"
 
     async def _fork(self, value: Mapping[str, Any]) -> str:
-        """Copy a session piece by piece, giving up the thread to others in between."""
+        """Copy a session piece by piece, releasing the thread in between."""
         origin, how = _origin(value)
         directory, meta = await self._work.long(self.name, self._store.stat_session, origin)
         if not may_read(directory, meta, self.caller):
@@ -83,7 +83,7 @@ def _next(pieces: Pieces) -> str | None:
 
 
 def _give_up(pieces: Pieces) -> None:
-    with suppress(ValueError):  # a far store has not answered yet; the call that waits will end it
+    with suppress(ValueError):  # a far store has not answered yet; the waiting call will close them
         pieces.close()
 
 

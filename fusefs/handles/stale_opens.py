@@ -1,9 +1,9 @@
 """Opens that were answered with ESTALE, and the kernel's second attempt at each.
 
-With a cached name an open reaches an inode whose name shows another by now. It is answered with
-ESTALE, upon which the kernel looks the name up again and opens once more, but only once. What that
-second open reaches was looked up after the caller had asked, so it is exact even if it was superseded
-since, and is opened as if that had happened a moment later.
+Through a cached name an open can reach an inode whose name belongs to another inode by now. It is
+answered with ESTALE, upon which the kernel looks the name up again and retries, but only once. The
+inode that the retry reaches was looked up after the caller's open began, so it is current enough even if
+it was superseded since: it is opened as if the open had come a moment earlier.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StaleOpens:
 
     def answered(self, caller: Caller, session: Session, view: View) -> None:
         """Note that a thread is answered ESTALE."""
-        if caller.pid:  # 0 is anybody outside of the mount's PID namespace
+        if caller.pid:  # 0 stands for every process outside the mount's PID namespace
             self._answered[caller.pid] = (session, view, self._now())
             if len(self._answered) > REMEMBERED_OPENS:
                 self._answered.popitem(last=False)

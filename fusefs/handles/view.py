@@ -20,7 +20,7 @@ from storage.errors import StoreError
 POLLABLE: Final = frozenset({HISTORY, LOG})
 """Formats whose growth is reported to poll(2)."""
 WAKE_SECONDS: Final = 0.1
-"""A process that was woken from poll(2) asks for the events within this time."""
+"""A process that was woken from poll(2) polls again within this time."""
 
 
 class OpenView(OpenFile):
@@ -70,9 +70,9 @@ class OpenView(OpenFile):
     async def poll(self, waiter: PollWaiter | None) -> int:
         """POLLPRI once for each growth since the last report to this open file (G14).
 
-        One event can be asked for twice: epoll does when a descriptor is added, and again when it is
-        waited for. So somebody who waits is woken first, and told when they ask again, at once: who
-        asks later may be another, because the one who was woken has ended.
+        The same event may be queried twice: epoll does so when a descriptor is added, and again when it
+        is waited for. So a waiter is only woken, and gets the event if it polls again right after that.
+        A later poll may come from another process, since the one that was woken may have ended.
         """
         if not self._pollable:
             return REGULAR
@@ -101,7 +101,7 @@ class OpenView(OpenFile):
         return REGULAR | select.EPOLLPRI
 
     def grown(self) -> None:
-        """The file has grown or was replaced: wake whoever waits."""
+        """The file has grown or was replaced: wake the waiter."""
         if self._waiter is not None and (self._replaced or self._epoch.size > self._told):
             self._announce(self._waiter)
 

@@ -48,9 +48,10 @@ async def _version(means: Means, session: Session, view: View) -> Hashable:
 
 
 def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
-    """Whether a view has a head, which it has only if something follows.
+    """Whether a view may have a head; it has one only if something follows.
 
-    For a view at a time the steps have to be read to know; then this is the number of the last one.
+    For a view at a time that is only known once the steps are read: then this is the number of the last
+    step, so that the token changes with it.
     """
     if view.format.head is None:
         return False

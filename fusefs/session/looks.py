@@ -1,5 +1,6 @@
-"""Checks whether remembered steps still have their names; one whose name has another file is displaced
-(G16). For any thread.
+"""Checks whether the names of remembered steps still belong to their files (G16). For any thread.
+
+A step whose name belongs to another file is displaced.
 """
 
 from __future__ import annotations

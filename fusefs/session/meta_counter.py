@@ -36,7 +36,7 @@ class _Pending:
     """What is still to be written to one meta; times are trio's."""
 
     first: float
-    """When the first of it was stored."""
+    """When the first of the steps to be counted was stored."""
     due: float
     """When it is to be written."""
     entries: int = 0
@@ -103,7 +103,7 @@ class MetaCounter:
             self._pending[session] = new
             self._changed.unpark_all()
             return
-        # Due later than before, so whoever sleeps until then need not wake for every step.
+        # Never due earlier than before, so `run` need not be woken for every step.
         new = before.then(new)
         new.due = max(before.due, min(new.due, new.first + LATEST_SECONDS))
         self._pending[session] = new

@@ -1,4 +1,4 @@
-"""The pool of open sessions: those with a descriptor, a watch and an index, because somebody uses them.
+"""The pool of open sessions: those in use, which have a descriptor, a watch and an index.
 
 When too many are open, the least recently used ones rest: they give up the descriptor and keep the
 rest for as long as their watch reports no change, so that a scan of more sessions than may be open

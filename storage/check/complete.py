@@ -1,4 +1,4 @@
-"""Files that come to be complete, or not at all, as repairs and the peer test write them."""
+"""Creates files atomically, for repairs and the peer test."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def create_complete(
     exclusive: bool,
     sync: bool,
 ) -> None:
-    """Makes `name` hold `data`, in one step and complete, or leaves everything as it was.
+    """Atomically create the file `name` with the content `data`; on an error nothing has changed.
 
-    With `exclusive` an existing file stays and EEXIST is raised; without, it is replaced. With
-    `sync` the contents are on disk before the name, and the name on return. Raises OSError.
+    With `exclusive` an existing file stays and EEXIST is raised; otherwise it is replaced. With `sync`
+    the contents are on disk before the name, and the name on return. Raises `OSError`.
     """
     temporary = f".{name}.{files.token()}.tmp"
     files.write_new(temporary, data, at, mode, owner, sync)

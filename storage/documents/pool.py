@@ -126,7 +126,7 @@ class Documents:
             except (MemoryError, SystemError, ProcessExpired):
                 # orjson.loads does not stop at an allocation that fails: it goes through the rest of the
                 # document, failing for every object, and raises SystemError at the end. A document with
-                # millions of objects may reach its deadline before that, and is told to be late.
+                # millions of objects may reach its deadline before that, and is reported as late.
                 raise _too_much() from None
             except (RuntimeError, CancelledError):  # the pool was closed meanwhile
                 raise _ended() from None

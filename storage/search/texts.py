@@ -1,4 +1,4 @@
-"""What was said in a step, and which lines of it match."""
+"""The texts in a step, and the lines of them that match a query."""
 
 from __future__ import annotations
 

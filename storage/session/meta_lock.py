@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.001
 _PAUSE_MAX_SECONDS = 0.05
 _RACES_MAX = 8
-"""How often the lock file may have been replaced by the time it is locked, before we give up."""
+"""Give up after the lock file was replaced this many times before it could be locked."""
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _is_named(lock: int, directory: int) -> bool:
 
 
 def _lock_file(directory: int) -> int | None:
-    """Open the lock file, creating it if it is missing; None if that has to be tried again.
+    """Open the lock file, creating it if it is missing; None if that must be retried.
 
     Everybody who may create files in the directory may open it.
     """

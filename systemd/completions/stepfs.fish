@@ -11,10 +11,10 @@ function __stepfs_options
         $given"allow_other" 'let other users in, as far as the modes of the store let them' \
         $given"uid=" 'show this owner' \
         $given"gid=" 'show this group' \
-        $given"umask=" 'take these bits from the modes shown' \
+        $given"umask=" 'clear these bits in the modes shown' \
         $given"memory=" 'the memory of the daemon, or none' \
-        $given"cache=" 'bound of the text kept in memory' \
-        $given"line_limit=" 'longest line taken by append' \
+        $given"cache=" 'limit of the text kept in memory' \
+        $given"line_limit=" 'longest line that append takes' \
         $given"pending=" 'bound of unfinished lines' \
         $given"deadline=" 'seconds that a far store has to answer' \
         $given"notify=" 'a Redis for hints to other hosts' \
@@ -56,7 +56,7 @@ complete -c stepfs -n '__fish_seen_subcommand_from new' -l from -x -d 'copy this
 complete -c stepfs -n '__fish_seen_subcommand_from new' -l at -x -d 'up to this step of it'
 complete -c stepfs -n '__fish_seen_subcommand_from ls usage' -l match -x -d 'whose name or title fits'
 complete -c stepfs -n '__fish_seen_subcommand_from ls search usage' -l since -x -d 'changed, stored or ended since'
-complete -c stepfs -n '__fish_seen_subcommand_from ls search usage' -l until -x -d 'not changed, stored or ended after'
+complete -c stepfs -n '__fish_seen_subcommand_from ls search usage' -l until -x -d 'changed, stored or ended by then'
 complete -c stepfs -n '__fish_seen_subcommand_from ls' -l sort -x -a 'changed created session agent title messages'
 complete -c stepfs -n '__fish_seen_subcommand_from ls' -s r -l reverse -d 'the other way round'
 complete -c stepfs -n '__fish_seen_subcommand_from ls' -s n -l first -x -d 'at most so many'

@@ -13,10 +13,10 @@ _stepfs_options() {
         'allow_other[let other users in, as far as the modes of the store let them]' \
         'uid[show this owner]:user:_users' \
         'gid[show this group]:group:_groups' \
-        'umask[take these bits from the modes shown]:octal mask:' \
+        'umask[clear these bits in the modes shown]:octal mask:' \
         'memory[the memory of the daemon, or none]:path:_files' \
-        'cache[bound of the text kept in memory]:size:' \
-        'line_limit[longest line taken by append]:size:' \
+        'cache[limit of the text kept in memory]:size:' \
+        'line_limit[longest line that append takes]:size:' \
         'pending[bound of unfinished lines]:size:' \
         'deadline[seconds that a far store has to answer]:seconds:' \
         'notify[a Redis for hints to other hosts]:URL:' \
@@ -75,7 +75,7 @@ _stepfs() {
                         '--created-by[begun by this sender alone]:sender:' \
                         '--match[whose name or title fits]:pattern:' \
                         '--since[changed since]:time:' \
-                        '--until[not changed after]:time:' \
+                        '--until[changed by then]:time:' \
                         '--sort[by what]:order:(changed created session agent title messages)' \
                         {-r,--reverse}'[the other way round]' \
                         {-n,--first}'[at most so many]:number:' \
@@ -114,7 +114,7 @@ _stepfs() {
                     ;;
                 append)
                     _arguments '--role[who speaks]:role:(system user assistant tool)' \
-                        '--json[say as JSON what was stored]' '1:session:_files -/' '*:text:'
+                        '--json[print as JSON what was stored]' '1:session:_files -/' '*:text:'
                     ;;
                 errors)
                     _arguments {-f,--follow}'[go on with what comes]' \
