@@ -119,7 +119,7 @@ def test_the_latest_session_is_the_one_that_the_daemon_goes_on_with(
         store.close()
 
 
-def test_a_store_of_all_dialects_is_healthy_but_for_what_none_knows(
+def test_a_store_of_all_dialects_is_healthy_except_for_what_no_dialect_knows(
     store: StoreOnDisk, tmp_path: Path
 ) -> None:
     copied = tmp_path / "store"

@@ -103,7 +103,7 @@ def test_what_mount_and_fstab_hand_to_every_file_system_changes_nothing() -> Non
         ("sync=later", "option sync=later is none of close, always, never"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_refused_with_what_would_be_right(text: str, sentence: str) -> None:
+def test_a_mistake_is_refused_with_a_hint_at_what_is_allowed(text: str, sentence: str) -> None:
     with pytest.raises(OptionError) as refused:
         parse(["ro", f"{text},cache=1M"])
     assert sentence in str(refused.value)

@@ -35,7 +35,7 @@ def watch(watcher: Watcher, path: Path) -> int | None:
         os.close(fd)
 
 
-def test_nothing_is_told_where_nothing_happened(watcher: Watcher, directory: Path) -> None:
+def test_without_changes_there_are_no_events(watcher: Watcher, directory: Path) -> None:
     assert watcher.drain() == []
     assert os.listdir(directory) == []
 

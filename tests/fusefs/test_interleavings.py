@@ -60,14 +60,14 @@ def stories(outside: Sequence[str], daemon: Sequence[str] = ()) -> st.SearchStra
 @pytest.mark.guarantee("G5a", "G12a", "G12c", "G13a", "G13c", "G13d", "G15b")
 @settings(BASE, max_examples=SCHEDULES)
 @given(stories(["adds", "compacts"]))
-def test_what_is_told_holds_in_every_order(story: Story) -> None:
+def test_the_guarantees_hold_in_every_order(story: Story) -> None:
     play(story)
 
 
 @pytest.mark.soak
 @settings(BASE, max_examples=SOAK_SCHEDULES)
 @given(stories(["adds", "compacts"]))
-def test_what_is_told_holds_in_ten_thousand_orders(story: Story) -> None:
+def test_the_guarantees_hold_in_ten_thousand_orders(story: Story) -> None:
     play(story)
 
 

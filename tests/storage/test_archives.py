@@ -165,7 +165,7 @@ def test_a_wrong_database_is_unusable_and_warned_of_once_a_version(
     memory.close()
 
 
-def test_a_fifo_or_a_missing_file_is_no_memory(
+def test_a_fifo_or_a_missing_file_is_refused_as_a_memory(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = Memory(str(path))
@@ -256,7 +256,7 @@ def test_dots_in_an_archive_name_are_only_dots(tree: Path) -> None:
     assert Memory(str(tree)).text("..") == "dots"
 
 
-def test_what_is_no_file_of_the_tree_is_no_text(
+def test_only_regular_files_of_the_tree_have_a_text(
     tree: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tree / "secret.md").write_text("secret")

@@ -143,7 +143,7 @@ def test_make_makes_exactly_that_session(store: Store, root: Path) -> None:
 
 
 @pytest.mark.parametrize("slug", ["crab", "a_b", "a_b_c", "a_b_01", "a_b_0", "A_b_1", "a_b_1.tmp"])
-def test_make_refuses_what_is_no_slug(store: Store, root: Path, slug: str) -> None:
+def test_make_refuses_an_invalid_slug(store: Store, root: Path, slug: str) -> None:
     refused(errno.EINVAL, create_named, store, slug, sync=False)
     assert os.listdir(root) == []
 
@@ -164,9 +164,7 @@ def test_make_replaces_nothing(store: Store, root: Path, kind: str) -> None:
     assert os.listdir(root) == ["a_b_1"]
 
 
-def test_where_no_rename_is_exclusive_a_session_is_claimed_all_the_same(
-    store: Store, root: Path
-) -> None:
+def test_without_exclusive_rename_a_session_is_still_claimed(store: Store, root: Path) -> None:
     put_session(root, ".new.0123456789abcdef")
     (root / ".new.0123456789abcdef" / "step-000001").write_bytes(b"{}")
     claim_in_steps(".new.0123456789abcdef", "a_b_1", store.fd)

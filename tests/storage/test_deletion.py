@@ -40,7 +40,7 @@ def test_delete_removes_all_below_and_follows_no_symlink(store: Store, root: Pat
     assert os.listdir(outside) == ["kept"]
 
 
-def test_delete_of_what_is_no_session_changes_nothing(store: Store, root: Path) -> None:
+def test_deleting_something_other_than_a_session_changes_nothing(store: Store, root: Path) -> None:
     target = put_session(root.parent, "elsewhere")
     (root / "a_b_1").symlink_to(target)
     (root / "a_b_2").mkdir()

@@ -18,7 +18,7 @@ def test_an_error_of_another_process_says_the_same_here() -> None:
     assert error.errno_name == "ENOSPC"
 
 
-def test_what_a_shared_file_system_calls_stale_was_deleted() -> None:
+def test_estale_of_a_shared_file_system_means_deleted() -> None:
     error = from_os_error(OSError(errno.ESTALE, "Stale file handle"), "read step-000001")
     assert error.errno == errno.ENOENT
     assert error.sentence == "could not read step-000001: No such file or directory"

@@ -134,7 +134,7 @@ def test_there_is_nothing_to_fork_of_a_session_that_is_not_there(opened: Store) 
 
 
 @pytest.mark.guarantee("G30e")
-def test_who_may_not_read_the_origin_may_not_read_the_fork(
+def test_a_user_who_may_not_read_the_origin_may_not_read_the_fork(
     store: StoreOnDisk, opened: Store
 ) -> None:
     origin = store.session(ORIGIN, entry("a"))

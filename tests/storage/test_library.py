@@ -89,7 +89,7 @@ def test_the_list_leaves_out_a_session_whose_meta_is_broken(
         storage.load_session(store, broken)
 
 
-def test_what_is_not_there_is_told_as_the_daemon_tells_it(store: storage.Store) -> None:
+def test_missing_things_are_reported_as_the_daemon_reports_them(store: storage.Store) -> None:
     slug = storage.create_session(store, "Crab", "tg:42")
     assert storage.find_latest_session(store, "Crab", "tg:42") == slug
     assert storage.find_latest_session(store, "Crab", "tg:43") is None

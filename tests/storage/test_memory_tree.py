@@ -51,7 +51,7 @@ def test_a_summary_reads_as_it_was_stored(tree: Path, name: str, text: str) -> N
 
 
 @pytest.mark.guarantee("G31b")
-def test_what_has_the_name_already_is_left_as_it_is(tree: Path, tmp_path: Path) -> None:
+def test_a_file_that_has_the_name_already_is_left_as_it_is(tree: Path, tmp_path: Path) -> None:
     archives = tree / "archives"
     archives.mkdir()
     (archives / "other.md").write_text("theirs")
@@ -90,9 +90,7 @@ def test_without_permission_to_create_files_nothing_is_stored(tree: Path) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 @pytest.mark.guarantee("G31b", "G19a")
-def test_where_there_is_no_room_nothing_is_stored_nor_compacted(
-    store: StoreOnDisk, tree: Path
-) -> None:
+def test_on_a_full_disk_nothing_is_stored_or_compacted(store: StoreOnDisk, tree: Path) -> None:
     session = store.session("crab_tg-42_1", entry("a"))
     assert run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tree)]).returncode == 0
     try:

@@ -29,7 +29,7 @@ def test_links_that_both_win_are_a_fault(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.guarantee("G26b")
-def test_a_directory_that_is_not_the_store_is_no_peer(
+def test_a_directory_that_is_not_the_store_is_refused_as_a_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other").mkdir()

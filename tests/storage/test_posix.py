@@ -44,7 +44,7 @@ def test_a_file_is_read_whole(tmp_path: Path, at: int, size: int) -> None:
     assert status.st_ino == (tmp_path / "file").stat().st_ino
 
 
-def test_a_file_whose_size_is_not_told_is_read_whole() -> None:
+def test_a_file_that_reports_no_size_is_read_whole() -> None:
     process = files.open_directory("/proc/self")
     content, status = files.read_regular("status", process, LIMIT)
     os.close(process)

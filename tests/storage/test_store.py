@@ -27,7 +27,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_store_that_cannot_be_opened_is_told_apart(tmp_path: Path) -> None:
+def test_errors_of_opening_a_store_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert "absent" in refused(errno.ENOENT, Store, str(tmp_path / "absent")).sentence
     refused(errno.ENOTDIR, Store, str(tmp_path / "file"))
@@ -104,7 +104,7 @@ def test_latest_is_the_session_with_the_greatest_number(store: Store, root: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_who_may_not_change_a_session_can_neither_delete_nor_make_one(
+def test_without_write_permission_sessions_can_be_neither_deleted_nor_made(
     store: Store, root: Path
 ) -> None:
     put_session(root, "a_b_1")

@@ -64,7 +64,7 @@ def test_the_time_that_a_step_is_stored_with_is_read_back() -> None:
         "7",
     ],
 )
-def test_what_is_not_rfc_3339_is_no_time(text: str) -> None:
+def test_text_that_is_not_rfc_3339_is_not_a_time(text: str) -> None:
     assert nanoseconds(text) is None
 
 

@@ -65,7 +65,7 @@ def test_the_later_dialect_reports_parts_that_add_up() -> None:
     assert counted(**PARTS) == Tokens(1, prompt_tokens=7, completion_tokens=20)
 
 
-def test_what_fits_the_first_dialect_is_of_the_first_whatever_else_it_holds() -> None:
+def test_usage_that_fits_the_first_dialect_is_counted_as_such_whatever_else_it_holds() -> None:
     assert counted(**WHOLES, input_tokens="many", output_tokens=5) == counted(**WHOLES)
     assert counted(**PARTS, prompt_tokens="many") == counted(**PARTS)
 

@@ -80,7 +80,7 @@ def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Wait until `true()` returns true, polling often; raise AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.01)
 
 

@@ -322,7 +322,7 @@ class World:
             path = self.session.path / f"step-{number:06}"
             if path.name in self.stage.renamed and not path.exists():
                 continue  # displaced between a check and the rename: it has to come back
-            assert path.exists(), f"the daemon's step {number} is away from its name"
+            assert path.exists(), f"the daemon's step {number} is missing from its name"
             assert path.read_bytes() == data, f"the daemon's step {number} is another's"
 
     def _judge(self) -> None:
@@ -343,18 +343,16 @@ class World:
             for name in told.archives:
                 assert archives.count(name) <= 1
                 is_told = any(name in line["error"] for line in said)
-                assert name in archives or is_told or self.spoilt, f"lost in silence: {name}"
+                assert name in archives or is_told or self.spoilt, f"lost silently: {name}"
         told_lines = {line for told in self.told for line in told.lines}
         strays = [s for s in steps if b"program" in s and b"message" in s and s not in told_lines]
-        assert strays == [], "refused, and yet stored"
+        assert strays == [], "refused, but stored"
         left = [name for name in os.listdir(self.session.path) if name.startswith(".stepfs")]
         assert left == []
 
 
 def _differ(view: str, text: bytes, states: list[bytes]) -> str:
-    return f"{view} shows\n{text.decode()}\nand not one of\n" + "\n".join(
-        s.decode() for s in states
-    )
+    return f"{view} shows\n{text.decode()}\nand none of\n" + "\n".join(s.decode() for s in states)
 
 
 def play(story: Story) -> list[str]:

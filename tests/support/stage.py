@@ -219,14 +219,14 @@ class Stage:
                 if until():
                     return
                 self._go_on()
-            raise StuckError("there is no end of it")
+            raise StuckError("the run does not end")
         finally:
             self.end()
 
     def _go_on(self) -> None:
         moves = self._moves()
         if not moves:
-            raise StuckError("nothing can go on")
+            raise StuckError("nothing can proceed")
         label, move = moves[self._choose(len(moves))]
         self.trace.append(label)
         move()

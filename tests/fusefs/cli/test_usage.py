@@ -207,7 +207,7 @@ def test_json_by_session_comes_as_each_session_is_known(store: StoreOnDisk) -> N
         process.wait(SECONDS)
 
 
-def test_what_a_fork_copied_is_counted_with_its_origin_alone(root: Path) -> None:
+def test_runs_copied_by_a_fork_are_counted_only_with_their_origin(root: Path) -> None:
     before = rows(root)
     fork = stepfs("new", "--from", "crab_tg-42_1", root).stdout.strip()
     assert rows(root) == before

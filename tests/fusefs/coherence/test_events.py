@@ -47,7 +47,7 @@ def test_a_drain_applies_everything_that_was_done_before_it(store: StoreOnDisk) 
 
 
 @pytest.mark.guarantee("G12c")
-def test_where_events_were_lost_every_session_is_looked_at_again(
+def test_after_lost_events_every_session_is_checked_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disks = [store.session(f"a_b_{number}", entry("a")) for number in (1, 2)]

@@ -36,7 +36,7 @@ def test_a_full_message_of_the_longest_names_is_a_valid_hint() -> None:
         None,
     ],
 )
-def test_what_is_malformed_is_no_hint(data: object) -> None:
+def test_malformed_messages_are_not_hints(data: object) -> None:
     assert decode(data) is None
 
 

@@ -73,7 +73,7 @@ def test_an_unexpected_error_is_one_line_unless_more_is_requested() -> None:
         (logging.CRITICAL, 2),
     ],
 )
-def test_the_journal_is_told_the_priority(level: int, priority: int) -> None:
+def test_the_journal_gets_the_priority(level: int, priority: int) -> None:
     assert JournalLines().format(record("mounted", level=level)) == f"<{priority}>mounted"
 
 

@@ -100,7 +100,7 @@ def test_the_event_loop_itself_tells_the_watchdog(listening: socket.socket) -> N
     assert heard(listening) == heard(listening) == ["WATCHDOG=1"]
 
 
-def test_only_a_changed_status_is_told(
+def test_only_a_changed_status_is_sent(
     listening: socket.socket,
 ) -> None:
     manager = Manager.taken_from(environment(listening))

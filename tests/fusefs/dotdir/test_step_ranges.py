@@ -56,7 +56,7 @@ def test_the_removal_of_all_steps_is_told_even_if_others_come() -> None:
     assert what_happened(shown(_1="a", _2="b"), shown(_7="a"), "", "") == told
 
 
-def test_a_compaction_that_is_taken_away_is_told() -> None:
+def test_the_removal_of_a_compaction_is_told() -> None:
     told = what_happened(shown(_5="c"), shown(_1="a", _5="c"), "crab-1", "")
     assert told == ["a compaction was removed: what it had hidden is in the history again"]
     told = what_happened(shown(_9="c"), shown(_5="b", _9="c"), "crab-2", "crab-1")

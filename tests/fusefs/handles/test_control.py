@@ -150,7 +150,7 @@ QUICK = settings(
 @pytest.mark.guarantee("G5d", "G6a", "G6b", "G6c", "G6d", "G7a", "G7b", "G7d")
 @given(done=sequences(LINES))
 @QUICK
-def test_any_cutting_of_any_lines_gives_what_the_model_gives(
+def test_lines_cut_in_any_way_give_the_same_as_the_model(
     driver: TreeDriver, done: list[bytes | None]
 ) -> None:
     session, model = driver.session(), Model()

@@ -22,7 +22,7 @@ def _refused(budget: PendingBudget, user: int, before: int, after: int) -> bool:
 
 
 @pytest.mark.guarantee("G23e")
-def test_a_user_has_half_of_what_others_leave_and_everybody_something() -> None:
+def test_a_user_gets_half_of_what_others_leave_and_everybody_something() -> None:
     budget = PendingBudget(1024)
     assert not _refused(budget, 1, 0, 512)
     assert _refused(budget, 1, 0, 1)

@@ -57,7 +57,7 @@ def test_any_part_is_read_as_it_stands_in_the_whole(
 
 
 @pytest.mark.guarantee("G14b")
-def test_each_growth_is_told_once_and_who_waits_is_woken(store: StoreOnDisk) -> None:
+def test_each_growth_is_reported_once_and_waiters_are_woken(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
 
     async def main() -> None:

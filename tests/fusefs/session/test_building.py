@@ -229,7 +229,7 @@ def test_the_beginning_is_found_again_when_the_compaction_is_removed(store: Stor
     trio.run(main)
 
 
-def test_gathering_from_the_end_takes_nothing_of_what_was_there_before(store: StoreOnDisk) -> None:
+def test_gathering_from_the_end_keeps_nothing_of_an_earlier_attempt(store: StoreOnDisk) -> None:
     store.session("a_b_1", entry("a"))
 
     async def main() -> None:
@@ -247,7 +247,7 @@ def test_gathering_from_the_end_takes_nothing_of_what_was_there_before(store: St
 
 
 @pytest.mark.guarantee("G12a", "G13d")
-def test_what_came_while_events_were_lost_is_shown_before_what_came_after(
+def test_steps_added_while_events_were_lost_are_shown_before_later_ones(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", entry("a"))

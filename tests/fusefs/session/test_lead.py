@@ -143,7 +143,7 @@ def dated(disk: SessionOnDisk) -> None:
         os.utime(disk.path / f"step-{number:06}", ns=(0, 10 * number))
 
 
-def test_a_cut_takes_away_what_comes_after_it(store: StoreOnDisk) -> None:
+def test_a_cut_hides_what_comes_after_it(store: StoreOnDisk) -> None:
     store.session("a_b_1", entry("a"), event(), entry("c"))
 
     async def main() -> None:

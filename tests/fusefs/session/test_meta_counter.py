@@ -107,7 +107,7 @@ def test_after_a_compaction_the_count_begins_anew(
 
 
 @pytest.mark.guarantee("G9c")
-def test_a_lock_on_one_session_delays_no_other_and_what_came_meanwhile_is_counted_after_it(
+def test_a_locked_meta_delays_no_other_session_and_its_own_counts_follow_later(
     store: StoreOnDisk, writes: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disks = [store.session(f"a_b_{number}") for number in (1, 2)]

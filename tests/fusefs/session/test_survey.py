@@ -46,7 +46,7 @@ def test_only_new_and_changed_steps_are_read_again(
 
 
 @pytest.mark.guarantee("G29b")
-def test_a_survey_that_fails_is_done_again_by_whoever_asks_next(
+def test_a_failed_survey_is_repeated_by_the_next_caller(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.session("a_b_1", entry("a"), compaction("one"), entry("b"))

@@ -167,7 +167,7 @@ def test_adopting_a_draft_takes_its_text_and_frees_the_old_one() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, unique=True).map(sorted), max_size=12))
-def test_runs_of_shown_steps_are_told_as_runs(parts: list[list[int]]) -> None:
+def test_consecutive_shown_steps_are_returned_as_ranges(parts: list[list[int]]) -> None:
     """Also across the end of a segment."""
     epoch = empty()
     epoch.begin(START, b"", None)
@@ -183,7 +183,7 @@ def test_runs_of_shown_steps_are_told_as_runs(parts: list[list[int]]) -> None:
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.data())
-def test_a_stream_passes_exactly_if_it_begins_with_what_is_shown(
+def test_a_stream_is_accepted_only_if_it_begins_with_what_is_shown(
     cuts: list[int], data: st.DataObject
 ) -> None:
     """However the stream and the epoch are divided into pieces."""

@@ -37,7 +37,7 @@ class Owner:
         return segment
 
 
-def test_what_was_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_recently_used_text_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "Spool", None)  # nothing here is pinned
 
     async def main() -> None:
@@ -111,7 +111,7 @@ def test_text_that_was_owed_to_a_spool_counts_no_more_once_its_file_is_closed() 
     assert cache.bytes == 0
 
 
-def test_spools_of_files_that_nobody_has_open_are_kept_up_to_a_limit() -> None:
+def test_spools_of_closed_files_are_kept_up_to_a_limit() -> None:
     async def main() -> None:
         cache = TextCache(LIMIT)
         owners = [Owner() for _ in range(SPOOL_FACTOR)]

@@ -82,7 +82,7 @@ def test_a_bare_message_is_wrapped_as_an_entry(line: bytes) -> None:
         ),
     ],
 )
-def test_anything_else_is_refused_and_told_why(line: bytes, code: str, words: str) -> None:
+def test_anything_else_is_refused_with_a_reason(line: bytes, code: str, words: str) -> None:
     with pytest.raises(StoreError) as refused:
         stored_form(line)
     assert (refused.value.errno, refused.value.code) == (errno.EINVAL, code)

@@ -72,7 +72,9 @@ _members: st.SearchStrategy[bytes] = st.recursive(
         (b"[" * 5000 + b"]" * 5000, 127, "too-deep"),
     ],
 )
-def test_what_is_no_document_is_refused_at_its_place(data: bytes, offset: int, code: str) -> None:
+def test_invalid_documents_are_refused_with_the_offset_of_the_error(
+    data: bytes, offset: int, code: str
+) -> None:
     with pytest.raises(NotJSON) as refused:
         parse(data)
     assert (refused.value.offset, refused.value.code) == (offset, code)
@@ -95,7 +97,7 @@ def test_what_is_no_document_is_refused_at_its_place(data: bytes, offset: int, c
         b'{"a":1,"a":2}',
     ],
 )
-def test_what_json_allows_is_read(data: bytes) -> None:
+def test_valid_json_is_read(data: bytes) -> None:
     assert parse(data) == json.loads(data)
 
 
@@ -110,7 +112,7 @@ def test_documents_nest_at_most_127_deep(depth: int, opening: bytes, inner: byte
             parse(data)
 
 
-def test_repeated_keys_are_told_wherever_they_are() -> None:
+def test_repeated_keys_are_reported_wherever_they_are() -> None:
     value = pairs(rb'{"a":{"b":1,"\u0062":2},"c":1}')
     assert type(value) is dict
     assert type(value["a"]) is Repeating
@@ -187,7 +189,7 @@ HOSTILE = {
 
 @pytest.mark.guarantee("G19c")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_wrong_with_a_mebibyte_is_known_in_milliseconds(name: str) -> None:
+def test_the_error_in_a_mebibyte_is_found_in_milliseconds(name: str) -> None:
     before = time.process_time()
     with pytest.raises(NotJSON):
         parse(HOSTILE[name])

@@ -137,7 +137,7 @@ def test_a_step_is_the_first_kind_that_fits(kind: Kind, document: str) -> None:
 
 
 @pytest.mark.parametrize(("document", "reason"), NO_STEPS)
-def test_anything_else_is_no_step_and_the_sentence_says_why(document: str, reason: str) -> None:
+def test_anything_else_is_not_a_step_and_the_error_says_why(document: str, reason: str) -> None:
     with pytest.raises(NotAStep) as refused:
         classify(document.encode())
     assert reason in refused.value.sentence

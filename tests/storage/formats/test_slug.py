@@ -92,7 +92,7 @@ def test_a_session_is_named_after_agent_sender_and_number(
         "crab_\udcff_1",
     ],
 )
-def test_other_names_are_no_names_of_sessions(slug: str) -> None:
+def test_other_names_are_not_session_names(slug: str) -> None:
     assert parse_session(slug) is None
 
 
@@ -105,7 +105,7 @@ def test_every_spelling_of_a_number_counts(number: int, before: str) -> None:
     "text",
     ["", "+", "-0", "-1", "1_0", " 1", "1 ", "٣", "²", "4294967296", "++1", "0x1", "1" * 5000],
 )
-def test_what_is_no_number_does_not_count(text: str) -> None:
+def test_text_that_is_not_a_number_does_not_count(text: str) -> None:
     assert sequence_number(text) is None
 
 
@@ -140,7 +140,7 @@ def test_ulids_are_new_each_time_and_sorted_by_the_time() -> None:
         ("notes", None),
     ],
 )
-def test_a_session_made_under_a_name_is_of_the_agent_and_sender_in_it(
+def test_a_session_takes_agent_and_sender_from_its_name(
     slug: str, about: tuple[str, str] | None
 ) -> None:
     assert named_after(slug) == about

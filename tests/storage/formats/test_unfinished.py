@@ -46,7 +46,7 @@ def test_an_object_is_complete_with_its_last_brace_however_it_is_cut(
 @pytest.mark.parametrize(
     "text", [b"[", b' "x"', b"nul", b"\xef\xbb\xbf{", b"\0", b"{}x", b"{} {}", b'{"a":"}"}}']
 )
-def test_what_is_no_object_is_refused_at_once(text: bytes) -> None:
+def test_text_that_cannot_become_an_object_is_refused_at_once(text: bytes) -> None:
     with pytest.raises(StoreError) as refused:
         UnfinishedObject().take(text)
     assert refused.value.errno == errno.EINVAL

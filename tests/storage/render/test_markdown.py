@@ -194,7 +194,7 @@ def test_content_blocks_look_as_the_plain_dialect_does() -> None:
     assert blocks.startswith("## assistant\n\n> *Reasoning*\n>\n> ask df\n\nI look.\n\n### Calls")
 
 
-def test_an_input_that_is_no_object_is_laid_out_too() -> None:
+def test_an_input_that_is_not_an_object_is_laid_out_too() -> None:
     for given, told in (("ls", '"ls"'), (None, "null"), ([1], "[\n  1\n]"), ({}, "{}")):
         assert f"### Calls `bash` `tu_1`\n\n```json\n{told}\n```" in shown(
             content=[{**BASH, "input": given}]
@@ -263,7 +263,7 @@ def test_a_result_without_a_name_has_that_of_its_call() -> None:
         ({"type": "text", "text": 7}, "`text`"),
     ],
 )
-def test_blocks_that_are_no_text_are_told_by_type_media_type_and_size(
+def test_blocks_other_than_text_are_named_by_type_media_type_and_size(
     block: dict[str, Any], told: str
 ) -> None:
     assert shown(content=[block]) == f"## user\n\n*[{told}]*\n\n"

@@ -76,7 +76,7 @@ def test_behind_many_taken_numbers_the_claim_is_the_greatest(
 
 
 @pytest.mark.guarantee("G15a", "G27a")
-def test_a_batch_gets_numbers_in_its_order_around_those_that_are_taken(
+def test_a_batch_gets_ascending_numbers_around_those_that_are_taken(
     session: Path, named: Claimer
 ) -> None:
     (session / "step-000003").write_bytes(b"other")
@@ -99,7 +99,7 @@ def test_a_batch_that_takes_long_stores_its_first_steps_and_leaves_nothing_of_th
 
 
 @pytest.mark.guarantee("G6b")
-def test_a_batch_that_fails_in_the_middle_says_what_was_stored(
+def test_a_batch_that_fails_in_the_middle_reports_what_was_stored(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(monkeypatch, (0, True), (0, True), (errno.ENOSPC, False))

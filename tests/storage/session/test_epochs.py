@@ -147,7 +147,7 @@ def test_a_pass_that_failed_is_done_again() -> None:
     assert found.next_pass(index) is None
 
 
-def test_very_many_changes_are_looked_at_without_being_remembered_one_by_one(
+def test_very_many_changes_are_checked_without_being_remembered_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(epochs, "DOUBTFUL_STEPS", 10)
@@ -175,7 +175,7 @@ def test_a_pass_is_bounded_in_bytes_and_goes_on_where_it_ended(
         assert ends(scan_epochs(Reader(directory), index)) == [8, None]
 
 
-def test_a_directory_in_a_steps_place_is_no_compaction(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_a_step_is_not_a_compaction(tmp_path: Path) -> None:
     with session_of(tmp_path, {1: compaction("a")}) as directory:
         os.mkdir("step-000002", dir_fd=directory)
         assert compactions(Reader(directory), [1, 2, 3], {}) == Seen(3, [1])

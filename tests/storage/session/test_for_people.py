@@ -97,7 +97,7 @@ def test_a_call_is_not_looked_for_far_back_nor_where_a_result_has_a_name(
     assert time.monotonic() - began < 1
 
 
-def test_the_head_of_a_session_whose_meta_is_broken_has_its_name_alone(
+def test_the_head_of_a_session_with_a_broken_meta_has_only_its_name(
     session: int, tmp_path: Path
 ) -> None:
     assert for_people.head(session, "crab_x_1") == b"# `crab_x_1`\n\nTimes are in UTC.\n\n"

@@ -149,7 +149,7 @@ TestNames = Names.TestCase
 
 
 @given(st.sets(STEPS))
-def test_a_listing_finds_what_taking_in_each_name_would(names: set[str]) -> None:
+def test_a_listing_finds_the_same_as_adding_each_name(names: set[str]) -> None:
     with TemporaryDirectory() as place:
         for name in names:
             Path(place, name).touch()

@@ -50,7 +50,7 @@ def test_what_the_daemon_reads_is_a_meta(value: dict[str, Any]) -> None:
         b"\xef\xbb\xbf" + compact(FULL),
     ],
 )
-def test_what_the_daemon_would_not_read_is_no_meta(data: bytes) -> None:
+def test_what_the_daemon_would_not_read_is_not_a_meta(data: bytes) -> None:
     refused(errno.EINVAL, meta.parsed, data)
 
 
@@ -116,5 +116,5 @@ def test_the_same_created_at_may_be_written_again() -> None:
         b'{"a":' + b"[" * 127 + b"]" * 127 + b"}",
     ],
 )
-def test_a_patch_that_is_no_json_object_is_refused(text: bytes) -> None:
+def test_a_patch_that_is_not_a_json_object_is_refused(text: bytes) -> None:
     refused(errno.EINVAL, meta.patch, text)

@@ -222,7 +222,9 @@ def test_a_mode_changed_meanwhile_is_kept(session: Path, session_fd: int) -> Non
     assert (session / "meta").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_session_deleted_meanwhile_is_no_session(session: Path, session_fd: int) -> None:
+def test_updating_a_session_deleted_meanwhile_fails_and_leaves_nothing(
+    session: Path, session_fd: int
+) -> None:
     def change(value: dict[str, Any]) -> dict[str, Any]:
         (session / "meta").unlink()
         return meta.merged(value, {"title": "mine"})

@@ -64,6 +64,8 @@ def test_a_snapshot_of_a_time_has_the_steps_that_were_stored_by_then(
     assert (name, [number for number, _ in found]) == ("first", [4])
 
 
-def test_without_a_meta_there_is_no_session(session: SessionOnDisk, session_fd: int) -> None:
+def test_without_a_meta_a_directory_is_not_a_session(
+    session: SessionOnDisk, session_fd: int
+) -> None:
     (session.path / "meta").unlink()
     assert load(session_fd) is None
