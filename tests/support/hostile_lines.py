@@ -69,7 +69,7 @@ def append(path: Path, line: bytes) -> int:
 
 
 def read_all(path: Path) -> None:
-    """Read every view to its end, ignoring failures."""
+    """Read every view to its end, ignoring failures; each must end in time."""
     for name in VIEWS:
         began = time.monotonic()
         with suppress(OSError), (path / HOSTILE / name).open("rb", buffering=0) as file:

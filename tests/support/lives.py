@@ -22,7 +22,7 @@ BLOCKS = [
     b'"text":"I look."},{"type":"tool_use","id":"t","name":"bash","input":{"command":"df"}}]}}',
     b'{"agent":"scout","message":{"role":"assistant","content":[{"type":"text","text":"sda1 is."}]}}',
 ]
-"""Content blocks of the daemon's later versions."""
+"""Entries with content blocks, as the daemon's later versions write them."""
 EVENTS = [
     event(),
     b'{"event":"tool_result","call_id":"c","duration_ms":12,"ts":"t"}',
@@ -103,7 +103,7 @@ LIVES: st.SearchStrategy[Steps] = (
     .map(lambda gaps: [sum(gaps[: at + 1]) for at in range(len(gaps))])
     .flatmap(_with_documents)
 )
-"""Steps by number, with gaps: entries of all dialects, events, both compactions, and what is no step."""
+"""Steps by number, with gaps: entries of all dialects, events, both compactions, and broken steps."""
 
 
 def edited(steps: Steps) -> st.SearchStrategy[Steps]:

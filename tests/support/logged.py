@@ -8,7 +8,7 @@ from fusefs.failures import NOTICE
 
 
 class Logged(logging.Handler):
-    """Notices, warnings, and what is worse, while a tree is used."""
+    """Collects log messages from level notice up."""
 
     def __init__(self) -> None:
         super().__init__(NOTICE)

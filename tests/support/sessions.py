@@ -13,7 +13,7 @@ from storage.times import now
 
 
 def put_session(root: Path, slug: str) -> Path:
-    """Make a minimal session with that slug: a directory and a meta."""
+    """Make a directory of that name with a meta; for a slug, a session."""
     (root / slug).mkdir()
     (root / slug / "meta").write_bytes(meta.fresh("a", "b", now()))
     return root / slug
