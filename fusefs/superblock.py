@@ -215,7 +215,7 @@ async def _unending(work: Callable[[], Awaitable[Any]]) -> None:
         try:
             await work()
         except Exception:
-            log.exception("background work failed and is started again")
+            log.exception("background work failed and is restarted")
             await trio.sleep(1)
 
 

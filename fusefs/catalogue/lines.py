@@ -1,7 +1,7 @@
 """The lines of `sessions.jsonl`; changing one costs time for one, not for all.
 
-They are kept in the order of their slugs, in chunks of some hundred lines. A change joins its chunk
-anew; a reader gets the chunks as they are, since bytes never change.
+They are kept in the order of their slugs, in chunks of some hundred lines. After a change only its chunk
+is joined again; readers share the chunks, since `bytes` are immutable.
 """
 
 from __future__ import annotations

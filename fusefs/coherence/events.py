@@ -91,7 +91,7 @@ class EventQueue:
         try:
             changes = self.watcher.drain()
         except EventsLostError:
-            log.info("the inotify queue overflowed: every session is looked at again")
+            log.info("the inotify queue overflowed: every session is examined again")
             self.missed()
             return
         for change in changes:

@@ -104,7 +104,9 @@ class Server:
                 await sweeping()
             except (StoreError, OSError) as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    log.warning("what crashes left in the store could not be removed: %s", error)
+                    log.warning(
+                        "what crashes have left in the store could not be removed: %s", error
+                    )
                     return
             else:
                 return

@@ -78,8 +78,8 @@ class Rules:
     def control(self, directory: AnyStatus, meta: AnyStatus) -> Rights:
         """Writable by whoever may create files there, readable by whoever may read the meta.
 
-        One file has one owner: where those of directory and meta differ, only who may read the meta
-        as anybody may read it here.
+        A file has only one owner and group. If those of the directory and the meta differ, everybody may
+        read it if both group and others may read the meta, otherwise nobody.
         """
         read = meta.st_mode & 0o444
         if (directory.st_uid, directory.st_gid) != (meta.st_uid, meta.st_gid):

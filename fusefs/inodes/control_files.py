@@ -113,7 +113,7 @@ class AppendFile(ControlFile):
         return await super().attributes(exact=False)  # its size does not need an open session
 
     async def _verify(self) -> None:
-        await self.directory.verify(exact=False)  # what is written to it looks again
+        await self.directory.verify(exact=False)  # storing a step checks again
 
     def rights(self, directory: AnyStatus, about: AnyStatus) -> Rights:
         return self.directory.services.rules.append(directory)

@@ -69,7 +69,7 @@ class Inode(ABC):
     async def attributes(self, exact: bool) -> Attributes:
         """Its attributes now. Raises `StoreError`.
 
-        Without `exact` a size that nobody asked for yet may be left out, and is asked for later.
+        Unless `exact`, the size may be omitted if it is not known yet; the kernel then asks again later.
         """
 
     def listed(self) -> Attributes | None:

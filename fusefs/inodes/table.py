@@ -1,4 +1,4 @@
-"""The table of inodes: numbers, and what the kernel holds."""
+"""The table of inodes, by number, with the kernel's lookup counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIRST_INO: Final = ROOT_INO
 
 
 class Table:
-    """All inodes by number. Numbers are never used twice. Loop-owned."""
+    """All inodes by number. Numbers are never reused. Loop-owned."""
 
     def __init__(self) -> None:
         self._inodes: dict[int, Inode] = {}
@@ -20,23 +20,23 @@ class Table:
         return len(self._inodes)
 
     def add(self, inode: Inode) -> int:
-        """Know an inode, by the number that is returned. The first is the root."""
+        """Add an inode, and return its number. The first one added is the root."""
         number = self._next
         self._next += 1
         self._inodes[number] = inode
         return number
 
     def get(self, ino: int) -> Inode | None:
-        """The inode of that number."""
+        """The inode with this number; None if there is none."""
         return self._inodes.get(ino)
 
     def forget(self, inode: Inode, lookups: int) -> None:
-        """The kernel drops so many references."""
+        """Subtract `lookups` from an inode's lookup count, and drop it if it is no longer needed."""
         inode.lookups -= lookups
         self.reap(inode)
 
     def reap(self, inode: Inode) -> None:
-        """Let an inode go that nobody needs any more, and then its directory, if that is so of it."""
+        """Drop an inode that is no longer needed, and then its directory if that is not either."""
         at: Inode | None = inode
         while at is not None and at.lookups <= 0 and not at.kept and at.ino in self._inodes:
             del self._inodes[at.ino]
@@ -45,5 +45,5 @@ class Table:
 
     @property
     def lookups(self) -> int:
-        """The sum of all lookup counts: what the kernel still holds."""
+        """The sum of all lookup counts: the references that the kernel still holds."""
         return sum(inode.lookups for inode in self._inodes.values())

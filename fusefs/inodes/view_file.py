@@ -26,7 +26,7 @@ NEVER: Final = -1
 
 
 class ViewFile(Inode):
-    """One inode of a view: it shows one epoch, from when somebody first looks at it."""
+    """One inode of a view: shows one epoch, which it gets when it is first stat'ed or opened."""
 
     __slots__ = ("directory", "epoch", "rights", "session_directory", "told", "view")
 
@@ -57,7 +57,7 @@ class ViewFile(Inode):
         if self.epoch is not None and self.epoch.pinned:
             return True
         present = self.session_directory.views.get(self.view) is self
-        # The name keeps its number as long as what it showed is known (G13).
+        # The name keeps its inode number as long as its epoch is known (G13).
         return present and self.session_directory.is_open
 
     @property
@@ -78,7 +78,7 @@ class ViewFile(Inode):
         return Attributes(self.ino, self.kind | 0o400, 0, 0, self.told, attr_timeout=0)
 
     async def attributes(self, exact: bool) -> Attributes:
-        """Without `exact` a view that nobody looked at yet has no size."""
+        """As `Inode.attributes`; unless `exact`, a view that was not built yet has size 0."""
         if (lent := self.session_directory.lent(self)) is not None:
             return lent
         if self.session_directory.gone:
@@ -102,7 +102,7 @@ class ViewFile(Inode):
             return self.rights.attributes(self.ino, self.kind, max(self.told, 0), 0, timeout=0)
         if not self.superseded:
             async with services.pool.lease(self._session) as session:
-                if as_of is None and session.is_told:  # opened just now
+                if as_of is None and session.is_told:  # the session was only just opened
                     as_of = self.session_directory.as_of
                     await self._look_at_rights()
                 if self.epoch is None:
@@ -124,18 +124,18 @@ class ViewFile(Inode):
         self.rights = self.session_directory.services.rules.view(meta)
 
     def _follows_steps_alone(self) -> bool:
-        """Whether it shows all there is, and nothing but the session's directory can change that: of
-        the text of an archive nobody is told."""
+        """Whether it is up to date, and only changes in the session's directory can change that: no
+        event reports a change of an archive's text."""
         epoch = self.epoch
         assert epoch is not None
         lead = epoch.view.format.lead is not None and epoch.boundary.archive is not None
         return epoch.state is State.CURRENT and self.told == epoch.size and not lead
 
     async def grow(self) -> None:
-        """Have the kernel know how far it has grown since it was told, and so make that its size.
+        """Tell the kernel how far the file has grown, and only then report that as its size.
 
-        The kernel throws an answer to a stat away if it was told of a change meanwhile, and reads
-        up to the size it had before. So no answer holds a size that the kernel does not know yet.
+        The kernel discards the result of a stat if a change was reported to it meanwhile, and then reads
+        only up to the old size. So no stat may report a size that the kernel does not know.
         """
         assert self.epoch is not None
         size = self.epoch.size
@@ -144,7 +144,7 @@ class ViewFile(Inode):
         self.told = max(self.told, size)
 
     async def publish(self, session: Session) -> None:
-        """Bring what the kernel knows of it up to date, and tell those who follow it (G12, G14)."""
+        """Bring its epoch and its size in the kernel up to date, and notify followers (G12, G14)."""
         epoch = self.epoch
         if epoch is None or epoch.state is State.EMPTY:
             return
@@ -158,7 +158,7 @@ class ViewFile(Inode):
         """An open file that shows every step that is in the store now (G12)."""
         services = self.session_directory.services
         await self.session_directory.verify()
-        # The kernel would empty its page cache for O_TRUNC, under who has the file mapped.
+        # For O_TRUNC the kernel would drop the pages of processes that have mapped the file.
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise self.not_writable()
         async with services.pool.lease(self._session) as session:
@@ -177,7 +177,7 @@ class ViewFile(Inode):
             return opened
 
     def not_writable(self) -> StoreError:
-        """The error of an open for writing."""
+        """The error for an open for writing."""
         sentence = "the file is read-only: write to append or compact"
         return StoreError(errno.EACCES, "read-only-file", sentence)
 
@@ -217,7 +217,7 @@ class ViewFile(Inode):
         size, mtime_ns = max(self.told, 0), self.epoch.mtime_ns
         found = self.rights.attributes(self.ino, stat.S_IFREG, size, mtime_ns)
         if session.is_open and session.watch is None:
-            # What may be a second old here must not get another second older in the kernel (G12).
+            # Without events these may be a second old already: the kernel must not cache them (G12).
             found.attr_timeout = 0
         return found
 

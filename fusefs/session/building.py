@@ -1,4 +1,4 @@
-"""Builds an epoch: backwards from the end, forwards from where it ends, or anew beside it (G13)."""
+"""Builds an epoch: backwards from the end, forwards from its end, or as a draft beside it (G13)."""
 
 from __future__ import annotations
 

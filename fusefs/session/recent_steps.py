@@ -4,9 +4,9 @@ A step changes its state by what happens to its name:
 
     remember ──► KEPT ──(renamed over by a daemon)──► DISPLACED ──(stored again)──► KEPT, higher up
                   │ ▲                                     │
-      (lost events) (looked at: it is there)              ├──(its name has it after all)──► KEPT
-                  ▼ │                                     └──(compaction; no text)──► told, forgotten
-                DOUBTED ──(looked at: another's)──► DISPLACED
+      (lost events) (examined: it is there)               ├──(its name has it after all)──► KEPT
+                  ▼ │                                     └──(compaction; no text)──► reported, forgotten
+                DOUBTED ──(examined: another's)──► DISPLACED
                   │
                   └──(edited, removed, or every daemon's count is past it)──► forgotten, as from KEPT
 

@@ -1,9 +1,9 @@
 """The text of epochs: segments, the memory they share, and what is spooled.
 
-Memory is bounded (G23): text that is not used is let go, to be rendered from the steps again. Text
-that an open file shows is written to an unlinked spool file first, because the store may lose the
-steps while the file must keep showing them (G13, G20). That takes a thread, so such text is only noted
-as owed to the spool, and `settle` writes it: whoever has brought text in awaits that before going on.
+Memory is bounded (G23): unused text is evicted, and rendered from the steps again when needed. Text that
+an open file shows is first written to an unlinked spool file, because the store may lose the steps while
+the file must keep showing them (G13, G20). That takes a thread, so such text is only marked as owed to
+the spool, and `settle` writes it: callers that have added text await that before going on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from storage.session.replay import DIGEST_BYTES, Text, fingerprint
 SPOOL_FACTOR: Final = 16
 """Spools of files that nobody has open may take this many times the memory limit."""
 SHORT_BYTES: Final = 4096
-"""A text shorter than this is digested anew whenever it grows."""
+"""A text shorter than this is hashed again from its start whenever it grows."""
 
 log: Final = logging.getLogger(__name__)
 

@@ -140,7 +140,7 @@ class _Check:
         with _opened(name, self._store) as directory:
             if directory is None or _is_locked(directory):
                 return
-        sentence = "left over from making or deleting a session"
+        sentence = "left over from creating or deleting a session"
         self._tell(Finding("", name, "left-over", sentence), self._store, name)
 
     def _session(self, slug: str) -> None:

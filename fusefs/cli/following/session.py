@@ -83,7 +83,7 @@ class Followed:
         self._print_new()
 
     def step(self, *, told: bool = False) -> None:
-        """Print new entries; `told` says that poll(2) has reported a change."""
+        """Print new entries; `told`: poll(2) has reported a change."""
         if self._view is None:
             self._wake()
             return
