@@ -222,7 +222,7 @@ class FileSystem:
         return await self._files.get(handle).poll(waiter)
 
     async def setattr(self, ino: int, caller: Caller) -> Attributes:
-        """Accept and ignore changes of the size, times and mode of control files; refuse any other."""
+        """Accept and ignore changes of control files' attributes (O_TRUNC, touch); refuse all others."""
         inode = self._inode(ino)
         if not inode.may_be_set:
             error = refused("attributes here are those of the store, and cannot be set")
