@@ -137,7 +137,9 @@ def _without_collections() -> Iterator[None]:
     """As in a worker. A collection goes through all that other tests hold, whatever the document."""
     gc.collect()
     gc.disable()
+    gc.freeze()
     yield
+    gc.unfreeze()
     gc.enable()
 
 
@@ -158,6 +160,7 @@ def _search(seconds: float, size: int) -> list[_Found]:
             _like(chance.choice([*worst.values()]).recipe, chance) if near else _any_recipe(chance)
         )
         document = recipe.document(size)
+        gc.collect()  # before each document, as a worker does
         for doing, do in _does(document):
             # A slow document is slow each time; a neighbour on this machine is met once.
             took, least = math.inf, worst[doing].seconds_per_mib if doing in worst else 0.0
