@@ -60,8 +60,8 @@ class _Query:
         asked, ended = self.asked, run.ended
         if asked.model is not None and not choice.fits(asked.model, run.model):
             return False
-        if ended is None:
-            return asked.since is None and asked.until is None
+        if ended is None:  # in a fork it may be a copy, which is its origin's
+            return forked is None and asked.since is None and asked.until is None
         return (
             (forked is None or ended >= forked)
             and (asked.since is None or ended >= asked.since * BILLION)
@@ -88,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="PATTERN", help="only models that match, as in the shell"
     )
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"ended since: {TIME_HELP}")
-    parser.add_argument("--until", metavar="TIME", type=moment, help="not ended after")
+    parser.add_argument("--until", metavar="TIME", type=moment, help=f"ended until: {TIME_HELP}")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per line, as results come in"
     )

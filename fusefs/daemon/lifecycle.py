@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,8 +25,6 @@ from storage.errors import StoreError, printable
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
-SWITCH_SECONDS = 0.001
-"""The interpreter's switch interval (default 5 ms): busy threads must yield to the loop sooner."""
 MAX_DESCRIPTORS = 65536
 MAX_COMPLAINT = 2000
 DENIED = (errno.EPERM, errno.EACCES)
@@ -56,7 +53,6 @@ class Life:
         self._signals.install()
         os.chdir("/")
         _raise_descriptor_limit()
-        sys.setswitchinterval(SWITCH_SECONDS)
         self._server = _opened(self._places, self._options)
         collect_in_parts()
         _mount(self._server, self._live)

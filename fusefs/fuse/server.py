@@ -28,7 +28,7 @@ from storage.store import Store
 from storage.sweep import sweep
 
 SWITCH_SECONDS: Final = 0.0005
-"""The interpreter's switch interval: replays in threads must not hold up the loop."""
+"""The interpreter's switch interval (default 5 ms): replays in threads must not hold up the loop."""
 JOIN_SECONDS: Final = 2.0
 SWEEP_RETRY_SECONDS: Final = 30.0
 """If descriptors have run out, the sweep is tried again after this pause: it is not urgent."""

@@ -87,10 +87,10 @@ class MetaCounter:
                 await self._changed.park()
             async with trio.open_nursery() as nursery:
                 left.update(self._startable(float("inf")))
-                for session in left:
-                    nursery.start_soon(self._write, session, True)
+                for session in left.copy():
+                    nursery.start_soon(self._write_last, session, left)
         if limit.cancelled_caught:
-            for session in left or self._writing:
+            for session in left | self._writing:
                 sentence = "the meta could not be written in time"
                 late = StoreError(errno.ETIMEDOUT, "not-counted", sentence)
                 self._failures.record(session.slug, "meta.json", "count", late, KERNEL)
@@ -133,6 +133,10 @@ class MetaCounter:
             self._writing.discard(session)
             self._changed.unpark_all()
             self._pool.release(session)
+
+    async def _write_last(self, session: Session, left: set[Session]) -> None:
+        await self._write(session, True)
+        left.discard(session)
 
     def _again(self, session: Session, pending: _Pending) -> None:
         """Another program holds the lock: retry later, together with what was stored since."""

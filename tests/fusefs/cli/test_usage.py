@@ -216,6 +216,14 @@ def test_runs_copied_by_a_fork_are_counted_only_with_their_origin(root: Path) ->
     assert sorted(rows(root)) == sorted([*before, f"{fork} 1 5 0 0 5 0 10"])
 
 
+def test_a_copied_run_of_an_unknown_time_is_counted_only_with_its_origin(root: Path) -> None:
+    undated = wholes("m", "yesterday", 5, 5).decode()
+    assert stepfs("append", root / "crab_tg-42_1", undated).returncode == 0
+    before = rows(root)
+    stepfs("new", "--from", "crab_tg-42_1", root)
+    assert rows(root) == before
+
+
 def test_a_mount_is_enough_where_its_store_is_out_of_reach(
     store: StoreOnDisk, mount: Callable[..., Mount]
 ) -> None:

@@ -176,3 +176,29 @@ def test_a_count_that_cannot_be_written_at_the_end_is_reported(
     failures = counting(store, test, run=False)
     assert failures.count == 1
     assert b"not-counted" in failures.text()
+
+
+@pytest.mark.guarantee("G9c")
+def test_only_counts_that_were_not_written_in_time_are_reported(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = store.session("a_b_1").path
+    store.session("a_b_2")
+
+    async def long(_self: object, key: str, work: Callable[[], object]) -> None:
+        if key == slow.name:
+            await trio.sleep_forever()
+        work()
+
+    monkeypatch.setattr("fusefs.work.Work.long", long)
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        for slug in ("a_b_1", "a_b_2"):
+            session = live.session(slug)
+            async with live.pool.lease(session):
+                counter.stored(session, 1, False)
+        await counter.finish()
+
+    failures = counting(store, test, run=False)
+    assert failures.count == 1
+    assert b'"session":"a_b_1"' in failures.text()
