@@ -134,7 +134,7 @@ class Store:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise _no_session(slug) from None
-            raise from_os_error(error, f"look at {printable(slug)}") from error
+            raise from_os_error(error, f"check {printable(slug)}") from error
         directory, about = map(Status.of, found)
         if not stat.S_ISREG(about.st_mode):
             raise _no_session(slug)

@@ -264,7 +264,7 @@ def _store_again(
                 done.stored.append((step, claim.number, claim.identity))
                 target = claim.number + 1
         except OSError as error:
-            done.error = from_os_error(error, f"look at {step_name(step.number)}")
+            done.error = from_os_error(error, f"check {step_name(step.number)}")
             break
         except StoreError as error:
             done.error = error

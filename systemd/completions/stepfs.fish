@@ -15,7 +15,7 @@ function __stepfs_options
         $given"memory=" 'the memory of the daemon, or none' \
         $given"cache=" 'limit of the text kept in memory' \
         $given"line_limit=" 'longest line that append takes' \
-        $given"pending=" 'bound of unfinished lines' \
+        $given"pending=" 'limit of unfinished lines' \
         $given"deadline=" 'seconds that a far store has to answer' \
         $given"notify=" 'a Redis for hints to other hosts' \
         $given"sync=close" 'on disk when close returns' \

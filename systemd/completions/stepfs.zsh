@@ -17,7 +17,7 @@ _stepfs_options() {
         'memory[the memory of the daemon, or none]:path:_files' \
         'cache[limit of the text kept in memory]:size:' \
         'line_limit[longest line that append takes]:size:' \
-        'pending[bound of unfinished lines]:size:' \
+        'pending[limit of unfinished lines]:size:' \
         'deadline[seconds that a far store has to answer]:seconds:' \
         'notify[a Redis for hints to other hosts]:URL:' \
         'sync[when what was written is on disk]:when:(close always never)'
