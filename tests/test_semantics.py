@@ -1,4 +1,4 @@
-"""SEMANTICS.md and the tests speak of the same guarantees."""
+"""SEMANTICS.md and the tests name the same guarantees."""
 
 from __future__ import annotations
 

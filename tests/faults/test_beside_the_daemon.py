@@ -1,4 +1,4 @@
-"""A daemon counts steps in memory and renames over the next: nothing that was appended is lost."""
+"""A daemon counts steps in memory and renames over existing ones: no appended step is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Mounting = Callable[..., Mount]
 DISPLACED = "compaction-displaced"
 LINES_A_WRITE = (1, 6)
 SETTLED = 10.0
-"""Seconds within which what was displaced last is stored again."""
+"""Seconds within which the last displaced steps are stored again."""
 
 
 def _append(mount: Mount, session: SessionOnDisk, *texts: str) -> None:
@@ -38,7 +38,7 @@ def _compact(mount: Mount, session: SessionOnDisk, name: str) -> None:
 
 
 def _contents(session: SessionOnDisk) -> list[str]:
-    """The contents of all entries; a step may be moved away while it is looked for."""
+    """The contents of all entries; a step may be moved away between the listing and the read."""
     while True:
         try:
             return writers.contents(session.steps())
@@ -94,7 +94,7 @@ def test_close_to_six_digits_a_displaced_step_takes_the_next_free_number(
 
 
 @pytest.mark.guarantee("G16b")
-def test_a_displaced_compaction_is_told_of_and_not_stored_again(
+def test_a_displaced_compaction_is_reported_and_not_stored_again(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
     session = store.session("crab_tg-42_1", entry("first"))
@@ -122,7 +122,7 @@ def test_an_edit_by_other_means_is_respected(store: StoreOnDisk, mount: Mounting
     removed.unlink()
     (session.path / "draft").write_bytes(entry("redacted"))
     (session.path / "draft").rename(moved)
-    # Whoever restores anything does it with what is displaced now.
+    # Displace one step, so that a restore is certain to run.
     (session.path / "step-000005.tmp.1").write_bytes(entry("daemon"))
     (session.path / "step-000005.tmp.1").rename(kept)
     until(lambda: "secret 4" in _contents(session), SETTLED)
@@ -172,7 +172,7 @@ def test_only_the_mount_that_wrote_a_step_restores_it(store: StoreOnDisk, mount:
 def _everybody_at_once(
     store: StoreOnDisk, mount: Mounting, sessions: int, count: int, every: int
 ) -> None:
-    """Writers through two mounts, and a daemon, on the same sessions; compactions by all."""
+    """Two mounts and a daemon write to the same sessions, and all of them compact."""
     mounts = [mount(name="one"), mount(name="other")]
     for at in mounts:
         at.expected.append("is not stored again")
@@ -247,7 +247,7 @@ def test_nothing_is_lost_when_everybody_writes_for_long(
 
 
 def _daemon_was_last(watching: INotify) -> bool:
-    """Whether the meta that is there now was put there by the daemon."""
+    """Whether the daemon was the last to replace the meta."""
     sources = dict[int, str]()
     last = False
     for event in watching.read(timeout=0):
@@ -261,8 +261,11 @@ def _daemon_was_last(watching: INotify) -> bool:
 def _both_write_the_meta(
     session: SessionOnDisk, write: Callable[[int], object], rounds: int
 ) -> tuple[int, int, int]:
-    """In each round `write` and the daemon at the same time: the rounds in which the daemon's
-    change is not there, in which that of `write` is not, and in which the daemon was not last."""
+    """Run `write` and the daemon at the same time, `rounds` times.
+
+    Returns in how many rounds the daemon's change was lost, in how many that of `write` was lost
+    although it came last, and in how many the daemon was not last.
+    """
     reference = Daemon(session.path.parent)
     lost_daemon = lost_mount = mount_last = 0
     chance = random.Random(7)
@@ -321,7 +324,7 @@ def test_counting_messages_undoes_no_change_of_a_daemon(
         for _ in range(20):
             seen += 1
             reference.store_meta(session.slug, title=f"title {seen}", message_count=0)
-            # What the mount read just before may stand there until it sees what it replaced.
+            # The mount may have written an older title until it notices what it replaced.
             until(partial(_is_titled, session, f"title {seen}"), SETTLED)
     _append(at, session, "last 0")
     until(lambda: session.meta()["message_count"] != 0, SETTLED)

@@ -1,4 +1,4 @@
-"""Whatever is written, or found in the store: others wait for none of it, and memory stays bounded."""
+"""Whatever is written or lies in the store, other users do not wait and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_long_metas_that_are_open_take_no_more_than_the_budget(
 
 
 def _opens(path: Path) -> bool:
-    """A closed file is let go of a moment later."""
+    """Whether it can be opened; a closed file is released a moment later."""
     with suppress(OSError):
         return bool(path.read_bytes())
     return False
@@ -229,7 +229,7 @@ def test_nobody_waits_for_thousands_of_bad_steps_nor_are_they_thousands_of_log_l
 
 
 def _locked(session: Path) -> list[int]:
-    """Whatever lock a program can have of a session and never let go of."""
+    """Take every lock on a session that a program could hold forever."""
     lock = os.open(session / meta_lock.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     assert posix.lock(lock)
     opened = [os.open(session / name, os.O_RDONLY) for name in (".", "meta")]

@@ -1,4 +1,4 @@
-"""The server is killed again and again: what was acknowledged is there once, and nothing is half."""
+"""The server is killed repeatedly: acknowledged writes are stored once, and none is partial."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk
 
 Mounting = Callable[..., Mount]
 META_TEMPORARY = ".meta."
-"""How a meta written aside begins; a crash may leave it, and the next start clears it."""
+"""Prefix of a temporary meta; a crash may leave one, and the next start removes it."""
 
 
 class Manifest:
-    """What the clients wrote down; read anew each time, a line that is being written left out."""
+    """The clients' record, read anew each time without the line being written."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -43,11 +43,11 @@ class Manifest:
                 yield json.loads(line)
 
     def done(self, what: str) -> list[str]:
-        """What was acknowledged of one kind."""
+        """The acknowledged operations of one kind."""
         return [line[2] for line in self.lines() if line[:2] == ["done", what]]
 
     def in_flight(self) -> int:
-        """How many operations the server died during."""
+        """The number of operations during which the server died."""
         return sum(line[0] == "in flight" for line in self.lines())
 
 
@@ -85,7 +85,7 @@ def _acknowledged_messages_are_there_once(session: SessionOnDisk, manifest: Mani
 
 
 def _acknowledged_compactions_are_there_once(session: SessionOnDisk, manifest: Manifest) -> None:
-    """And each with its summary, where it was written with one."""
+    """Each compaction is there once, with its summary if it was written with one."""
     acknowledged = manifest.done("compaction")
     found = Counter(json.loads(step)["archive_name"] for step in session.steps())
     assert set(found.values()) <= {1}
@@ -118,7 +118,7 @@ def _acknowledged_sessions_are_there(store: StoreOnDisk, manifest: Manifest) -> 
 
 
 def _no_temporaries(store: StoreOnDisk) -> None:
-    """A session that is there holds steps and its meta, and at most one meta written aside."""
+    """A session holds only steps, its meta, and at most one temporary meta."""
     for slug in os.listdir(store.path):
         if slug.startswith("."):
             continue
@@ -177,7 +177,7 @@ def _proved_something(manifest: Manifest, kills: int, in_flight: list[int]) -> N
 
 
 @pytest.mark.guarantee("G18a", "G18b", "G15a", "G11b", "G31c")
-def test_what_was_acknowledged_outlives_twenty_kills(
+def test_acknowledged_writes_survive_twenty_kills(
     store: StoreOnDisk, mount: Mounting, tmp_path: Path
 ) -> None:
     _killed(store, mount, tmp_path, 20)
@@ -185,7 +185,7 @@ def test_what_was_acknowledged_outlives_twenty_kills(
 
 @pytest.mark.soak
 @pytest.mark.guarantee("G18a")
-def test_what_was_acknowledged_outlives_two_hundred_kills(
+def test_acknowledged_writes_survive_two_hundred_kills(
     store: StoreOnDisk, mount: Mounting, tmp_path: Path
 ) -> None:
     _killed(store, mount, tmp_path, 200)

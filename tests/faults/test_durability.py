@@ -1,7 +1,7 @@
-"""What was closed is on disk: the server's system calls are traced, since no test can pull the plug.
+"""After close, data is on disk: the server's system calls are traced, as no test can cut the power.
 
-A simulated power cut (dm-log-writes, dm-flakey) would need a device mapper, which containers and many
-kernels have not; the order of writes, syncs and names shows the same.
+A simulated power cut (dm-log-writes, dm-flakey) needs a device mapper, which containers and many
+kernels lack; the order of writes, syncs and links shows the same.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ CALLS = ",".join(
 
 
 class Story:
-    """What was done through a mount, and the server's calls meanwhile."""
+    """What was done through a mount, and the server's system calls meanwhile."""
 
     def __init__(self) -> None:
         self.trace = Trace()
         self.written = 0.0
-        """When the last write(2) had returned."""
+        """When the last write(2) returned."""
         self.closed = 0.0
-        """When close(2), mkdir(2) … had returned."""
+        """When close(2), mkdir(2) … returned."""
 
     def syncs(self) -> list[Call]:
-        """The system calls that write anything to disk."""
+        """The system calls that flush data to disk."""
         return self.trace.named(*SYNCS)
 
     def one(self, name: str, part: str) -> Call:
-        """The one call of this name whose arguments hold `part`."""
+        """The only call of this name whose arguments contain `part`."""
         (found,) = [call for call in self.trace.named(name) if part in call.arguments]
         return found
 
@@ -75,7 +75,7 @@ def _lines(count: int) -> bytes:
 
 
 def _synced_singly(story: Story, session: SessionOnDisk, steps: int) -> None:
-    """Each step's contents, then the directory that holds their names, then the answer."""
+    """Each step's contents are synced, then the directory, and only then comes the reply."""
     links = story.trace.named("linkat")
     assert len(links) == steps
     contents = story.trace.named("fdatasync")

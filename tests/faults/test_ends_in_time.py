@@ -1,4 +1,4 @@
-"""SIGTERM ends the mount in time, whatever somebody is just doing to it."""
+"""SIGTERM ends the mount in time, whatever is in progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.mounted import Mount
 from tests.support.stores import StoreOnDisk, entry
 
 STOP_SECONDS: Final = 15.0
-"""Half of what the units of systemd allow."""
+"""Half of what the systemd units allow."""
 DESCRIPTORS: Final = 256
 OBJECTS: Final = content(b'{"a":1,"a":2},', 15 * MIB)
 CUT: Final = broken_lines(8 * MIB)["cut after escapes"]
@@ -84,7 +84,7 @@ def _workers_stopped(at: Mount) -> None:
 
 
 def _suppressed(work: Callable[[Mount], None], at: Mount) -> None:
-    """Do what the end of the mount may cut short."""
+    """Do work that the end of the mount may interrupt."""
     with suppress(OSError, AssertionError):
         work(at)
 
@@ -127,7 +127,7 @@ ROWS: Final[Mapping[str, tuple[Callable[[Path], None] | None, Callable[[Mount], 
     "workers that are stopped": (_step(OBJECTS), _workers_stopped),
     "more files than descriptors": (_sessions, _more_files_than_descriptors),
 }
-"""What is left in a session before the mount, and what is done while it ends."""
+"""What is prepared in a session before the mount, and what is done while it ends."""
 
 
 @pytest.mark.guarantee("G19f")

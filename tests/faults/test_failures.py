@@ -1,4 +1,4 @@
-"""System calls of the server fail: the caller is told, nothing is half, and the mount goes on."""
+"""System calls of the server fail: the caller gets an error, nothing is partial, the mount goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.tracing import failing
 
 Mounting = Callable[..., Mount]
 INLINE, THREADED = 3, 20
-"""So many lines in a write are stored on the loop, and so many in a thread."""
+"""Lines per write that are stored on the event loop, and in a thread."""
 
 
 def _lines(count: int) -> list[bytes]:
@@ -31,7 +31,7 @@ def _lines(count: int) -> list[bytes]:
 
 
 def _write_all(path: Path, data: bytes) -> tuple[int, int]:
-    """Write as programs do, sending again what was not taken: bytes taken, and the errno at last."""
+    """Write as programs do, resuming after short writes; returns bytes taken and final errno."""
     fd = os.open(path, os.O_WRONLY)
     taken = 0
     try:
@@ -49,7 +49,7 @@ def _expect(mount: Mount, *numbers: int) -> None:
 
 
 def _last_error(mount: Mount, session: str | None = None) -> dict[str, str]:
-    """The last failure (of a session: another's count may meet the same fault)."""
+    """The last failure; of `session`, if given, as another's count may hit the same fault."""
     found: list[dict[str, str]] = [json.loads(line) for line in mount.errors()]
     return [line for line in found if session in (None, line["session"])][-1]
 
@@ -66,7 +66,7 @@ def _nothing_left_over(session: SessionOnDisk) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A system call that fails from its n-th time on, and the errno."""
+    """A system call that fails from its n-th call on, and the errno."""
 
     call: str
     number: int
@@ -96,8 +96,8 @@ def test_lines_before_a_failing_store_are_stored_and_the_rest_is_not(
         append = at.path / session.slug / "append"
         fd = os.open(append, os.O_WRONLY)
         assert os.write(fd, lines[0]) == len(lines[0])  # from now on a step needs one call of each
-        # Calls are counted by thread, and a turn that took long goes on in another thread: so some
-        # of the lines are stored, at the least one, and not all.
+        # Calls are counted per thread, and a long batch may continue in another thread: so the
+        # number of lines stored varies, but it is at least one and never all.
         with failing(at, fault.call, f"error={errno.errorcode[fault.number]}:when=2+"):
             taken = os.write(fd, b"".join(lines))
         stored = len(session.steps()) - 1
@@ -121,7 +121,7 @@ def test_lines_before_a_failing_store_are_stored_and_the_rest_is_not(
 
 @dataclass(frozen=True)
 class Way:
-    """A way to write, the calls in it that may fail, and how what was there is told."""
+    """A way to write, the system calls in it that may fail, and how to read what it changes."""
 
     name: str
     act: Callable[[Path], None]
@@ -178,7 +178,7 @@ WAYS = [
 
 @pytest.mark.guarantee("G19a", "G19b", "G10b", "G11d")
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
-def test_a_failing_change_is_told_and_changes_nothing(
+def test_a_failing_change_is_reported_and_changes_nothing(
     store: StoreOnDisk, mount: Mounting, way: Way
 ) -> None:
     session = store.session("crab_tg-42_1", entry("first"))
@@ -215,12 +215,12 @@ def test_a_close_that_cannot_sync_says_so_and_the_next_one_can(
     lines = _lines(50 if call == "syncfs" else 2)
     fd = os.open(at.path / session.slug / "append", os.O_WRONLY)
     with failing(at, call, "error=EIO"):
-        # After a start of another program: it closes its copy of the file, and that syncs.
+        # After starting another program: it closes its copy of the file, which syncs.
         assert os.write(fd, b"".join(lines)) == sum(map(len, lines))
         with pytest.raises(OSError) as refused:
             os.fsync(fd)
         assert refused.value.errno == errno.EIO
-        if call == "syncfs":  # what could not be synced stays to be synced
+        if call == "syncfs":  # data whose sync failed is still to be synced
             with pytest.raises(OSError) as refused:
                 os.close(os.dup(fd))
             assert refused.value.errno == errno.EIO
@@ -239,7 +239,7 @@ def _mounted_over(path: Path, *arguments: str) -> Iterator[None]:
 
 
 def _small_disk(kind: str, path: Path) -> AbstractContextManager[None]:
-    """Some hundred KiB at `path`: memory, or a file system in an image."""
+    """A few hundred KiB at `path`: tmpfs, or a file system in an image."""
     if kind == "tmpfs":
         return _mounted_over(path, "-t", "tmpfs", "-o", "size=256k", "none")
     image = path.with_name("image")
@@ -295,7 +295,7 @@ def test_a_full_disk_takes_what_fits_and_all_again_once_there_is_room(
 
 
 def _fill(path: Path) -> None:
-    """Leave no room at all on the disk: a block may be left when a longer file does not fit."""
+    """Fill the disk completely: a block may be free when a longer file does not fit."""
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"x" * 512):
             pass
@@ -394,7 +394,7 @@ def test_out_of_descriptors_everything_is_emfile_until_there_are_some(
 def test_a_file_that_may_grow_no_further_leaves_no_half_step(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    """The kernel writes the part that fits, and refuses the rest."""
+    """The kernel writes the part that fits and refuses the rest."""
     session = store.session()
     at = mount()
     assert at.server is not None

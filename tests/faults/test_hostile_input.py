@@ -1,4 +1,4 @@
-"""Anything may be written, and anything may be in the store: none of it ends or confuses the mount."""
+"""Nothing that is written or lies in the store crashes or confuses the mount."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _kind(data: bytes) -> str | None:
 
 
 def _judged(line: bytes) -> bytes | None:
-    """What is stored for an appended line, or None."""
+    """The stored form of an appended line, or None if it is refused."""
     try:
         return stored_form(line).data
     except StoreError as error:
@@ -46,7 +46,7 @@ def _judged(line: bytes) -> bytes | None:
 
 
 def _is_one_value(document: bytes) -> bool:
-    """Not so `{"role":"user"},"content":""`, which becomes an entry only by being wrapped."""
+    """False for `{"role":"user"},"content":""`, which only wrapping would turn into an entry."""
     try:
         json.loads(document)
     except (ValueError, RecursionError):
@@ -83,7 +83,7 @@ def test_millions_of_documents_are_judged_as_the_reference_judges_them() -> None
 
 
 def _send(path: Path, data: bytes) -> int:
-    """One write and a close: the errno that one of them answered, 0 if none."""
+    """Write once and close; returns the errno of whichever failed, or 0."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.write(fd, data)
@@ -135,7 +135,7 @@ def test_hostile_streams_cut_anywhere_store_exactly_their_good_lines(
             position += os.write(fd, data[position : position + size])
         except OSError as error:
             assert error.errno == errno.EINVAL
-            # The line is discarded; whoever sent it goes on after it.
+            # The line is discarded; the writer continues after it.
             line = next(number for number, end in enumerate(ends) if end > position)
             assert any(_judged(bad) is None for bad in lines[line : line + 1]), lines[line]
             position = ends[line]
@@ -165,13 +165,13 @@ def test_a_line_of_a_hundred_mebibytes_is_efbig_and_takes_no_memory(
         os.write(fd, b'"}\n')
     os.write(fd, b'{"role":"user","content":"next"}\n')
     os.close(fd)
-    assert refused >= 1  # the kernel cuts writes, and tells of a refusal only at the start of one
+    assert refused >= 1  # the kernel splits writes, and reports a refusal only at the start of one
     assert session.steps() == [entry("next")]
     assert _peak(at.server.pid) - before < 100 << 10
 
 
 def _peak(pid: int) -> int:
-    """The most memory that a process ever had, in KiB."""
+    """Peak resident memory of a process, in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
 
@@ -300,7 +300,7 @@ def test_a_store_of_hostile_steps_shows_those_that_the_reference_loads(
 
 
 def _strange(path: Path) -> None:
-    """What is not a regular file, in place of steps."""
+    """Put files that are not regular in place of steps."""
     os.mkfifo(path / "step-000002")
     os.mknod(path / "step-000003", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: endless
     (path / "step-000004").mkdir()

@@ -1,4 +1,4 @@
-"""Whoever stops, kills or limits a process that has to do with the mount: others are served on."""
+"""Processes that use or serve the mount are stopped, killed or limited: others are still served."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _long(items: int) -> bytes:
 
 
 LONG = _long(400_000)
-"""Keeps a worker for some time."""
+"""Keeps a worker busy for some time."""
 SHORTER = _long(30_000)
-"""Is for a worker as well, but soon done on a busy machine too."""
+"""Goes to a worker as well, but is finished soon even on a busy machine."""
 ANSWERED_SECONDS = 10.0
 
 WRITER = """
@@ -51,7 +51,7 @@ sys.stdin.readline()
 os.write(1, mapped[:1])
 os.write(1, mapped[size - 1 : size])
 """
-"""Reads the end of a mapping, and when it is told to its beginning and its end again."""
+"""Reads the end of a mapping, and on request its beginning and its end again."""
 
 
 def _is_used(mount: Mount) -> None:
@@ -63,7 +63,7 @@ def _is_used(mount: Mount) -> None:
 
 @pytest.mark.guarantee("G19a", "G23d")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
+def test_a_killed_or_stopped_worker_is_replaced_and_its_callers_are_answered(
     store: StoreOnDisk, mount: Mounting, number: signal.Signals
 ) -> None:
     store.session(SLUG, LONG)
@@ -93,7 +93,7 @@ def test_a_worker_that_is_killed_or_stopped_is_answered_for_and_replaced(
 
 @pytest.mark.guarantee("G19g")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_who_is_interrupted_while_they_wait_for_a_long_document_ends_in_time(
+def test_a_process_interrupted_while_waiting_for_a_long_document_ends_in_time(
     store: StoreOnDisk, mount: Mounting, number: signal.Signals
 ) -> None:
     store.session(SLUG, LONG)

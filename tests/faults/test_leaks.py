@@ -1,4 +1,4 @@
-"""At the end of a busy mount's life it holds no more than at the start."""
+"""After a busy life a mount holds no more resources than at the start."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Mounting = Callable[..., Mount]
 SESSIONS = 12
 ROUNDS = 3
 IDLE_THREADS = 10.0
-"""Seconds after which a thread that nobody needs ends."""
+"""Seconds after which an idle thread ends."""
 REST = 20.0
-"""Seconds within which a server that nobody uses has come to rest."""
+"""Seconds within which an unused server becomes idle."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Held:
 
     descriptors: int
     watches_counted: int
-    """What the server counts; `watches` is what the kernel does."""
+    """Watches by the server's count; `watches` is the kernel's."""
     watches: int
     live: int
     inodes: int
     open_files: int
 
     def is_within(self, other: Held) -> bool:
-        """Whether it is no more than what `other` is, in any respect."""
+        """Whether no resource exceeds that of `other`."""
         return all(
             ours <= theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)
         )
@@ -64,7 +64,7 @@ def _held(mount: Mount) -> Held:
 
 
 def _watches(pid: int) -> int:
-    """The watches that the kernel counts."""
+    """The number of inotify watches by the kernel's count."""
     count = 0
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed since the listing
@@ -73,7 +73,7 @@ def _watches(pid: int) -> int:
 
 
 def _at_rest(mount: Mount) -> Held:
-    """What the server holds once nothing of it changes any more, nor counts in passing."""
+    """What the server holds once it is idle and the numbers no longer change."""
     before = None
     while (now := _held(mount)) != before:
         before = now
@@ -137,7 +137,7 @@ def test_a_busy_life_leaves_no_descriptor_watch_inode_or_thread_behind(
 ) -> None:
     at = mount()
     at.expected += ["(EINVAL)", "(EPERM)"]
-    _be_busy(at, store, 0)  # the first time makes what is kept for good
+    _be_busy(at, store, 0)  # the first round creates what is kept for good
     _forget()
     until(lambda: _held(at).inodes <= 10)
     start, threads = _at_rest(at), _threads(at)
@@ -153,7 +153,7 @@ def test_a_busy_life_leaves_no_descriptor_watch_inode_or_thread_behind(
 def test_what_the_kernel_forgets_is_forgotten_but_of_the_sessions_that_are_live(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
-    """A live session keeps the numbers of its inodes (G13), and there are so many of these at most."""
+    """A live session keeps its inode numbers (G13), and the number of live sessions is bounded."""
     for number in range(OPEN_SESSIONS + 200):
         store.session(f"crab_a_{number}", entry("one"))
     at = mount()

@@ -18,7 +18,7 @@ IN_SOAK = 1000
 
 
 def _names_linked(watching: INotify) -> Counter[str]:
-    """How often each step's name came into being; none may be moved, replaced or removed."""
+    """How often each step's name was created; none may be moved, replaced or removed."""
     made: Counter[str] = Counter()
     for event in watching.read(timeout=0):
         assert not event.mask & flags.Q_OVERFLOW
@@ -57,7 +57,7 @@ def _eleven_writers(store: StoreOnDisk, mount: Mounting, count: int) -> None:
     _all_once(session, names, count)
     assert set(made.values()) == {1}
     assert len(made) == len(names) * count
-    # Whoever came between took the number, and nobody left one out.
+    # A number lost in a race was taken by another writer, so there are no gaps.
     assert session.numbers() == list(range(1, len(made) + 1))
     lines = b"".join(step + b"\n" for step in session.steps())
     for at in mounts:

@@ -1,6 +1,6 @@
-"""Long work on one session: whoever uses another one meanwhile waits for none of it.
+"""Long work on one session does not make users of other sessions wait.
 
-`tests/faults/test_bounded_work.py` has what is written, and what locks hold up.
+`tests/faults/test_bounded_work.py` covers long writes and held locks.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def test_a_long_archive_that_did_not_change_is_not_read_again_at_each_open(
 
 
 @pytest.mark.guarantee("G16d", "G19c")
-def test_nobody_waits_while_thousands_of_remembered_steps_are_looked_at_again(
+def test_nobody_waits_while_thousands_of_remembered_steps_are_checked_again(
     store: StoreOnDisk, mount: Mounting, other: SessionOnDisk
 ) -> None:
-    """A daemon's session, many steps of the mount's own, and events that are lost again and again."""
+    """A daemon's session with many steps of the mount's own; events are lost repeatedly."""
     store.session(BUSY, entry("a"))
     at = mount()
     with (at.path / BUSY / "append").open("wb") as file:
@@ -83,7 +83,7 @@ def test_nobody_waits_while_thousands_of_remembered_steps_are_looked_at_again(
     assert at.server is not None
     with undisturbed(at.path / other.slug / "history.jsonl", "remembered steps looked at again"):
         for _ in range(5):
-            subprocess.run(["kill", "-HUP", str(at.server.pid)], check=True)  # as lost events do
+            subprocess.run(["kill", "-HUP", str(at.server.pid)], check=True)  # like lost events
             (at.path / BUSY / "log.jsonl").stat()
             time.sleep(0.2)
     lines = (at.path / BUSY / "log.jsonl").read_bytes().count(b"\n")
@@ -94,7 +94,7 @@ def test_nobody_waits_while_thousands_of_remembered_steps_are_looked_at_again(
 def test_nobody_waits_while_the_files_of_a_large_session_are_removed(
     store: StoreOnDisk, mount: Mounting, other: SessionOnDisk
 ) -> None:
-    """Names that nobody has looked up yet are looked for too: those wait for an rmdir under way."""
+    """Also looks up names that are not cached: those lookups wait for an rmdir in progress."""
     store.session(BUSY, *[entry("x")] * DELETED_STEPS)
     at = mount()
     fresh = [store.session(f"fresh_tg-1_{number}", entry("y")).slug for number in range(20)]
@@ -109,7 +109,7 @@ def test_nobody_waits_while_the_files_of_a_large_session_are_removed(
 
 
 def spooled_bytes(mount: Mount) -> int:
-    """How much the server keeps in files that have no name."""
+    """Bytes that the server keeps in unnamed files."""
     assert mount.server is not None
     opened = Path(f"/proc/{mount.server.pid}/fd")
     return sum(os.stat(fd).st_size for fd in opened.iterdir() if "/stepfs-" in os.readlink(fd))
@@ -153,7 +153,7 @@ def test_nobody_waits_while_the_texts_of_long_steps_are_spooled_and_stored_again
 
 
 def steps_of(session: SessionOnDisk, text: bytes) -> int:
-    """How many steps of that text there are, 0 while one is being moved."""
+    """The number of steps with that text; 0 while one is being moved."""
     try:
         return session.steps().count(text)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Nothing that was acknowledged is lost beside a daemon, however the mount is scheduled (G16)."""
+"""No acknowledged write is lost beside a daemon, however the mount is scheduled (G16)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 Mounting = Callable[..., Mount]
 OVERFLOWED = "overflowed"
 SETTLED = 30.0
-"""Seconds within which everything is in its place."""
+"""Seconds within which all steps are restored."""
 SLUG = "crab_tg-42_1"
 STARVED_STEPS = 5000
-"""Steps of a daemon that overflow an inotify queue."""
+"""So many steps of a daemon overflow the inotify queue."""
 LINES = 10_000
 GROWN_KIB = 64 << 10
 DRILL_STEPS = 12_000
@@ -46,7 +46,7 @@ def contents(session: SessionOnDisk) -> list[str]:
     while True:
         try:
             return [text[-40:] for text in writers.contents(session.steps())]
-        except FileNotFoundError:  # a step that is just being moved
+        except FileNotFoundError:  # a step is being moved
             continue
 
 
@@ -56,14 +56,14 @@ def of(name: str, found: list[str]) -> list[int]:
 
 
 def all_there(session: SessionOnDisk, **counts: int) -> None:
-    """All lines of each writer come to be in the session once, in order."""
+    """Wait until every line of each writer is in the session once, in order."""
     wanted = {name: list(range(count)) for name, count in counts.items()}
     found: dict[str, list[int]] = {}
 
     def right() -> bool:
         began = time.monotonic()
         texts = contents(session)
-        time.sleep(time.monotonic() - began)  # the looking takes half of a processor at most
+        time.sleep(time.monotonic() - began)  # polling takes at most half of a processor
         found.update((name, of(name, texts)) for name in wanted)
         return found == wanted
 
@@ -79,7 +79,7 @@ def all_there(session: SessionOnDisk, **counts: int) -> None:
 
 
 def untouched(session: SessionOnDisk, written: list[tuple[int, int]]) -> None:
-    """Each step of a daemon is the very file that it put there."""
+    """Each of the daemon's steps is still the very file that it wrote."""
     there = {number: (session.path / f"step-{number:06}").stat().st_ino for number, _ in written}
     assert there == dict(written)
 
@@ -94,7 +94,7 @@ def anonymous_kib(mount: Mount) -> int:
 
 @contextmanager
 def starved(mount: Mount) -> Iterator[None]:
-    """The server gets no processor meanwhile."""
+    """The server gets no processor time meanwhile."""
     assert mount.server is not None
     mount.expected.append(OVERFLOWED)
     mount.server.send_signal(signal.SIGSTOP)
@@ -113,7 +113,7 @@ def daemons_beginning(store: StoreOnDisk, session: SessionOnDisk) -> Daemon:
 def beside_a_daemon(
     store: StoreOnDisk, at: Mount, lines: int, pad: int = 0
 ) -> tuple[SessionOnDisk, Daemon]:
-    """A session with one step of a daemon, and after it lines that the mount stored."""
+    """A session with one step of a daemon, followed by lines that the mount stored."""
     session = store.session(SLUG)
     reference = daemons_beginning(store, session)
     append(at, SLUG, "mine", lines, pad=pad)
@@ -126,7 +126,7 @@ def goes_on(reference: Daemon, session: SessionOnDisk, first: int, count: int) -
 
 
 @pytest.mark.guarantee("G16d", "G16f")
-def test_lost_events_lead_to_a_look_with_nobody_reading(
+def test_lost_events_lead_to_a_check_with_nobody_reading(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
     at = mount()
@@ -140,7 +140,7 @@ def test_lost_events_lead_to_a_look_with_nobody_reading(
 
 
 @pytest.mark.guarantee("G16d")
-def test_a_mount_that_is_ended_right_after_it_was_starved_restores_first(
+def test_a_mount_stopped_right_after_it_was_starved_restores_first(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
     at = mount()
@@ -211,7 +211,7 @@ def test_at_full_speed_nothing_is_lost_or_touched_for_long(
 
 
 def import_beside(store: StoreOnDisk, at: Mount, lines: int, pad: int, messages: int) -> int:
-    """Import lines, then let the daemon write; by how many KiB the server grew."""
+    """Import lines, then let the daemon write; returns by how many KiB the server grew."""
     session = store.session(SLUG)
     reference = daemons_beginning(store, session)
     append(at, SLUG, "warm", 1)
@@ -255,11 +255,11 @@ def test_a_mount_that_is_killed_while_it_moves_steps_leaves_each_once(
     goes_on(reference, session, 1, 10)
     until(
         lambda: max(session.numbers()) > LINES + 1100
-    )  # those displaced are back, and others moved
+    )  # displaced steps are back, and others have been moved
     at.kill()
     texts = contents(session)
     assert sorted(of("mine", texts)) == list(range(LINES))
-    assert of("mine", texts) != list(range(LINES))  # it was not done yet
+    assert of("mine", texts) != list(range(LINES))  # it had not finished
     assert of("daemon", texts) == list(range(11))
     untouched(session, reference.written)
 
@@ -280,7 +280,7 @@ def test_of_two_starved_mounts_each_restores_its_own(store: StoreOnDisk, mount: 
 
 @contextmanager
 def small(place: Path) -> Iterator[Path]:
-    """A file system there that is soon full."""
+    """Mount a tiny file system at `place`."""
     place.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "small", place], capture_output=True, check=False
@@ -295,13 +295,13 @@ def small(place: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_store(tmp_path: Path) -> Iterator[StoreOnDisk]:
-    """A store on a file system that is soon full."""
+    """A store on a tiny file system."""
     with small(tmp_path / "store") as place:
         yield StoreOnDisk(place)
 
 
 def fill(place: Path) -> Path:
-    """Use up all room there; the file that has it."""
+    """Fill the file system at `place`; returns the file that fills it."""
     filling = place / "filling"
     with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
@@ -310,7 +310,7 @@ def fill(place: Path) -> Path:
 
 
 def told(mount: Mount, code: str) -> list[dict[str, str]]:
-    """The lines of errors.jsonl about what was to be stored again."""
+    """The lines of errors.jsonl about restoring, with this code."""
     lines = map(json.loads, mount.errors())
     return [line for line in lines if (line["operation"], line["code"]) == ("restore", code)]
 
@@ -338,7 +338,7 @@ def test_on_a_full_disk_displaced_steps_wait_until_there_is_room(
 
 @pytest.mark.guarantee("G16d", "G16e")
 @pytest.mark.parametrize("comes", [True, False])
-def test_a_mount_that_is_ended_on_a_full_disk_waits_a_moment_for_room(
+def test_a_mount_stopped_on_a_full_disk_waits_a_moment_for_room(
     small_store: StoreOnDisk, mount: Mounting, comes: bool
 ) -> None:
     at = mount()
@@ -359,7 +359,7 @@ def test_a_mount_that_is_ended_on_a_full_disk_waits_a_moment_for_room(
 
 
 @pytest.mark.guarantee("G16e")
-def test_what_there_was_no_room_to_remember_is_told_when_it_is_lost(
+def test_lost_steps_that_there_was_no_room_to_remember_are_reported(
     store: StoreOnDisk, mount: Mounting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = store.session(SLUG)
@@ -380,7 +380,7 @@ def test_what_there_was_no_room_to_remember_is_told_when_it_is_lost(
 
 
 def named(sentence: str) -> list[int]:
-    """The numbers of a sentence such as `3 steps (4 to 5, 9) that …`."""
+    """The step numbers in a sentence such as `3 steps (4 to 5, 9) that …`."""
     (runs,) = re.findall(r"steps \(([^)]*)\)", sentence)
     ends = [[int(end) for end in run.split(" to ")] for run in runs.split(", ")]
     return [number for run in ends for number in range(run[0], run[-1] + 1)]

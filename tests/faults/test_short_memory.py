@@ -1,4 +1,4 @@
-"""A mount that is given little memory answers ENOMEM, and is alive to the end."""
+"""A mount with little memory answers ENOMEM and stays alive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CGROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
 
 
 def _fill(at: Mount) -> None:
-    """Write and read what takes memory; some of it must be refused for want of memory."""
+    """Write and read what needs much memory; some of it must be refused with ENOMEM."""
     path = at.path
     line = b'{"message":{"role":"user","content":[' + b"[]," * (4 * MIB) + b"1]}}\n"
     opened = []
@@ -60,7 +60,7 @@ def test_with_a_limit_of_its_address_space_a_mount_lives_on(
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A cgroup of 256 MiB, where this machine lets one be made."""
+    """A cgroup limited to 256 MiB, if this machine allows one to be made."""
     root = next((path for path in CGROUPS if path.is_dir()), CGROUPS[-1])
     group = root / f"stepfs-test-{os.getpid()}"
     limit = "memory.limit_in_bytes" if root.name == "memory" else "memory.max"
@@ -77,7 +77,7 @@ def cgroup() -> Iterator[Path]:
 
 
 @pytest.mark.guarantee("G19d", "G23d")
-def test_in_a_cgroup_of_little_memory_a_worker_goes_and_the_mount_lives_on(
+def test_in_a_cgroup_with_little_memory_a_worker_dies_and_the_mount_survives(
     store: StoreOnDisk, mount: Mounting, cgroup: Path
 ) -> None:
     store.session(SLUG)

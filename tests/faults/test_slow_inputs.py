@@ -1,4 +1,4 @@
-"""A search for documents that take long for their length: none is worse than linear."""
+"""A search for documents that are slow for their length: none takes more than linear time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIECE_BYTES = 1 << 12
 SECONDS = 8.0
 SOAK_SECONDS = 60 * float(os.environ.get("SOAK_MINUTES", "30"))
 SECONDS_PER_MIB = 1.5
-"""Of the processor; the worst that is known takes a third."""
+"""Of CPU time; the worst known document takes a third of that."""
 UNITS = [
     b"[],", b"{},", b'{"a":1},', b'{"a":1,"a":2},', b'"",', b'"a",', b"1,", b"1e5,", b"-0,", b"0.1,",
     b"null,", b"[" * 100 + b"]" * 100 + b",", b'{"a":' * 60 + b"1" + b"}" * 60 + b",", rb'"\"',
@@ -64,7 +64,7 @@ SHAPES = [
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a document is made: a beginning, what is repeated, an end, and what is cut from that."""
+    """How a document is made: start, repeated parts, end, and how much of the end is cut off."""
 
     shape: int
     parts: tuple[bytes, ...]
@@ -83,7 +83,7 @@ def _any_recipe(chance: random.Random) -> _Recipe:
 
 
 def _like(recipe: _Recipe, chance: random.Random) -> _Recipe:
-    """A neighbour: with one part more, less or another, or with the beginning and end of another."""
+    """A similar recipe: one part added, removed or replaced, or another shape."""
     other = _any_recipe(chance)
     at = chance.randrange(len(recipe.parts))
     before, after = recipe.parts[:at], recipe.parts[at + 1 :]
@@ -99,7 +99,7 @@ def _like(recipe: _Recipe, chance: random.Random) -> _Recipe:
 
 
 def _does(document: bytes) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is done with a document; later things may need what earlier ones gave."""
+    """What is done with a document; later operations may use the results of earlier ones."""
     judged: list[Step] = []
 
     def judge() -> None:
@@ -134,7 +134,7 @@ def _processor_seconds(do: Callable[[], object]) -> float:
 
 @pytest.fixture(autouse=True)
 def _without_collections() -> Iterator[None]:
-    """As in a worker. A collection goes through all that other tests hold, whatever the document."""
+    """As in a worker. A collection would traverse the objects of all other tests."""
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -151,7 +151,7 @@ class _Found:
 
 
 def _search(seconds: float, size: int) -> list[_Found]:
-    """The worst for each doing, the worst of all first. Half of the search is near what was found."""
+    """The worst of each operation, worst first; half of the candidates vary earlier finds."""
     chance, end = random.Random(), time.monotonic() + seconds
     worst: dict[str, _Found] = {}
     while time.monotonic() < end:
@@ -162,7 +162,7 @@ def _search(seconds: float, size: int) -> list[_Found]:
         document = recipe.document(size)
         gc.collect()  # before each document, as a worker does
         for doing, do in _does(document):
-            # A slow document is slow each time; a neighbour on this machine is met once.
+            # A slow document is slow each time; interference on this machine is not.
             took, least = math.inf, worst[doing].seconds_per_mib if doing in worst else 0.0
             for _ in range(3):
                 took = min(took, _processor_seconds(do) * MIB / len(document))
