@@ -1,4 +1,4 @@
-"""The command line: what it teaches, and how it says what is wrong."""
+"""The command line: its help and its error messages."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_progress_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def in_namespace(prepare: str, *command: str, user: str | None = None) -> Answer:
-    """Run a command where `prepare`, a shell script, has changed what is mounted."""
+    """Run a command in a mount namespace that the shell script `prepare` has changed."""
     become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
     script = f'set -e; {prepare}\nexec "$@"'
     return run(["unshare", "-m", "sh", "-c", script, "sh", *become, *command])
@@ -224,7 +224,7 @@ def test_without_the_device_nothing_is_tried(store: Path, mountpoint: Path) -> N
 
 @pytest.fixture
 def nobodys() -> Iterator[tuple[str, str]]:
-    """A store and a mountpoint that nobody may use, where nobody can reach them."""
+    """A store and a mountpoint that the user `nobody` can reach and use."""
     if subprocess.run(
         [
             "setpriv",

@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 def told(person: Person, command: str, *arguments: str | Path) -> tuple[int, str]:
-    """Exit code and output of a command, in a process that has loaded it before it was this person's."""
+    """Exit code and output of a command run as this person; modules are loaded before changing user."""
     for module in COMMANDS[command]:
         import_module(module)
     reading, writing = os.pipe()
@@ -68,10 +68,10 @@ def told(person: Person, command: str, *arguments: str | Path) -> tuple[int, str
 
 
 @pytest.mark.guarantee("G21a")
-def test_commands_leave_out_the_sessions_that_are_closed_to_who_asks(
+def test_commands_leave_out_the_sessions_that_the_user_may_not_read(
     store: StoreOnDisk, mount: Mounts
 ) -> None:
-    """The steps of the open one have a mode that is closed: the mount shows them all the same."""
+    """The open session's steps have a mode that forbids reading; the mount shows them anyway."""
     own(store.path, ANA, 0o755)
     session_of(store, ANA, 0o700, 0o600)
     shown = session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")

@@ -1,4 +1,4 @@
-"""`stepfs search`: alike on a mount and on the bare store."""
+"""`stepfs search`: the same on a mount and on the bare store."""
 
 from __future__ import annotations
 

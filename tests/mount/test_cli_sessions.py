@@ -1,4 +1,4 @@
-"""`stepfs ls`, `new`, `append`, `show`: alike on a mount and on the bare store."""
+"""`stepfs ls`, `new`, `append`, `show`: the same on a mount and on the bare store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DAY = 86400
 
 @pytest.fixture
 def sessions(store: StoreOnDisk) -> StoreOnDisk:
-    """Three sessions, of which the second has a compaction and the third was changed last."""
+    """Three sessions: the second has a compaction, the third was changed last."""
     store.session("crab_tg-42_1", entry("the disk is full"), entry("which one?", "assistant"))
     store.session("crab_tg-42_2", entry("hidden"), compaction("monday"), entry("shown"), event())
     store.session("scout_cron_1", entry("report"))
@@ -39,7 +39,7 @@ def sessions(store: StoreOnDisk) -> StoreOnDisk:
 def root(
     request: pytest.FixtureRequest, sessions: StoreOnDisk, mount: Callable[..., Mount]
 ) -> Path:
-    """The store of `sessions`, and then a mount of it."""
+    """The store of `sessions`, or a mount of it."""
     if request.param == "store":
         return sessions.path
     live = mount()
@@ -111,7 +111,7 @@ def test_a_session_with_a_broken_meta_is_listed(root: Path, sessions: StoreOnDis
     assert set(listed(root)) == {"crab_tg-42_1", "crab_tg-42_2", "scout_cron_1"}
 
 
-def test_without_a_path_the_place_where_one_is_counts(root: Path) -> None:
+def test_without_a_path_the_current_directory_counts(root: Path) -> None:
     for place in (root, root / "crab_tg-42_1"):
         code = f"cd '{place}' && exec \"$@\""
         answer = subprocess.run(

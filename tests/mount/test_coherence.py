@@ -1,4 +1,4 @@
-"""What is shown is what is in the store, at once, whoever wrote it."""
+"""The views show what is in the store at once, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PUSHED = 0.25
 
 @pytest.fixture(params=["near", pytest.param("far", marks=NO_BINDFS)])
 def host(request: pytest.FixtureRequest) -> str:
-    """Where the mount is: on the host that writes, or another, where no events tell of changes."""
+    """Where the mount is: on the writing host, or on another, where inotify reports no changes."""
     return str(request.param)
 
 
@@ -52,12 +52,12 @@ def mount(store: StoreOnDisk, tmp_path: Path, host: str) -> Iterator[Mounts]:
 
 @pytest.fixture
 def share(host: str) -> int:
-    """The tenth part will do where each open lists the session and looks at all of its steps."""
+    """Divisor of the work: on the far host each open lists the session and stats all its steps."""
     return 10 if host == "far" else 1
 
 
 pushed = pytest.mark.parametrize("host", ["near"])
-"""About what events tell; without them `tests/mount/test_unseen_changes.py` says how late it is."""
+"""For tests that need events; `tests/mount/test_unseen_changes.py` tests the delay without them."""
 
 
 # --- exact opens ---------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_no_open_fails_or_is_stale_while_another_program_compacts_as_fast_as_it_
     try:
         until(lambda: bool(wrong) or min(reads) > 10)
     finally:
-        writer.communicate()  # it ends now, if it has written enough
+        writer.communicate()  # it ends once it has written enough
         for reader in readers:
             reader.join()
     assert writer.returncode == 0
@@ -413,7 +413,7 @@ def test_a_session_deleted_and_made_again_under_its_name_is_another(
 def test_a_session_that_was_just_replaced_is_listed_by_whoever_opens_it(
     store: StoreOnDisk, mount: Mounts, host: str
 ) -> None:
-    """The kernel still has the name of the one before, and looks again while a directory is opened."""
+    """The kernel still has the old dentry, and revalidates it while the directory is opened."""
     if host == "far":
         pytest.skip("bindfs goes by paths, and the new directory may have the old one's number")
     session = store.session("crab_tg-42_1", entry("first"))
@@ -429,7 +429,7 @@ def test_a_session_that_was_just_replaced_is_listed_by_whoever_opens_it(
 
 
 @pytest.mark.guarantee("G13b", "G3d")
-def test_numbers_stay_when_the_kernel_forgets_a_name_that_it_was_told_of(
+def test_inode_numbers_stay_when_the_kernel_forgets_an_invalidated_name(
     store: StoreOnDisk, mount: Mounts
 ) -> None:
     session = store.session("crab_tg-42_1", entry("first"))

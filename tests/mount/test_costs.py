@@ -1,4 +1,4 @@
-"""What an operation looks at in the store, told by inotify: it must not grow with the session (G24)."""
+"""The files that an operation opens, seen by inotify: no more in a longer session (G24)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 3000
 
 @contextmanager
 def opened(session: SessionOnDisk) -> Iterator[list[str]]:
-    """The names that are opened in the session's directory meanwhile; `""` is the directory itself."""
+    """The names opened in the session's directory meanwhile; `""` is the directory itself."""
     names: list[str] = []
     with INotify() as inotify:
         inotify.add_watch(session.path, flags.OPEN)
@@ -48,7 +48,7 @@ def test_opening_a_history_reads_the_steps_since_the_last_compaction(
 
 
 @pytest.mark.guarantee("G24b")
-def test_an_append_and_a_change_elsewhere_look_at_no_step_and_list_nothing(
+def test_an_append_and_a_change_elsewhere_open_no_step_and_list_nothing(
     store: StoreOnDisk, mount: Callable[..., Mount]
 ) -> None:
     session = store.session("crab_tg-42_1", *(entry(f"old {n}") for n in range(MANY)))

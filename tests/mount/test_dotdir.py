@@ -1,4 +1,4 @@
-"""What `.stepfs` tells: the latest sessions, all sessions, failures, the status, and the README."""
+"""The files of `.stepfs`: latest sessions, all sessions, failures, status, and the README."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_status_json_keeps_its_size_and_times_whatever_happens(
 
 
 def commands(guide: str) -> list[str]:
-    """The commands that the README shows: all that is indented, but for its two tables."""
+    """The commands in the README: everything indented except its two tables."""
     lines = [line[2:] for line in guide.splitlines() if line.startswith("  ")]
     return [line for line in lines if not re.match(r"(<session>|\.stepfs)/\S+ {2,}", line)]
 
@@ -165,6 +165,6 @@ def test_every_command_of_the_readme_works(store: StoreOnDisk, mount: Mounts) ->
 
 
 def tables(at: Path, slug: str) -> list[str]:
-    """The lines of the README that name a file and say what it is."""
+    """The lines of the README's tables, which describe a file each."""
     text = (at / ".stepfs/README").read_text().replace("<session>", slug)
     return re.findall(rf"^  ((?:{slug}|\.stepfs)/\S+ {{2,}}.*)$", text, re.MULTILINE)

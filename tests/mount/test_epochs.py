@@ -1,4 +1,4 @@
-"""An inode only ever grows: new inodes exactly when they must be, and open files that keep theirs."""
+"""An inode only ever grows: a name gets a new one exactly when needed, and open files keep theirs."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ print("same", flush=True)
 
 @contextmanager
 def mapping(path: Path) -> Iterator[Callable[[], None]]:
-    """Another process that has the file mapped, and reads all of it again when told."""
+    """Another process that maps the file, and rereads all of it on request."""
     reader = subprocess.Popen(
         [sys.executable, "-c", MAPPER, str(path)],
         stdin=subprocess.PIPE,
@@ -169,7 +169,7 @@ def mapping(path: Path) -> Iterator[Callable[[], None]]:
 def test_who_has_a_file_mapped_is_never_killed(
     store: StoreOnDisk, mount: Mounts, cache: str
 ) -> None:
-    """Whatever is listed, asked for, appended, compacted or removed meanwhile."""
+    """Whatever is listed, read, appended, compacted or removed meanwhile."""
     text = "x" * 20_000
     session = store.session("crab_tg-42_1", *(entry(f"{n} {text}") for n in range(150)))
     others = [store.session(f"crab_x_{n}", entry(text)) for n in range(20)]
@@ -193,7 +193,7 @@ def test_who_has_a_file_mapped_is_never_killed(
                 (at / "append").write_bytes(line("after"))
                 (at / HISTORY).stat()
             if round_ == 35:
-                while session.path.exists():  # a count may be under way in it
+                while session.path.exists():  # the count may be being written in it
                     shutil.rmtree(session.path, ignore_errors=True)
                 store.session(session.slug, entry("again"))
             read()

@@ -1,4 +1,4 @@
-"""`stepfs follow`: each entry once, as it comes, whatever happens to the history meanwhile."""
+"""`stepfs follow` prints each entry once, as it comes, whatever happens to the history meanwhile."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SLUG = "crab_tg-42_1"
 
 
 class Session:
-    """A session in a store, and in the mount of it."""
+    """A session in a store and in its mount."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -45,7 +45,7 @@ class Session:
         self.shown = self.mountpoint / SLUG
 
     def put(self, number: int, text: str) -> None:
-        """Store a step as the daemon does, from outside of the mount."""
+        """Store a step as the daemon does, outside the mount."""
         self._put(number, {"message": {"role": "user", "content": text}})
 
     def compact(self, number: int, archive: str) -> None:
@@ -89,7 +89,7 @@ class Follower:
         assert self.texts() == list(texts)
 
     def waits(self) -> None:
-        """Wait until it waits for something to come."""
+        """Wait until the follower is idle."""
         until(lambda: polls(self.process.pid, "history.jsonl"))
 
     def end(self, signal_number: int) -> int:
@@ -117,7 +117,7 @@ def following(session: Session, *options: str, path: str = "") -> Iterator[Follo
 
 @contextmanager
 def following_from_start(session: Session) -> Iterator[Follower]:
-    """A follower that has printed what there was."""
+    """A follower that has printed the existing entries."""
     with following(session, "--from-start", path="history.jsonl") as follower:
         follower.prints("one", "two")
         yield follower

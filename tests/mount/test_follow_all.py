@@ -1,4 +1,4 @@
-"""`stepfs follow` of a whole mount, and notices in their place among the lines."""
+"""`stepfs follow` of a whole mount, and where notices appear among the lines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def line(text: str) -> str:
 
 
 class Follower:
-    """A running `stepfs follow`, its lines and notices together in one file, as on a terminal."""
+    """A running `stepfs follow` with lines and notices in one file, as on a terminal."""
 
     def __init__(self, process: subprocess.Popen[bytes], shown: Path) -> None:
         self.process = process
@@ -44,7 +44,7 @@ class Follower:
         return [json.loads(shown) for shown in self.lines()]
 
     def shows(self, *expected: str) -> None:
-        """Wait until exactly these lines are there."""
+        """Wait until the output is exactly these lines."""
         until(lambda: len(self.lines()) >= len(expected))
         assert self.lines() == list(expected)
 
@@ -74,7 +74,7 @@ def test_a_compaction_is_told_between_what_was_before_and_what_is_after(
     session = store.session(A, entry("one"))
     path = mount().path / A
     with following(path, tmp_path / "shown") as follower:
-        # All of it at once, so that the follower sees nothing of the state between.
+        # All at once, so that the follower never sees an intermediate state.
         (path / "append").write_bytes(entry("two") + b"\n" + event() + b"\n")
         (path / "compact").write_text("monday\n")
         (path / "append").write_bytes(entry("three") + b"\n")
@@ -181,7 +181,7 @@ def test_json_has_steps_and_notices_in_one_stream(
 def test_more_sessions_than_are_kept_open_lose_nothing_beside_a_busy_writer(
     store: StoreOnDisk, mount: Mounts, tmp_path: Path
 ) -> None:
-    """The oracle is what the writer wrote to each session, in its order."""
+    """The oracle is what the writer wrote to each session, in order."""
     count = sessions.OPEN_MOST * 2
     made = [store.session(f"crab_x_{number}", entry("old")) for number in range(1, count + 1)]
     chosen = random.Random(15)
@@ -218,7 +218,7 @@ def test_it_takes_next_to_no_processor_time_while_nothing_happens(
         session = store.session(f"crab_x_{number}", entry("old"))
         os.utime(session.path, (1000, 1000))
     with following(mount().path, tmp_path / "shown") as follower:
-        time.sleep(3)  # until nothing counts as having just changed
+        time.sleep(3)  # until no change counts as recent
         before = processor_seconds(follower.process.pid)
         time.sleep(4)
         assert processor_seconds(follower.process.pid) - before < 0.4

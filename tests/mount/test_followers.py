@@ -1,4 +1,4 @@
-"""tail and less follow a history as they follow a log under rotation."""
+"""tail and less follow a history as they follow a rotated log."""
 
 from __future__ import annotations
 

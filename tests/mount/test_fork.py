@@ -1,4 +1,4 @@
-"""Forks made through a mount: right, refused with a reason, and there completely or not at all (G30)."""
+"""Forks made through a mount: correct or refused with a reason, and complete or absent (G30)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = [entry("one"), event(), compaction("first"), entry("four"), b"broken", e
 
 
 def forked(mount: Mount, **how: object) -> str:
-    """The slug of a fork, as the file that asked for it reads it."""
+    """Request a fork; returns its slug, read back from the same open file."""
     fd = os.open(mount.path / ".stepfs/create", os.O_RDWR)
     try:
         os.write(fd, json.dumps({"from": ORIGIN, **how}).encode() + b"\n")
@@ -106,7 +106,7 @@ def test_who_may_not_read_a_session_may_not_fork_it() -> None:
 def test_a_server_killed_anywhere_in_a_fork_leaves_all_of_it_or_nothing(
     store: StoreOnDisk, mount: Mounts
 ) -> None:
-    """Killed when so many steps have been copied; it fails if no kill came in the midst of it."""
+    """Kills after different numbers of copied steps; fails if no kill came during a fork."""
     origin = store.session(ORIGIN, *(entry(f"line {number}") for number in range(1500)))
     partly = 0
     for copied in (0, 1, 300, 700, 1400, 1500):
@@ -128,10 +128,10 @@ def test_a_server_killed_anywhere_in_a_fork_leaves_all_of_it_or_nothing(
 
 
 @pytest.mark.guarantee("G30d")
-def test_an_unmount_in_the_midst_of_a_fork_leaves_all_of_it_or_nothing(
+def test_an_unmount_during_a_fork_leaves_all_of_it_or_nothing(
     store: StoreOnDisk, mount: Mounts
 ) -> None:
-    """It fails if none of the unmounts came in the midst of one."""
+    """Fails if no unmount came during a fork."""
     origin = store.session(ORIGIN, *(entry(f"line {number}") for number in range(1500)))
     midst = 0
     for copied in (1, 300, 700):
@@ -154,14 +154,14 @@ def test_an_unmount_in_the_midst_of_a_fork_leaves_all_of_it_or_nothing(
 
 
 def hidden_steps(store: StoreOnDisk) -> int:
-    """How much there is of the session that is being made."""
-    with suppress(FileNotFoundError):  # it is made, or given up
+    """The number of files in the session that is being made."""
+    with suppress(FileNotFoundError):  # finished or given up
         return sum(len(os.listdir(path)) for path in store.path.glob(".new.*"))
     return 0
 
 
 def ask(served: Mount) -> None:
-    with suppress(OSError):  # its server is killed
+    with suppress(OSError):  # the server is killed
         forked(served)
 
 

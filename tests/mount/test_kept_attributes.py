@@ -1,4 +1,4 @@
-"""Attributes stay in the kernel for as long as nothing changes, and not a second longer."""
+"""The kernel keeps attributes as long as nothing changes, and not a second longer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAG_SECONDS = 1.2
 
 
 def attributes(session: Path) -> dict[str, tuple[int, ...]]:
-    """What stat tells of a session's directory and its files."""
+    """What stat returns for a session's directory and its files."""
     found = {name: (session / name).stat() for name in ("", *FILES)}
     return {
         name: (s.st_ino, s.st_mode, s.st_uid, s.st_gid, s.st_size, s.st_mtime_ns)
@@ -41,15 +41,15 @@ def attributes(session: Path) -> dict[str, tuple[int, ...]]:
 
 
 def look(session: Path) -> dict[str, tuple[int, ...]]:
-    """As `ls -l` looks, until nothing is under way any more."""
+    """Stat and list as `ls -l` does, twice, so that pending work is done."""
     attributes(session)
-    time.sleep(0.05)  # what looking has caused is published
+    time.sleep(0.05)  # changes caused by the first pass are published
     os.listdir(session)
     return attributes(session)
 
 
 def asked(served: Mount) -> int:
-    """How often the kernel has asked for attributes."""
+    """How often the kernel has requested attributes."""
     done: int = json.loads((served.path / ".stepfs/status.json").read_text())["operations"][
         "getattr"
     ]
@@ -57,7 +57,7 @@ def asked(served: Mount) -> int:
 
 
 @pytest.mark.guarantee("G12b")
-def test_what_was_told_is_not_asked_for_again(store: StoreOnDisk, mount: Mounts) -> None:
+def test_cached_attributes_are_not_requested_again(store: StoreOnDisk, mount: Mounts) -> None:
     session = store.session("crab_tg-42_1", entry("one"), entry("two"))
     served = mount()
     at = served.path / session.slug
@@ -66,9 +66,7 @@ def test_what_was_told_is_not_asked_for_again(store: StoreOnDisk, mount: Mounts)
     before = asked(served)
     for _ in range(5):
         assert attributes(at) == told
-    own = (
-        4  # for the status document, and the directory, of which a listing makes the atime unknown
-    )
+    own = 4  # for the status document, and the directory, whose atime a listing invalidates
     assert asked(served) - before <= own
 
 
@@ -129,7 +127,7 @@ CHANGES: dict[Callable[[SessionOnDisk], None], set[str]] = {
 
 @pytest.mark.guarantee("G12b", "G21a")
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_change_of_any_kind_is_told_within_a_second(
+def test_a_change_of_any_kind_is_seen_within_a_second(
     store: StoreOnDisk, mount: Mounts, change: Callable[[SessionOnDisk], None]
 ) -> None:
     session = store.session("crab_tg-42_1", entry("one"), entry("two"))

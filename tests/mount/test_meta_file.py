@@ -1,4 +1,4 @@
-"""meta.json as people and programs change it, beside other mounts and the daemon."""
+"""People and programs change meta.json, beside other mounts and the daemon."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def session(store: StoreOnDisk) -> SessionOnDisk:
-    """A session whose meta has keys of all sorts, in bytes that no encoder would write."""
+    """A session whose meta has keys of all kinds, formatted as no encoder would write them."""
     made = store.session("crab_tg-42_1", entry("hello"))
     (made.path / "meta").write_bytes(
         b'{"agent":"Crab","created_by":"tg:42","created_at":"2026-04-28T00:00:00+00:00",'
@@ -51,7 +51,7 @@ with open("meta.json", "r+") as f:
 }
 
 WRITING_ALL = ("jq", "python r+", "vim")
-"""They write back all that they read, numbers perhaps in another form; jq knows no integers."""
+"""They write back all that they read, perhaps with numbers in another form; jq has no integers."""
 
 
 @pytest.mark.guarantee("G10a")
@@ -183,7 +183,7 @@ CHANGES = 100
 
 
 def writer(path: Path, key: str) -> subprocess.Popen[bytes]:
-    """A process that sets a key of its own, again and again, and waits for each to be taken."""
+    """A process that sets its own key repeatedly, and waits until each change is accepted."""
     script = (
         "import json, sys\n"
         f"for n in range(1, {CHANGES} + 1):\n"
@@ -206,7 +206,7 @@ def test_two_mounts_lose_none_of_each_others_changes(session: SessionOnDisk, mou
 
 
 class Daemon(threading.Thread):
-    """Rewrites the meta as the daemon does: read, changed, written aside, renamed over."""
+    """Rewrites the meta as the daemon does: reads, changes, writes a temporary, renames it."""
 
     def __init__(self, session: SessionOnDisk) -> None:
         super().__init__()

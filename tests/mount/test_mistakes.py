@@ -1,4 +1,4 @@
-"""Mistakes that people make, each answered by a sentence that says what was meant, and an exit code."""
+"""Common mistakes, each answered by a sentence that suggests what was meant, and an exit code."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def sessions(store: StoreOnDisk) -> Path:
 
 
 def assert_told(answer: Answer, code: Exit, *parts: str) -> None:
-    """The command ended with that code and one line, which has these parts."""
+    """The command exited with that code and printed one line that contains these parts."""
     assert (answer.returncode, answer.stdout) == (code, ""), answer
     (line,) = answer.stderr.splitlines()
     assert [part for part in parts if part not in line] == [], line
 
 
 def every_command(path: Path, mountpoint: Path) -> list[Answer]:
-    """What is answered to those who give `path` as a store."""
+    """The answer of every command that is given `path` as a store."""
     return [
         stepfs("mount", path, mountpoint),
         stepfs("check", path),
@@ -66,7 +66,7 @@ def test_a_directory_of_something_else_is_no_store(tmp_path: Path, mountpoint: P
     other = tmp_path / "music"
     (other / ".hidden").mkdir(parents=True)
     (other / "lost+found").mkdir()
-    (other / "crab_tg-42_1").mkdir()  # a session that is only just being made
+    (other / "crab_tg-42_1").mkdir()  # a session that is being created
     assert "there is no meta" in stepfs("check", other).stdout
     (other / "song.ogg").touch()
     for answer in every_command(other, mountpoint):
@@ -184,7 +184,7 @@ def test_what_to_do_next_can_be_pasted_though_names_have_spaces(
     assert f"stepfs mount '{tmp_path}/a store' MOUNTPOINT" in done
 
 
-def test_who_unmounts_where_he_stands_is_told_that_it_is_him(mount: Mounts) -> None:
+def test_an_unmount_from_inside_the_mount_is_told_so(mount: Mounts) -> None:
     at = mount().path
     script = f"cd {shlex.quote(str(at))}; {shlex.join(STEPFS)} umount . || exit $?; true"
     answer = run(["sh", "-c", script])

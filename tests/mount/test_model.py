@@ -1,7 +1,7 @@
 """A real mount, an outside writer and readers that hold files open, driven at random.
 
-After each step every open must show exactly what the model says, every stat that or what it was at
-most a second ago, every open file what its inode ever showed, and inodes must follow the rule (G13).
+After each step, every open must show exactly the model's state, every stat that state or one at most
+a second old, every open file all that its inode ever showed, and inodes must follow the rule (G13).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ steps = st.one_of(
 
 @dataclass
 class Handle:
-    """An open file: what it showed, and which states it may have shown since."""
+    """An open file: what it showed, and the states that it may have shown since."""
 
     fd: int
     past: Past
@@ -99,7 +99,7 @@ class World(RuleBasedStateMachine):
         """The steps that the mount has stored."""
         self.texts = 0
         self.changes = 0
-        """Since the mount was started last."""
+        """Number of changes since the last start of the mount."""
 
     @initialize(data=st.lists(steps, max_size=6))
     def begin(self, data: list[bytes]) -> None:
@@ -135,7 +135,7 @@ class World(RuleBasedStateMachine):
 
     @rule(slug=slugs, step=steps, look=st.booleans())
     def another_writes_in_place(self, slug: str, step: bytes, look: bool) -> None:
-        """As `>` and cp do: the step is empty first, torn then, and complete at last."""
+        """As `>` and cp do: the step is first empty, then partial, then complete."""
         known = self.known.get(slug)
         if known is None:
             return
@@ -357,11 +357,11 @@ class World(RuleBasedStateMachine):
         self._begin_anew()
 
     def _as_seen_by_it(self) -> Path:
-        """The store as the host sees it that mounts it."""
+        """The store as seen by the mounting host."""
         return self.store.path
 
     def _replaceable(self, session: SessionOnDisk) -> list[int]:
-        """The numbers of steps that may be replaced without their being stored again."""
+        """The numbers of steps that may be replaced without being restored by the mount."""
         return session.numbers()
 
     def _begin_anew(self) -> None:
@@ -386,7 +386,7 @@ class World(RuleBasedStateMachine):
             self.changes += 1
 
     def _own(self, step: bytes) -> bytes:
-        """The step with a text that no other has, so that no two states look the same."""
+        """The step with a unique text, so that no two states look the same."""
         self.texts += 1
         return step.replace(b'"content":"', b'"content":"%d ' % self.texts, 1)
 
@@ -398,19 +398,19 @@ class World(RuleBasedStateMachine):
 
 
 class WorldWithLittleMemory(World):
-    """The same, where next to nothing of the text stays in memory."""
+    """The same, with almost no text kept in memory."""
 
     options = ("sync=never", "cache=4K")
 
 
 class WorldOfAnotherHost(World):
-    """The same, where no events tell the mount of what others do."""
+    """The same, where no events tell the mount about changes by others."""
 
     def _as_seen_by_it(self) -> Path:
         return self.stack.enter_context(bound(self.store.path, self.place / "bound"))
 
     def _replaceable(self, session: SessionOnDisk) -> list[int]:
-        # Where nobody tells who replaced a step of this mount, it is stored again (G16).
+        # Without events, a step of this mount that another program replaced is stored again (G16).
         return [n for n in session.numbers() if session.step(n) not in self.appended]
 
 

@@ -33,7 +33,7 @@ pytestmark = [
 Mounts = Callable[..., Mount]
 TENS_OF_MILLISECONDS = 0.05
 SELDOM_LOOKED_MS = 4000
-"""After so long a quiet it is looked every 0.4 s without hints."""
+"""After this much quiet, the mount polls every 0.4 s without hints."""
 EXPECTED = ("hints are exchanged", "no hints from")
 
 
@@ -49,7 +49,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture
 def near(mount: Mounts, redis: Redis) -> Mount:
-    """A mount on the host whose local file system the store is on."""
+    """A mount on the host that holds the store locally."""
     served = mount(f"notify={redis.url}", name="near")
     served.expected += EXPECTED
     return served
@@ -57,7 +57,7 @@ def near(mount: Mounts, redis: Redis) -> Mount:
 
 @pytest.fixture
 def far(store: StoreOnDisk, near: Mount, tmp_path: Path, redis: Redis) -> Iterator[Mount]:
-    """A mount on another host, where no events tell of the first one's changes."""
+    """A mount on another host, where no events report the first one's changes."""
     with ExitStack() as stack:
         stack.enter_context(time_limit(tmp_path))
         stack.enter_context(bound(store.path, tmp_path / "bound"))
@@ -85,7 +85,7 @@ def seconds_until(true: Callable[[], bool], at_most: float) -> float:
 
 
 @pytest.mark.guarantee("G28b")
-def test_another_hosts_step_wakes_who_waits_within_tens_of_milliseconds(
+def test_another_hosts_step_wakes_a_waiter_within_tens_of_milliseconds(
     store: StoreOnDisk, near: Mount, far: Mount
 ) -> None:
     session = store.session("crab_tg-42_1", entry("one"))

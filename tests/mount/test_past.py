@@ -1,4 +1,4 @@
-"""The past of sessions in a real mount: met by nobody who does not name it, and never many in memory."""
+"""The past of sessions in a real mount: seen only by name, and with few inodes in memory."""
 
 from __future__ import annotations
 

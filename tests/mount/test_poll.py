@@ -1,4 +1,4 @@
-"""poll, select and epoll: regular files that tell once of each growth, and for ever of their end."""
+"""poll, select and epoll: files report each growth once, and their replacement for good."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 Mounts = Callable[..., Mount]
 VIEWS = ("history.jsonl", "log.jsonl")
 QUIET_MS = 120
-"""How long nothing has to happen to say that nothing does."""
+"""How long nothing must happen for a file to count as quiet."""
 SOON_MS = 5000
 
 
@@ -42,7 +42,7 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 
 
 def told(fd: int, events: int = select.POLLPRI, milliseconds: int = 0) -> int:
-    """What poll(2) says of the file within that time."""
+    """What poll(2) returns for the file within that time."""
     poller = select.poll()
     poller.register(fd, events)
     return dict(poller.poll(milliseconds)).get(fd, 0)
@@ -50,7 +50,7 @@ def told(fd: int, events: int = select.POLLPRI, milliseconds: int = 0) -> int:
 
 @contextmanager
 def waiter(fd: int, wait: Callable[[int], bool]) -> Iterator[list[tuple[bool, float]]]:
-    """A thread that waits for the file, and notes what it was told and when."""
+    """A thread that waits for the file, and records the results and when they came."""
     answers: list[tuple[bool, float]] = []
     tid: list[int] = []
 
@@ -66,7 +66,7 @@ def waiter(fd: int, wait: Callable[[int], bool]) -> Iterator[list[tuple[bool, fl
 
 
 def asleep(tid: int) -> bool:
-    """Whether the thread of this process waits in poll, select or epoll."""
+    """Whether this process's thread sleeps in poll, select or epoll."""
     where = Path(f"/proc/self/task/{tid}/wchan").read_text()
     return "poll" in where or "select" in where
 
@@ -120,7 +120,7 @@ def test_a_waiter_wakes_when_the_file_grows_whoever_wrote(
 
 @pytest.mark.guarantee("G14b")
 @pytest.mark.parametrize("view", VIEWS)
-def test_growth_is_told_once_and_first_since_the_open(
+def test_growth_is_reported_once_and_first_since_the_open(
     store: StoreOnDisk, mount: Mounts, view: str
 ) -> None:
     session = store.session("crab_tg-42_1", entry("one"))
@@ -248,7 +248,7 @@ def test_one_open_file_shared_by_several_descriptors_tells_one_of_them_and_hangs
                 threads = [threading.Thread(target=work, args=[fd]) for fd in shared]
                 for thread in threads:
                     thread.start()
-                # Each growth wakes at least one, and the others go on waiting for the next.
+                # Each growth wakes at least one thread, and the others wait for the next.
                 while any(thread.is_alive() for thread in threads):
                     session.add(entry(f"{number}"))
                     for thread in threads:
@@ -416,7 +416,7 @@ def test_a_waiter_costs_no_time_while_nothing_happens(store: StoreOnDisk, mount:
     assert mounted.server is not None
     with opened(history) as fd, waiter(fd, by_poll) as answers:
         used = []
-        for _ in range(3):  # the first second may still have to do with the open
+        for _ in range(3):  # the first second may include work of the open
             before = processor_ticks(mounted.server.pid)
             time.sleep(1)
             used.append(processor_ticks(mounted.server.pid) - before)

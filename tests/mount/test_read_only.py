@@ -1,4 +1,4 @@
-"""`-o ro`: everything can be read, and nothing is changed by it (G22)."""
+"""`-o ro`: everything can be read, and nothing changes in the store (G22)."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def test_a_read_only_mount_reads_everything_and_changes_nothing(
 
 
 def status(path: Path) -> tuple[int, ...]:
-    """All that stat tells of a file, but for the access time, which the test's own listing changes."""
+    """All that stat returns but the access time, which the test's own listing changes."""
     found = path.lstat()
     return (found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""Ordinary programs read a mount: the sample store, and one that another program wrote."""
+"""Ordinary programs read mounts of the sample store and of a store that another program wrote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHANGING = ("errors.jsonl", "status.json")
 
 
 def another_program(store: StoreOnDisk) -> None:
-    """A store as others write it: pretty-printed steps, gaps, large ones, no ends of files."""
+    """A store as others write it: pretty-printed steps, gaps, large steps, no final newlines."""
     store.session("crab_tg-42_1", *(entry(f"message {n} zebra") for n in range(3000)))
     gaps = store.session("otter_cli_7")
     gaps.put(3, b'{\n  "message": {\n    "role": "user",\n    "content": "pretty"\n  }\n}\n')
@@ -51,7 +51,7 @@ STORES: dict[str, Callable[[StoreOnDisk], object]] = {
 
 @dataclass(frozen=True)
 class Served:
-    """A mount, and the histories of its sessions as found without it."""
+    """A mount, and the histories of its sessions computed without it."""
 
     path: Path
     histories: dict[str, list[object]]
@@ -61,14 +61,14 @@ class Served:
 def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """A mount that is only read, and whose store nothing may have touched in the end."""
+    """A mount that is only read; in the end its store must be untouched."""
     directory = tmp_path_factory.mktemp("readers")
     store = StoreOnDisk(directory / "store")
     STORES[request.param](store)
     paths = [store.path, *sorted(store.path.rglob("*"))]
     histories = {path.name: replayed(SessionOnDisk(path)) for path in store.path.iterdir()}
     with mounted(store.path, directory) as mount:
-        # Only from here on: what the file system can do was tried in a directory that came and went.
+        # Only now: the start probed the file system in a temporary directory.
         for path in paths:
             os.utime(path, ns=(0, path.lstat().st_mtime_ns))
         before = [told(path) for path in paths]
@@ -78,7 +78,7 @@ def served(
 
 
 def told(path: Path) -> tuple[int, ...]:
-    """What tells whether a file was touched, the time of access included."""
+    """What shows whether a file was touched, including its access time."""
     found = path.lstat()
     times = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
     return found.st_ino, found.st_size, *times
@@ -104,7 +104,7 @@ def run(*command: str | Path, at: Path) -> Done:
 
 
 def output(*command: str | Path, at: Path) -> bytes:
-    """What a command prints that has nothing to complain of."""
+    """The output of a command, which must succeed without errors."""
     done = run(*command, at=at)
     assert (done.returncode, done.stderr) == (0, b""), command
     return done.stdout
@@ -119,7 +119,7 @@ def views(at: Path) -> list[Path]:
 
 
 def replayed(session: SessionOnDisk) -> list[object]:
-    """The history, as a few lines of code find it in the step files."""
+    """The history, computed from the step files in a few lines of code."""
     history: list[object] = []
     for number in session.numbers():
         with contextlib.suppress(NotAStep):
@@ -237,7 +237,7 @@ def test_copies_of_everything_are_whole(at: Path, tmp_path: Path, command: str) 
 
 
 def contents(top: Path) -> dict[str, bytes]:
-    """Everything below `top` but what tells of the mount's own doing."""
+    """All files below `top` except those that describe the mount's own activity."""
     found = {}
     for path in top.rglob("*"):
         name = str(path.relative_to(top))
@@ -274,7 +274,7 @@ def test_less_pages_a_history_to_its_end(at: Path) -> None:
 
 @contextmanager
 def terminal(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A program at a terminal of its own, and what is on the other side of it."""
+    """A program on its own terminal, and the terminal's other end."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     process = subprocess.Popen(
@@ -300,7 +300,7 @@ def terminal(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 @contextmanager
 def following(path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`tail` that follows a file, and the file with what it prints."""
+    """A `tail` that follows a file, and the file with its output."""
     printed = path.parents[1].parent / "printed"
     with printed.open("wb") as out:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""More sessions than may be open are known as they were, as long as nothing happens in them."""
+"""What is known of sessions beyond the limit of open ones stays valid while they do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions made and deleted through the mount, and every other change of names refused."""
+"""Sessions are made and deleted through the mount; every other change of names is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSED = [
     "a directory can be made only",
     "is not a session name",
 ]
-"""What the log says of the changes that are refused here on purpose."""
+"""The log's messages about changes that these tests have refused on purpose."""
 
 
 def inventory(store: StoreOnDisk) -> dict[str, bytes]:
@@ -90,7 +90,7 @@ def test_python_makes_a_session_through_one_open_file(store: StoreOnDisk, mount:
 
 
 @pytest.mark.guarantee("G11a", "G19a")
-def test_what_makes_no_session_says_what_would(store: StoreOnDisk, mount: Mounts) -> None:
+def test_a_refused_create_says_what_would_make_a_session(store: StoreOnDisk, mount: Mounts) -> None:
     mounted = mount()
     mounted.expected += ["write create: ", "release create: "]
     create = mounted.path / ".stepfs/create"
@@ -122,7 +122,7 @@ for n in range(int(sys.argv[2])):
 
 
 def create_at_once(store: StoreOnDisk, mounts: list[Mount], sessions: int) -> None:
-    """Make sessions by eight processes, each of which is told the names of its own."""
+    """Make sessions from eight processes, each of which learns the names of its own."""
     creators = [
         subprocess.Popen(
             [

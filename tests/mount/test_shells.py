@@ -1,4 +1,4 @@
-"""Real shells, tools and Python write to the control files, in all the ways that they have."""
+"""Real shells, tools and Python write to the control files in every way they can."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, entry, event
 
 A, B = entry("first"), event("second")
 LONG = entry("long " * 5000)
-"""A line beyond the buffers of shells, 8 KiB and less."""
+"""A line longer than the buffers of shells, which are 8 KiB or less."""
 SHELLS = ("bash", "dash")
 Done = subprocess.CompletedProcess[bytes]
 
@@ -58,7 +58,7 @@ def run(driver: MountDriver, session: SessionOnDisk, *command: str, given: bytes
 
 
 def quiet(done: Done) -> bool:
-    """It did what it was asked to, and had nothing to say."""
+    """It succeeded without any output."""
     assert (done.returncode, done.stderr) == (0, b"")
     return True
 
@@ -161,7 +161,7 @@ FAILURES = {
 @pytest.mark.parametrize(
     ("shell", "script", "code", "words"), FAILURES.values(), ids=FAILURES.keys()
 )
-def test_who_writes_a_refused_line_is_told(
+def test_the_writer_of_a_refused_line_gets_an_error(
     driver: MountDriver, session: SessionOnDisk, shell: str, script: str, code: int, words: str
 ) -> None:
     driver.allow(f"write {session.slug}/")
@@ -207,7 +207,7 @@ def messages(count: int) -> list[bytes]:
 
 
 def loads(session: SessionOnDisk, lines: list[bytes]) -> None:
-    """The reference's replay gives exactly these messages."""
+    """The reference's replay must give exactly these messages."""
     directory = os.open(session.path, os.O_RDONLY)
     try:
         loaded = load(directory)
@@ -294,7 +294,7 @@ def test_python_s_lines_are_steps(
 def test_python_is_told_once_of_a_refusal_and_stores_nothing_twice(
     driver: MountDriver, session: SessionOnDisk, bad: str, mode: str
 ) -> None:
-    """A buffer that failed is sent once more at close: what was stored of it is not in it any more."""
+    """A buffer that failed is written again at close, without the part that was stored."""
     driver.allow(f"write {session.slug}/append: ")
     program = f"""
 f = open('append', {mode!r})

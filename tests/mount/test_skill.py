@@ -1,4 +1,4 @@
-"""What SKILL.md tells an agent is enough to find, read, continue and compact a conversation."""
+"""SKILL.md is enough for an agent to find, read, continue and compact a conversation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
 
 
 class Agent:
-    """Knows the page alone: every command is one of its own, with the page's words filled in."""
+    """Knows only the page: every command comes from it, with placeholders filled in."""
 
     def __init__(self, at: Path, messages: Path) -> None:
         self.at = at
@@ -35,7 +35,7 @@ class Agent:
         return [re.sub("^    ", "", b, flags=re.M) for b in BLOCK.findall(self._sections[title])]
 
     def does(self, block: str, **words: str) -> str:
-        """Run commands of the page, some of its words replaced; what they print."""
+        """Run commands of the page with some words replaced; returns their output."""
         for old, new in words.items():
             assert old in block
             block = block.replace(old, new)
@@ -48,7 +48,7 @@ class Agent:
         return done.stdout
 
     def line(self, title: str, beginning: str) -> str:
-        """The one command of a section that begins so."""
+        """The only command of a section that begins like this."""
         lines = [line for block in self.blocks(title) for line in block.splitlines()]
         (found,) = (line for line in lines if line.startswith(beginning))
         return found

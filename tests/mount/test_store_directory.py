@@ -1,4 +1,4 @@
-"""The store's directory is removed underneath the mount, and made again under its path."""
+"""The store's directory is removed underneath the mount, and made again at its path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def slugs(at: Mount) -> list[str]:
 
 
 def used(store: StoreOnDisk, mount: Mounting) -> Mount:
-    """A mount in which everything has been looked at once."""
+    """A mount in which everything has been read once."""
     store.session(SLUG, entry("old"))
     store.session("crab_tg-42_2", entry("old"))
     at = mount()
@@ -49,7 +49,7 @@ def used(store: StoreOnDisk, mount: Mounting) -> Mount:
 
 
 @pytest.mark.guarantee("G19e")
-def test_that_it_is_removed_is_said_once(store: StoreOnDisk, mount: Mounting) -> None:
+def test_its_removal_is_reported_once(store: StoreOnDisk, mount: Mounting) -> None:
     at = used(store, mount)
     shutil.rmtree(store.path)
     assert names(at) == []
@@ -81,7 +81,7 @@ def test_made_again_it_is_served_and_what_was_open_keeps_what_it_had(
         with pytest.raises(OSError) as refused:
             os.write(writer, b"\n")
         assert refused.value.errno == errno.ENOENT
-        with suppress(FileNotFoundError):  # the line is told of again
+        with suppress(FileNotFoundError):  # the lost line is reported again
             os.close(writer)
     at.expected += ["(ENOENT)", "is lost"]
 
@@ -128,7 +128,7 @@ def test_another_users_directory_is_not_shown_in_its_place(
 
 
 @pytest.mark.guarantee("G19e")
-def test_a_file_in_its_place_is_told_of(store: StoreOnDisk, mount: Mounting) -> None:
+def test_a_file_in_its_place_is_reported(store: StoreOnDisk, mount: Mounting) -> None:
     at = used(store, mount)
     shutil.rmtree(store.path)
     Path(store.path).write_text("no directory")

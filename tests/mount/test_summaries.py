@@ -1,5 +1,5 @@
-"""Compactions with a summary through a mount that ends, is killed or has no room: the memory has the
-summary before the history ends, or nothing was compacted (G31)."""
+"""Compactions with a summary through a mount that ends, is killed or has no room: the memory gets the
+summary before the history is cut, or nothing is compacted (G31)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SUMMARY = "word " * 20_000
 
 
 def compaction(name: str, summary: str = SUMMARY) -> bytes:
-    """The line that compacts with a summary."""
+    """A line for `compact` with a summary."""
     return json.dumps({"archive_name": name, "summary": summary}).encode() + b"\n"
 
 
 @contextmanager
 def compacting(served: Mount, session: SessionOnDisk) -> Iterator[None]:
-    """One after the other, compactions named `one-0`, `one-1`, … until the mount is there no more."""
+    """Compact as `one-0`, `one-1`, … one after the other until the mount is gone."""
 
     def compact() -> None:
-        with suppress(OSError):  # its server ends
+        with suppress(OSError):  # the server ends
             for turn in range(100_000):
                 path = served.path / session.slug / "compact"
                 path.write_bytes(compaction(f"one-{turn}"))
@@ -47,17 +47,17 @@ def compacting(served: Mount, session: SessionOnDisk) -> Iterator[None]:
 
 
 def compacted(session: SessionOnDisk, memory: Path) -> int:
-    """How often the session was compacted; each time its summary is there, and whole."""
+    """How often the session was compacted; each compaction must have its complete summary."""
     names = [json.loads(step)["archive_name"] for step in session.steps()[1:]]
     for name in names:
         assert (memory / "archives" / f"{name}.md").read_text() == SUMMARY.rstrip() + "\n"
     summaries = list((memory / "archives").glob("one-*.md"))
-    assert len(names) <= len(summaries) <= len(names) + 1  # one may have come without its step
+    assert len(names) <= len(summaries) <= len(names) + 1  # the last may lack its step
     return len(names)
 
 
 def some(session: SessionOnDisk, more: int) -> None:
-    """Wait until so many more steps are there."""
+    """Wait until the session has `more` further steps."""
     wanted = len(session.numbers()) + more
     while len(session.numbers()) < wanted:
         pass

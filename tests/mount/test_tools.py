@@ -32,7 +32,7 @@ def steps_of(number: int) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def thousand() -> Iterator[Mount]:
-    """The mount of a healthy store of a thousand sessions, which everybody may read."""
+    """A mount, readable by everybody, of a healthy store with a thousand sessions."""
     with public_directory() as place, time_limit(place, SECONDS):
         store = StoreOnDisk(place / "store")
         for number in range(1, SESSIONS + 1):
@@ -44,7 +44,7 @@ def thousand() -> Iterator[Mount]:
 
 @pytest.fixture
 def copies(person: Person) -> Iterator[Path]:
-    """A directory in which the person may make copies."""
+    """A directory in which the person may write."""
     with public_directory() as place:
         own(place, person, 0o755)
         yield place
@@ -52,7 +52,7 @@ def copies(person: Person) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def wanted(thousand: Mount) -> dict[str, bytes]:
-    """What each file reads as, told by the steps in the store and by `cat`."""
+    """The expected contents of each file, from the steps in the store and from `cat`."""
     found = {}
     for number in range(1, SESSIONS + 1):
         slug = f"crab_tg-{number % 50}_{number}"
@@ -74,7 +74,7 @@ def cat(at: Path, names: list[str]) -> dict[str, bytes]:
 
 
 def compare(copy: Path, wanted: dict[str, bytes], person: Person) -> None:
-    """The copy has every file the person may read, with the same bytes, and no other."""
+    """The copy must have exactly the files that the person may read, with the same bytes."""
     found = {
         os.path.relpath(os.path.join(directory, name), copy): Path(directory, name)
         for directory, _, names in os.walk(copy)
@@ -160,7 +160,7 @@ def test_sizes_told_are_sizes_read(thousand: Mount, wanted: dict[str, bytes]) ->
 
 @pytest.fixture
 def sessions(store: StoreOnDisk) -> list[SessionOnDisk]:
-    """Some sessions whose files were last read before they were last changed, as relatime sees it."""
+    """Sessions whose files were read before their last change, so that relatime would update atimes."""
     made = [store.session(f"crab_tg-42_{number}", *steps_of(number)) for number in range(1, 6)]
     for path in [*store.path.rglob("*"), store.path]:
         found = path.stat()
@@ -210,7 +210,7 @@ def test_reading_leaves_no_trace_in_the_store(
     files = {path: path.lstat() for session in sessions for path in steps_and_meta(session)}
     directories = [store.path, *(session.path for session in sessions)]
     at = mount("memory=none").path
-    # Only now: what the file system can do was tried in a directory that came and went.
+    # Only now: the start probed the file system in a temporary directory.
     before = files | {path: path.lstat() for path in directories}
     for script in ("ls -lR", "cat */* .stepfs/* || :", "tar c . | cat > /dev/null", "grep -rc x ."):
         assert run(["bash", "-c", f"cd {at} && {script}"]).returncode == 0
@@ -218,6 +218,6 @@ def test_reading_leaves_no_trace_in_the_store(
 
 
 def steps_and_meta(session: SessionOnDisk) -> list[Path]:
-    """The files of a session, found without a listing, which would leave a trace itself."""
+    """The files of a session, found without a listing, which itself would change an atime."""
     steps = [session.path / f"step-{number:06}" for number in range(1, 6)]
     return [session.path / "meta", *(step for step in steps if step.exists())]

@@ -1,4 +1,4 @@
-"""Where inotify loses events, has no watches left or sees nothing, no answer is wrong."""
+"""No answer is wrong where inotify loses events, runs out of watches or sees nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONG = 5000
 
 @contextmanager
 def inotify_limit(name: str, value: Callable[[int], int]) -> Iterator[None]:
-    """Set a limit of inotify for a while; nobody else meanwhile."""
+    """Set an inotify limit for the duration of the context, under a lock."""
     limit = Path("/proc/sys/fs/inotify") / name
     with open("/tmp/stepfs-test-inotify.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -181,12 +181,12 @@ def test_opens_are_exact_on_a_store_whose_changes_inotify_does_not_see(tmp_path:
 
 
 QUIET_SECONDS = (0.0, 0.1, 0.4, 1.0, 0.0, 3.0, 0.2, 6.0)
-"""Between two steps: the longer, the less often it is looked."""
+"""Pauses between steps: the longer the pause, the less often the mount polls."""
 
 
 @NO_BINDFS
 @pytest.mark.guarantee("G28a", "G14b")
-def test_who_waits_is_told_within_a_second_of_what_inotify_does_not_see(tmp_path: Path) -> None:
+def test_a_waiter_learns_within_a_second_of_what_inotify_does_not_see(tmp_path: Path) -> None:
     store = StoreOnDisk(tmp_path / "lower")
     session = store.session("crab_tg-42_1", entry("one"))
     with (
@@ -230,7 +230,7 @@ def test_a_far_store_that_nobody_follows_costs_no_time(tmp_path: Path) -> None:
 @NO_BINDFS
 @pytest.mark.guarantee("G12c", "G13b")
 def test_of_a_long_far_session_an_open_shows_each_edit(store: StoreOnDisk, tmp_path: Path) -> None:
-    """What a listing does not tell is only that a file was edited, and that takes a look at each."""
+    """A listing shows every change but an edit of a file, which takes a stat of each."""
     session = store.session("crab_tg-42_1", *(entry(f"{n}") for n in range(LONG)))
     with bound(store.path, tmp_path / "bound") as far, mounted(far, tmp_path) as mount:
         at = mount.path / session.slug

@@ -1,4 +1,4 @@
-"""Who may do what: the store's own modes and owners decide, for real users."""
+"""The modes and owners of the store decide who may do what; with real users."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tmp_path() -> Iterator[Path]:
 
 
 def may(person: Person, script: str, at: Path) -> bool:
-    """Whether the person can do that; if not, it is for want of permission."""
+    """Whether the person can do that; if not, the reason must be a lack of permission."""
     done = person.sh(f"cd '{at}' && {{ {script}; }}")
     assert done.returncode == 0 or DENIED in done.stderr, done
     return done.returncode == 0
@@ -241,7 +241,7 @@ def test_a_summary_is_stored_only_by_who_may_make_files_in_the_memory(
 
 @contextmanager
 def mounted_by(person: Person, store: Path, place: Path) -> Iterator[Path]:
-    """A mount of a user who is not root."""
+    """A mount by a user who is not root."""
     if person.run(sys.executable, "-c", "import fusefs.cli.main").returncode:
         pytest.skip("another user cannot read this checkout or its Python")
     path = place / "theirs"
@@ -306,7 +306,7 @@ def test_a_session_that_the_mounting_user_may_not_enter_does_no_harm(
 
 @pytest.fixture
 def secret(tmp_path: Path) -> SessionOnDisk:
-    """Something of the shape of a session, outside the store, that only root may read."""
+    """A session-like directory outside the store that only root may read."""
     (tmp_path / "outside").mkdir()
     session = StoreOnDisk(tmp_path / "outside").session("crab_tg-42_1", entry("root's secret"))
     for path in session.path.iterdir():

@@ -1,4 +1,4 @@
-"""messages.jsonl, history.md and log.jsonl, and the archive's text where the memory is known."""
+"""messages.jsonl, history.md and log.jsonl, with the archive's text if the memory is known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def contents(path: Path) -> list[object]:
 
 
 def archived(store: StoreOnDisk, *texts: str) -> SessionOnDisk:
-    """A session that was compacted into the archive crab-1, with these messages after it."""
+    """A session compacted into the archive crab-1, followed by these messages."""
     steps = [entry("before"), compaction("crab-1"), *map(entry, texts)]
     return store.session("crab_tg-42_1", *steps)
 
@@ -274,7 +274,7 @@ def test_nothing_in_the_markdown_drives_the_terminal(
 
 
 def on_a_terminal(command: str) -> str:
-    """What a command writes to a terminal of its own."""
+    """The output of a command on its own terminal."""
     manner = {"TERM": "xterm", "LC_ALL": "C.UTF-8", "LESSHISTFILE": "-", "LESS": ""}
     shown = run(["script", "-qec", command, "/dev/null"], **manner)
     assert shown.returncode == 0, shown

@@ -1,4 +1,4 @@
-"""A sample store, and where it is to be mounted."""
+"""A sample store and a mountpoint for it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_the_command_returns_when_the_mount_is_live(store: Path, mountpoint: Pat
 
 
 @pytest.mark.parametrize("stay", [[], ["-f"]])
-def test_what_the_kernel_refuses_is_told_in_one_line(
+def test_a_refusal_by_the_kernel_is_reported_in_one_line(
     store: Path, mountpoint: Path, stay: list[str]
 ) -> None:
     command = [*STEPFS, "mount", *stay, str(store), str(mountpoint)]
@@ -74,7 +74,7 @@ def test_umount_returns_when_the_server_has_finished(store: Path, mountpoint: Pa
 def test_the_server_holds_nothing_of_the_shell_that_started_it(
     store: Path, mountpoint: Path
 ) -> None:
-    """Its pipes end, its directory is free, and Ctrl-C there does not reach the server."""
+    """Its pipes close, its directory is free, and Ctrl-C in it does not reach the server."""
     reading, writing = os.pipe()
     with open(reading, "rb") as ends:
         subprocess.run(
@@ -184,7 +184,7 @@ def test_a_mount_in_use_is_unmounted_only_lazily(store: Path, mountpoint: Path) 
 
 @contextmanager
 def namespace_of_its_own() -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a copy of all mounts, as a container has them."""
+    """A process with its own copy of all mounts, like a container's."""
     process = subprocess.Popen(["unshare", "-m", "sleep", "1000"])
     here = os.readlink("/proc/self/ns/mnt")
     try:
@@ -196,7 +196,7 @@ def namespace_of_its_own() -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_a_mount_that_another_namespace_keeps_is_told_of_and_waited_for_no_longer(
+def test_a_mount_kept_by_another_namespace_is_reported_and_not_waited_for(
     store: Path, mountpoint: Path
 ) -> None:
     mounted(store, mountpoint)
@@ -246,7 +246,9 @@ def test_a_signal_ends_the_mount_in_order(
         ]
 
 
-def test_a_shell_that_stands_in_the_mount_does_not_keep_it(store: Path, mountpoint: Path) -> None:
+def test_a_shell_whose_directory_is_in_the_mount_does_not_keep_it(
+    store: Path, mountpoint: Path
+) -> None:
     with foreground(store, mountpoint) as server:
         live(server, mountpoint)
         with subprocess.Popen(["sleep", "1000"], cwd=mountpoint) as sleeper:
@@ -301,7 +303,7 @@ def test_the_service_manager_is_told_each_state(
         manager.settimeout(SECONDS)
 
         def told(word: str) -> list[str]:
-            """The next message of that kind; what comes between is of the watchdog and STATUS."""
+            """The next message of that kind, skipping WATCHDOG and STATUS."""
             while True:
                 message = manager.recv(4096).decode().splitlines()
                 if any(line.startswith(word) for line in message):
@@ -357,7 +359,7 @@ def test_the_log_goes_to_the_file_and_as_json(
     ]
 
 
-def test_what_lies_over_another_mount_is_taken_away_alone(store: Path, mountpoint: Path) -> None:
+def test_a_mount_on_top_of_another_is_unmounted_alone(store: Path, mountpoint: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mountpoint], check=True, timeout=SECONDS)
     try:
         mounted(store, mountpoint)
@@ -381,7 +383,7 @@ def test_a_path_inside_a_mount_is_told_where_the_mount_is(store: Path, mountpoin
 def test_a_kernel_without_an_inotify_queue_left_is_said_in_one_sentence(
     store: Path, mountpoint: Path
 ) -> None:
-    """In a user namespace of its own, whose limit is nobody else's."""
+    """In a user namespace, whose inotify limit affects nobody else."""
     limit = "/proc/sys/user/max_inotify_instances"
     script = f'echo 0 > {limit} && exec "$@"'
     words = ["unshare", "-rm", "sh", "-c", script, "sh", *STEPFS]

@@ -1,4 +1,4 @@
-"""mount(8) and fstab: the helper that they run, as they run it."""
+"""The mount helper, run as mount(8) and fstab run it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_the_mount_helper_leaves_when_the_mount_is_live(store: Path, mountpoint: Path) -> None:
+def test_the_mount_helper_exits_when_the_mount_is_live(store: Path, mountpoint: Path) -> None:
     """As libmount runs it: no HOME, the default PATH."""
     bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(
@@ -50,7 +50,7 @@ def test_mount_fuse_is_understood(store: Path, mountpoint: Path) -> None:
 
 @pytest.mark.usefixtures("mountpoint")
 def test_mount_finds_its_helper(tmp_path: Path, store: Path) -> None:
-    """mount(8) looks in /sbin alone: an overlay of it in a mount namespace holds the helper."""
+    """mount(8) searches only /sbin, so an overlay on it in a mount namespace holds the helper."""
     (tmp_path / "sbin").mkdir()
     helper = tmp_path / "sbin" / "mount.fuse.stepfs"
     helper.write_text(

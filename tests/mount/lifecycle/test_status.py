@@ -1,4 +1,4 @@
-"""`stepfs status`: how one mount is, for people and for programs, and which mounts there are."""
+"""`stepfs status`: the state of one mount, for people and programs, and the list of mounts."""
 
 from __future__ import annotations
 
