@@ -1,4 +1,4 @@
-"""A Debian with a real systemd as its first process, in a container of its own."""
+"""A Debian container with a real systemd as its first process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NoMachineError(Exception):
 
 
 def base(suite: str | None = None, packages: str = PACKAGES) -> Path:
-    """A root directory that holds the distribution, made once and kept in the user's cache.
+    """A root directory with the distribution, made once and kept in the user's cache.
 
     `suite` is the code name of a release of Debian; this system's own by default, so that its
     Python fits what is installed from here.
@@ -66,7 +66,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 
 class Machine:
-    """A container booted from `root`, a directory that is its own to change."""
+    """A container booted from `root`, a directory that it may change."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -105,7 +105,7 @@ class Machine:
         return state in ("running", "degraded")
 
     def command(self, *arguments: str, user: str | None = None) -> list[str]:
-        """`arguments` as a command for this system that runs in the container."""
+        """The command that runs `arguments` in the container from this system."""
         if user is not None:
             uid = self.run("id", "-u", user).stdout.strip()
             runtime = f"XDG_RUNTIME_DIR=/run/user/{uid}"
@@ -124,7 +124,7 @@ class Machine:
     def run(
         self, *arguments: str, user: str | None = None, check: bool = True, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the container, outside of every unit's namespace."""
+        """Run a command in the container, outside any unit's namespace."""
         done = subprocess.run(
             self.command(*arguments, user=user),
             input=text or "",

@@ -1,4 +1,4 @@
-"""A bare Debian to run commands in: nothing is booted, and what they change is gone afterwards."""
+"""A bare Debian to run commands in: nothing is booted, and changes are discarded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCE = "/src"
 
 @dataclass(frozen=True)
 class Root:
-    """The release `suite` with `packages`; each run begins with it as it is.
+    """The release `suite` with `packages`; each run starts from the unchanged root.
 
     The project is at `/src`, read-only, and each directory of `shared` at the path of its key.
     """
@@ -43,14 +43,14 @@ class Root:
         )  # fmt: skip
 
     def sh(self, script: str, seconds: float = 600) -> str:
-        """What a script prints that must end well."""
+        """The output of a script, which must succeed."""
         done = self.run(script, seconds)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 
 
 def _settings_of_pip() -> list[str]:
-    """What tells pip here where packages come from, files that it names included."""
+    """This machine's pip settings for package sources, and the files that they name."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     files = [value for value in settings.values() if os.path.isabs(value) and os.path.exists(value)]
     return [

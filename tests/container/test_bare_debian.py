@@ -1,4 +1,4 @@
-"""What README.md says to type works on bare roots of the supported releases, as root and as a user."""
+"""The commands of README.md work on bare roots of the supported releases, as root and as a user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ tar -C {SOURCE} --exclude=.venv --exclude=.git --exclude=build -cf - . | tar -C 
 [ -n "$(find /dev/fuse -perm -0666)" ] || chmod 0666 /dev/fuse
 rm -f /etc/mtab
 """
-"""A checkout, and a user who may become root; nothing has booted, so there is no /etc/mtab."""
+"""A checkout, and a user who may use sudo; nothing has booted, so there is no /etc/mtab."""
 
 COMMANDS = f"""
 cd /checkout
@@ -42,7 +42,7 @@ def test_the_demo_and_the_session_work_as_they_are(suite: str, who: str) -> None
         said = Root(suite, BARE).sh(CHECKOUT + as_who, seconds=1500).splitlines()
     except NoMachineError as reason:
         pytest.skip(f"no container can be made here: {reason}")
-    assert int(said[0]) >= 2  # the line that is appended, and where it is read again
+    assert int(said[0]) >= 2  # once where it is appended, once where it is read back
     assert "crab_tg-42_1" in " ".join(said)
     assert '{"message":{"role":"user","content":"hello"}}' in said
     assert "refused" in said

@@ -1,7 +1,7 @@
-"""The README's recipe: a mount that a container beside it sees through a bind mount.
+"""The README's recipe: a container sees the mount through a bind mount.
 
-What container engines do for `--volume DIR:/agents:rslave` is done here by hand, in a mount namespace of
-its own: a recursive bind mount that receives what is mounted below the original later.
+The tests do by hand what container engines do for `--volume DIR:/agents:rslave`: a recursive bind
+mount, in a separate mount namespace, that receives later mounts below the original.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ done
 
 
 class Container:
-    """Runs commands as another user where only a bind mount of `outside` is seen."""
+    """Runs commands as another user who sees only a bind mount of `outside`."""
 
     def __init__(self, outside: Path, inside: Path) -> None:
         self._process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Container:
         return int(line[2:]), lines
 
     def end(self) -> None:
-        """It ends, and its namespace with it."""
+        """End the process, and its namespace with it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         assert self._process.wait(30) == 0
@@ -65,7 +65,7 @@ class Container:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose mounts others are told of, as those of a systemd host are."""
+    """A directory with shared mount propagation, as on a host with systemd."""
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     shared = tmp_path / "agents"

@@ -56,7 +56,7 @@ diff /tmp/before /tmp/after
 
 
 def suites() -> list[object]:
-    """The releases that there is a package for; those that are not this one are tested on demand."""
+    """The releases that have a package; those other than this system's are tested on demand."""
     try:
         own = own_suite()
     except NoMachineError:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A root with the distribution and, by `make install`, stepfs."""
+    """A root with the distribution, and stepfs installed by `make install`."""
     try:
         source = base()
     except NoMachineError as reason:
@@ -66,7 +66,7 @@ def machine(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def store(machine: Machine) -> Iterator[str]:
-    """A sample store; gives one of its sessions."""
+    """A sample store; yields one of its sessions."""
     machine.sh(f"stepfs demo {STORE} && mkdir -p /etc/stepfs")
     machine.run("sh", "-c", "cat >/etc/stepfs/demo.conf", text=CONFIGURATION)
     yield machine.sh(f"ls {STORE} | head -n 1").strip()
@@ -75,7 +75,7 @@ def store(machine: Machine) -> Iterator[str]:
 
 @pytest.fixture
 def session(machine: Machine, store: str) -> Iterator[str]:
-    """The service started; gives the path of a session in the mount."""
+    """The running service; yields the path of a session in the mount."""
     machine.run("systemctl", "start", UNIT)
     yield f"{MOUNTPOINT}/{store}"
     machine.run("systemctl", "stop", UNIT)
@@ -269,7 +269,7 @@ def free_port() -> int:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_is_not_there_is_said_in_one_sentence(machine: Machine) -> None:
+def test_a_missing_store_is_reported_in_one_sentence(machine: Machine) -> None:
     machine.sh(f"rm -r {STORE}")
     assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
     machine.run("systemctl", "stop", UNIT)

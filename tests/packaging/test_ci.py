@@ -1,4 +1,4 @@
-"""The continuous integration of a public forge runs what there is, on what is supported."""
+"""The CI configuration runs existing targets, on every supported Python."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def test_each_supported_python_is_tested() -> None:
 
 
 @pytest.mark.parametrize("tool", ["ruff check", "ruff format", "mypy", "tests.support.clauses"])
-def test_a_commit_is_checked_as_it_will_be_there(tool: str) -> None:
+def test_a_commit_is_checked_locally_as_in_ci(tool: str) -> None:
     assert tool in HOOKS

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both, the wheel made from the sdist as `python -m build` does."""
+    """A directory with both; the wheel is built from the sdist, as by `python -m build`."""
     directory = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--outdir", str(directory), str(PROJECT)]
     subprocess.run(build, check=True, capture_output=True)

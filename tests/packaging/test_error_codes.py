@@ -1,4 +1,4 @@
-"""The table of error codes in stepfs(5) is exactly what the code raises."""
+"""The table of error codes in stepfs(5) lists exactly what the code raises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_JSON = "not-json"
 
 
 def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
-    """Where an exception of this name is made, and how."""
+    """Where an exception of this name is created, and the call."""
     for package in ("storage", "fusefs"):
         for path in (PROJECT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -25,7 +25,7 @@ def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def raised() -> dict[str, set[str]]:
-    """Each code word with the errnos it comes with; none where these depend on a system call."""
+    """Each code with its errnos; none where these depend on a system call."""
     found: dict[str, set[str]] = defaultdict(set)
     for where, call in calls("StoreError"):
         number, code = (ast.unparse(argument) for argument in call.args[:2])
@@ -41,7 +41,7 @@ def raised() -> dict[str, set[str]]:
 
 
 def explained() -> dict[str, set[str]]:
-    """The same, as the manual has it."""
+    """The same, from the manual."""
     rows = ROW.findall(TABLE.read_text())
     assert len(rows) == TABLE.read_text().count("\n.It "), "a row has another form"
     return {code: set(errnos.split(" , ")) if errnos else set() for code, errnos in rows}

@@ -35,7 +35,7 @@ def everything(directory: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation below a DESTDIR that held one file of somebody else's."""
+    """An installation below a DESTDIR that already held a foreign file."""
     destination = tmp_path_factory.mktemp("destination")
     (destination / "usr/local/bin").mkdir(parents=True)
     (destination / "usr/local/bin/other").touch()
@@ -45,7 +45,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An installation that can be run, in a directory of its own, with the optional parts."""
+    """A runnable installation in a directory of its own, with the optional parts."""
     place = tmp_path_factory.mktemp("prefix")
     where = {"PREFIX": place, "SBINDIR": place / "sbin", "CONFDIR": place / "etc"}
     make("install", EXTRAS="redis", **where)
@@ -65,7 +65,7 @@ def test_an_installed_stepfs_runs_without_the_source_or_the_environment(prefix: 
     assert (done.returncode, done.stdout) == (0, "stepfs 0.1.0\n"), done.stderr
 
 
-def test_what_hints_between_hosts_need_is_installed_where_it_is_asked_for(prefix: Path) -> None:
+def test_what_hints_between_hosts_need_is_installed_on_request(prefix: Path) -> None:
     run(prefix / "lib/stepfs/bin/python", "-I", "-c", "import coredis")
 
 
@@ -76,7 +76,7 @@ def test_mount_finds_the_helper_under_both_names_of_the_type(staged: Path) -> No
         assert (staged / target.relative_to("/")).is_file()
 
 
-def test_nothing_installed_names_the_place_where_it_was_put_together(staged: Path) -> None:
+def test_no_installed_file_names_the_build_directory(staged: Path) -> None:
     for path in staged.rglob("*"):
         if path.is_symlink():
             assert str(staged) not in str(path.readlink())
@@ -84,7 +84,7 @@ def test_nothing_installed_names_the_place_where_it_was_put_together(staged: Pat
             assert os.fsencode(staged) not in path.read_bytes(), path
 
 
-def test_uninstall_takes_exactly_what_install_brought_also_after_a_second_install(
+def test_uninstall_removes_exactly_what_install_added_also_after_a_second_install(
     staged: Path, tmp_path: Path
 ) -> None:
     destination = tmp_path / "copy"

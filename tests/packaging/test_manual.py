@@ -1,4 +1,4 @@
-"""The manual pages: well formed, and complete against the command line."""
+"""The manual pages are well formed and cover the whole command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(page: Path) -> str:
-    """The page as man(1) shows it, on lines that are never broken."""
+    """The page as man(1) shows it, without line breaks."""
     done = subprocess.run(
         ["man", "--warnings", "--encoding=UTF-8", "--no-hyphenation", "-l", page],
         env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "1000", "MANPAGER": "cat"},

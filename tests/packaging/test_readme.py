@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, and what it shows of a session is what there is."""
+"""Every command in the README is run, and the session that it shows is the real one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ELSEWHERE = {
 
 
 def bash(script: str, directory: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Run a script whose mounts are below `directory`, and take them away if any is left."""
+    """Run a script that mounts below `directory`; unmount whatever it leaves."""
     try:
         return subprocess.run(
             ["bash", "-e"],
@@ -53,7 +53,7 @@ def test_every_block_of_commands_says_where_it_is_run() -> None:
 
 
 def test_the_session_can_be_pasted(tmp_path: Path) -> None:
-    """Where `make demo` was run: the command is in the environment beside it, and not on the PATH."""
+    """As after `make demo`: the command is in the environment beside it, not on the PATH."""
     (tmp_path / ".venv").symlink_to(BIN.parent)
     elsewhere = [path for path in os.environ["PATH"].split(":") if path != str(BIN)]
     done = bash(blocks()["session"], tmp_path, PATH=":".join(elsewhere))
@@ -65,7 +65,7 @@ def test_the_session_can_be_pasted(tmp_path: Path) -> None:
     assert '{"message":{"role":"user","content":"hello"}}' in lines
     refused = lines.index("refused")
     assert "not JSON at byte" in lines[refused + 1]
-    compacted = lines.index("0")  # the history is empty, and what it is about is known
+    compacted = lines.index("0")  # the history is empty, and the summary precedes this line
     assert json.loads(lines[compacted - 1])["content"].startswith("The journal filled the disk")
 
 
@@ -77,7 +77,7 @@ def test_ones_own_store_is_mounted_where_the_readme_says(tmp_path: Path) -> None
     assert "crab_tg-42_1" in done.stdout.splitlines()
 
 
-def test_what_it_shows_before_and_after_is_what_there_is(tmp_path: Path) -> None:
+def test_what_it_shows_before_and_after_is_real_output(tmp_path: Path) -> None:
     script = "stepfs demo store; mkdir mnt; stepfs mount store mnt;" + (
         "ls store/crab_tg-42_1; echo ======; cat mnt/crab_tg-42_1/history.md; stepfs umount mnt"
     )
@@ -88,8 +88,8 @@ def test_what_it_shows_before_and_after_is_what_there_is(tmp_path: Path) -> None
         assert shown in whole, whole[:1000]
 
 
-def test_the_picture_is_of_today(tmp_path: Path) -> None:
-    """Drawn again, it shows the same text; `make picture` makes it so."""
+def test_the_picture_is_up_to_date(tmp_path: Path) -> None:
+    """Drawn again, it must show the same text; `make picture` updates it."""
     record = README.parent / "docs/record.py"
     path = f"{BIN}:{os.environ['PATH']}"
     subprocess.run(

@@ -1,4 +1,4 @@
-"""`make wheelhouse`: everything that a machine without a compiler and an index needs."""
+"""`make wheelhouse` builds all that a machine without a compiler and a package index needs."""
 
 from __future__ import annotations
 

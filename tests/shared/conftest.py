@@ -1,4 +1,4 @@
-"""The two hosts of a fixture, with a store of their own for each story."""
+"""The two hosts of a fixture, with a store for each test."""
 
 from __future__ import annotations
 

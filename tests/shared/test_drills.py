@@ -1,6 +1,6 @@
-"""What is acknowledged while a host is cut off or a server part is killed is there once (G15, G25).
+"""Lines acknowledged while a host is cut off or part of the server is killed are stored once (G15, G25).
 
-Which parts there are is found by what runs in the fixture; one that it does not have is skipped.
+The parts are found among the running processes; a part that the fixture lacks is skipped.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ pytestmark = [
 ]
 SLUG = "crab_tg-42_1"
 RIGHT = frozenset({errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
-"""What a writer may be told while the server is not there."""
+"""The errnos that a writer may get while the server is away."""
 ENOUGH = 10
 AWAY_SECONDS = 3
 GRACE_SECONDS = 12
-"""For so long an NFS server that has started again lets nobody open anything new."""
+"""Grace period of a restarted NFS server, in which nothing new can be opened."""
 
 
 def keep_writing(host: Host, seconds: float, out: Path) -> None:
-    """Append a line after another, and write down which were acknowledged and which failed.
+    """Append line after line, and record which were acknowledged and which failed.
 
-    A client that was cut off may try again late, so it goes on until there are enough.
+    A client that was cut off may reconnect late, so writing continues until there are enough lines.
     """
     end, number = time.monotonic() + seconds, 0
     acknowledged, failed = list[int](), list[int]()
@@ -52,7 +52,7 @@ def keep_writing(host: Host, seconds: float, out: Path) -> None:
 
 
 def assert_kept(hosts: tuple[Host, Host], outs: list[Path]) -> None:
-    """Each acknowledged line is there once, and in order; a failed one at most once."""
+    """Each acknowledged line must be there once, in order; a failed one at most once."""
     found = hosts[0].contents(SLUG)
     assert hosts[1].contents(SLUG) == found
     for host, out in zip(hosts, outs, strict=True):
@@ -104,17 +104,17 @@ def test_a_part_of_the_server_that_is_killed_loses_nothing(
 
 
 Part = tuple[float, Callable[[], None]] | None
-"""For how many seconds lines are written while it is killed, and how it is."""
+"""For how many seconds lines are written, and the function that kills the part meanwhile."""
 
 
 def brick() -> Part:
-    """The second of Gluster's two bricks, which each hold all; the first decides where one is left."""
+    """The second of Gluster's two replicas; the first has the casting vote if one is left."""
     found = processes("glusterfsd", "bricks/2/")
     return (12, partial(killed, found)) if found else None
 
 
 def redis() -> Part:
-    """JuiceFS' metadata; it starts again with what it had written down."""
+    """JuiceFS' metadata server; it restarts from its append-only file."""
     found = processes("redis-server", ":6399")
     if not found:
         return None
@@ -132,7 +132,7 @@ def redis() -> Part:
 
 
 def nfsd() -> Part:
-    """The kernel's server, whose threads end and start again: what clients had open they reclaim."""
+    """The kernel's NFS server, whose threads are restarted; clients reclaim their open files."""
     if not Path("/proc/fs/nfsd/threads").exists():
         return None
 
@@ -145,7 +145,7 @@ def nfsd() -> Part:
 
 
 def mountd() -> Part:
-    """What tells the kernel's server who may mount what."""
+    """The daemon that tells the kernel's server who may mount what."""
     found = processes("rpc.mountd", "")
     if not found:
         return None
@@ -167,7 +167,7 @@ PARTS: dict[str, Callable[[], Part]] = {
 
 
 def processes(program: str, word: str) -> list[int]:
-    """Those that run that program, with `word` in their arguments."""
+    """The processes of that program with `word` in their arguments."""
     return [int(at.name) for at in Path("/proc").glob("[0-9]*") if runs(at, program, word)]
 
 
@@ -186,7 +186,7 @@ def killed(found: list[int]) -> None:
 
 
 def started(*command: str) -> None:
-    """A part of the server, which outlives this process, as it did before it was killed."""
+    """Start a part of the server so that it outlives this process."""
     subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

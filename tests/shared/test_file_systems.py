@@ -1,7 +1,7 @@
-"""The stories of two hosts on real shared file systems, each with two clients (G25 to G28).
+"""Runs the tests of two hosts on real shared file systems, each with two clients (G25 to G28).
 
-`make test-shared` runs them; which file systems is said by `SHARED_STORES`, names of the scripts in
-`fixtures/`. One that cannot come up here (status 77) is left out, with the reason.
+`make test-shared` runs them; `SHARED_STORES` names the file systems, as scripts in
+`fixtures/`. One that cannot come up here (status 77) is skipped, with the reason.
 """
 
 from __future__ import annotations

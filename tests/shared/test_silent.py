@@ -1,4 +1,4 @@
-"""A store that does not answer, inside the fixture `slowfs.sh`: what does not need it goes on (G27)."""
+"""A store that does not answer, inside the fixture `slowfs.sh`: the rest still works (G27)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ HANG_SECONDS = 8
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """The store does not answer host a; whatever happens here, it does again after a while.
+    """The store does not answer host a; whatever happens here, the hang ends after a while.
 
-    What ends it is started before: a new process closes what it inherits, which may wait too.
+    The process that ends it is started first: a new one closes inherited files, which may hang too.
     """
     end = subprocess.Popen(["sh", "-c", f"sleep {HANG_SECONDS}; delay-a 0"])
     subprocess.run(["delay-a", "hang"], check=True, timeout=5)

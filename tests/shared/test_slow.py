@@ -63,7 +63,7 @@ def test_a_slow_store_costs_what_its_calls_cost_and_reading_far_less() -> None:
         with slow():
             bare = [seconds(lambda n=n: stored_barely(long, n)) for n in range(ROUNDS)]  # type: ignore[misc]
             append: dict[str, list[float]] = {SHORT: [], LONG: []}
-            for _ in bare:  # in turns, so that what goes on beside is the same for both
+            for _ in bare:  # alternating, so that other load affects both alike
                 for slug, took in append.items():
                     took.append(seconds(lambda slug=slug: a.write(slug, [user("line")])))  # type: ignore[misc]
             lines = [user(f"of many {number}") for number in range(16)]
@@ -88,7 +88,7 @@ def test_a_slow_store_costs_what_its_calls_cost_and_reading_far_less() -> None:
 
 
 @pytest.mark.guarantee("G24a", "G12c")
-def test_a_history_that_is_known_is_opened_by_a_look_at_its_steps_many_at_a_time() -> None:
+def test_opening_a_known_history_stats_its_steps_many_at_a_time() -> None:
     a, b = both_hosts("known")
     made(a, LONG, LONG_STEPS)
     history = a.path / LONG / "history.jsonl"

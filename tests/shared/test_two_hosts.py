@@ -1,4 +1,4 @@
-"""Stories of two hosts, run inside a fixture: `tests/shared/fixtures/gluster.sh python -m pytest …`."""
+"""Tests of two hosts, run inside a fixture: `tests/shared/fixtures/gluster.sh python -m pytest …`."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_nothing_is_acknowledged_into_a_session_that_another_host_deleted(
 
 @pytest.mark.guarantee("G25a")
 def test_daemons_on_both_hosts_and_mounts_share_a_store(hosts: tuple[Host, Host]) -> None:
-    """Each daemon writes sessions of its own, as the reference does, and the other host follows."""
+    """Each daemon writes its own sessions, as the reference does, and the other host follows."""
     count = part(100)
 
     def daemon(host: Host, slug: str) -> None:
@@ -181,7 +181,7 @@ def test_another_hosts_steps_are_seen_within_a_second_by_stat(hosts: tuple[Host,
 
 
 def lags_of_a_waiter(a: Host, b: Host, pauses: list[float]) -> list[float]:
-    """How long after each append of a, which come so many seconds apart, who waits at b is woken."""
+    """How long after each append on a, after each of these pauses, a waiter on b is woken."""
     (a.path / SLUG).mkdir()
     until((b.path / SLUG).is_dir)
     fd = os.open(b.path / SLUG / "history.jsonl", os.O_RDONLY)
@@ -201,7 +201,7 @@ def lags_of_a_waiter(a: Host, b: Host, pauses: list[float]) -> list[float]:
 
 
 @pytest.mark.guarantee("G28a")
-def test_another_hosts_steps_wake_who_waits_within_a_second(hosts: tuple[Host, Host]) -> None:
+def test_another_hosts_steps_wake_a_waiter_within_a_second(hosts: tuple[Host, Host]) -> None:
     pauses = [0.05, 0.3, 1.0, 0.1, 2.5] * (part(100) // 5 + 1)
     lags = lags_of_a_waiter(*hosts, pauses)
     print(f"figure: lag of POLLPRI {figures(lags)}")
@@ -210,7 +210,7 @@ def test_another_hosts_steps_wake_who_waits_within_a_second(hosts: tuple[Host, H
 
 @pytest.mark.guarantee("G28b")
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
-def test_with_hints_they_do_within_tens_of_milliseconds() -> None:
+def test_with_hints_they_wake_it_within_tens_of_milliseconds() -> None:
     a, b = both_hosts("hinted")
     redis = Redis(a.path.parent)
     redis.start()

@@ -1,6 +1,6 @@
 """Two mounts of one store on two hosts, inside one of the fixtures beside this file.
 
-`SHARED_PART` says how much of each story is done, in percent: 100 by default.
+`SHARED_PART` scales the work of each test, in percent: 100 by default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECONDS = 60
 
 
 class Host:
-    """One of the two hosts: its client's view of the store, and its mount."""
+    """One of the two hosts: its client's path to the store, and its mount."""
 
     def __init__(self, name: str, root: Path, scratch: Path, store: str) -> None:
         self.on = f"on-{name}"
@@ -28,7 +28,7 @@ class Host:
         self.path = scratch / f"{store}-{name}"
 
     def command(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host, to its end."""
+        """Run a command on this host and wait for it."""
         return subprocess.run(
             [self.on, *map(str, words)],
             env=environment(),
@@ -64,7 +64,7 @@ class Host:
                 control.write(line.encode() + b"\n")
 
     def contents(self, session: str, file: str = "history.jsonl") -> list[str]:
-        """What the entries of a view say."""
+        """The contents of a view's entries."""
         text = (self.path / session / file).read_bytes()
         return [json.loads(line)["message"]["content"] for line in text.splitlines()]
 
@@ -85,7 +85,7 @@ def user(text: str) -> str:
 
 
 def both_hosts(store: str) -> tuple[Host, Host]:
-    """The two hosts of the fixture, with a new empty store of that name."""
+    """The fixture's two hosts, with a new empty store of that name."""
     scratch = Path(os.environ["SCRATCH"])
     hosts = (
         Host("a", Path(os.environ["A"]), scratch, store),
@@ -97,7 +97,7 @@ def both_hosts(store: str) -> tuple[Host, Host]:
 
 
 def until(true: Callable[[], bool], seconds: float = 45) -> float:
-    """Wait for something; how many seconds it took."""
+    """Wait for a condition; returns how many seconds it took."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, f"not within {seconds} s"
@@ -106,7 +106,7 @@ def until(true: Callable[[], bool], seconds: float = 45) -> float:
 
 
 def at_once(*works: Callable[[], object]) -> None:
-    """Do all of it at the same time, each in a process of its own; each must end well."""
+    """Run all at the same time, each in its own process; each must succeed."""
     children = []
     for work in works:
         child = os.fork()

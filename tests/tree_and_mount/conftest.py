@@ -1,4 +1,4 @@
-"""Every test here runs against the tree alone, a real mount, and one whose store tells of no changes."""
+"""Every test here runs against the file system alone, a real mount, and a mount without events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def served(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    """A store served with the default options to all tests of a module, each in a session of its own."""
+    """A store served with default options to all tests of a module; each test uses its own session."""
     directory = tmp_path_factory.mktemp(kind)
     with driving(kind, StoreOnDisk(directory / "store").path, directory) as driver:
         yield driver
@@ -30,7 +30,7 @@ def served(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driv
 
 @pytest.fixture
 def driver(served: Driver, request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """The served store; the test must log what it expects, and nothing else."""
+    """The served store; after the test the log must hold exactly the expected messages."""
     with within_time(served, seconds_for(request)), served.checked():
         yield served
 

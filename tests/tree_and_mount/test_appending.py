@@ -1,4 +1,4 @@
-"""What is written to `append` becomes steps: framing, refusals, limits, ends without a newline."""
+"""Lines written to `append` become steps: framing, refusals, limits, missing final newlines."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_lines_get_consecutive_numbers_in_their_order(driver: Driver) -> None:
 
 
 @pytest.mark.guarantee("G5c", "G15a")
-def test_another_writer_s_number_is_left_to_it(driver: Driver) -> None:
+def test_a_number_taken_by_another_writer_is_skipped(driver: Driver) -> None:
     session = driver.session(entry("one"))
     handle = opened_for_writing(driver, session)
     for number in range(2, 40, 2):
@@ -325,7 +325,7 @@ def test_a_newline_after_a_line_taken_at_a_close_is_its_own(driver: Driver) -> N
 
 @pytest.mark.guarantee("G7c", "G19a")
 @pytest.mark.parametrize("line", [entry("cut")[:-3], b"no JSON at all", compaction("x"), b" "])
-def test_what_is_pending_at_the_end_is_lost_and_that_is_said(driver: Driver, line: bytes) -> None:
+def test_what_is_pending_at_the_end_is_lost_and_reported(driver: Driver, line: bytes) -> None:
     session = driver.session()
     handle = opened_for_writing(driver, session)
     driver.write(handle, entry("kept") + b"\n" + line)

@@ -1,4 +1,4 @@
-"""Opens are exact, inodes only grow, and a name has a new one exactly when it must."""
+"""Opens are exact, inodes only grow, and a name gets a new one exactly when needed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_open_sees_a_step_however_it_was_stored(
 ) -> None:
     session = driver.session(entry("one"))
     assert driver.history(session) == entry("one") + b"\n"
-    driver.allow("is skipped: ")  # who looks between create and write sees no step
+    driver.allow("is skipped: ")  # whoever lists between create and write sees no valid step
     write(session, entry("two"))
     assert driver.history(session) == entry("one") + b"\n" + entry("two") + b"\n"
     assert driver.stat(f"{session.slug}/history.jsonl").size == len(driver.history(session))
@@ -97,7 +97,7 @@ def linked_over(session: SessionOnDisk, number: int, target: Path) -> None:
 
 
 def remade(session: SessionOnDisk, number: int, data: bytes, seconds_ago: int = 0) -> None:
-    """A step is written again, with its time or an earlier one."""
+    """Write a step again, with its present mtime or an earlier one."""
     path = session.path / f"step-{number:06}"
     stored_ns = path.stat().st_mtime_ns - seconds_ago * 10**9
     session.put(number, data)
@@ -180,7 +180,7 @@ def test_a_step_put_between_shown_ones_gives_new_inodes(driver: Driver) -> None:
 
 @pytest.mark.guarantee("G13a", "G13b", "G13c")
 def test_every_inode_only_grows_through_hundreds_of_changes(driver: Driver) -> None:
-    """Each inode that was ever opened stays open, and must keep every byte that it showed."""
+    """Every inode stays open once opened, and must keep every byte that it showed."""
     session = driver.session(entry("first"))
     path = f"{session.slug}/history.jsonl"
     held: dict[int, tuple[int, bytes]] = {}
@@ -190,7 +190,7 @@ def test_every_inode_only_grows_through_hundreds_of_changes(driver: Driver) -> N
                 session.add(compaction(f"archive-{count}"))
             case 13:
                 driver.compact(session, f"ours-{count}")
-            case 17:  # one of theirs: one of ours would come back, and an inode grow by it
+            case 17:  # an outside step: the mount would restore its own, and an inode would grow
                 numbers = sorted(session.numbers(), reverse=True)
                 last = next(n for n in numbers if b"theirs" in session.step(n))
                 session.put(last, entry(f"theirs, replaced {count}"))

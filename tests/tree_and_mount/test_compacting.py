@@ -1,4 +1,4 @@
-"""What is written to `compact` is an archive's name, after which the history begins anew."""
+"""A name written to `compact` becomes a compaction, after which the history begins anew."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whole lives of sessions at random: at every step and in every epoch, a served store shows what the
-reference loads of the steps that were there then, and so does every fork (G29, G30)."""
+"""Random whole lives of sessions: at every step and in every epoch, a served store shows what the
+reference loads from the steps of that moment, and so does every fork (G29, G30)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HARD = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def lay(session: SessionOnDisk, steps: Steps) -> None:
-    """Have the session hold these steps: others remove, replace and back-fill what differs."""
+    """Make the session hold exactly these steps, by outside removals, replacements and back-fills."""
     for number in session.numbers():
         if number not in steps:
             (session.path / f"step-{number:06}").unlink()
@@ -32,13 +32,13 @@ def lay(session: SessionOnDisk, steps: Steps) -> None:
 
 
 def history(found: Loaded) -> bytes:
-    """What `history.jsonl` shows of what was loaded."""
+    """What `history.jsonl` must show of what the reference loaded."""
     return b"".join(document + b"\n" for document in found.entries)
 
 
 def leads(archive: str, steps: Steps) -> list[object]:
-    """What the lead of an archive may say: in blocks where the session has entries of the daemon's
-    later versions, as plain text where it has others or none. Of both, either is right."""
+    """The permitted leads of an archive: content blocks if the session has entries of the daemon's
+    later versions, plain text if it has others or none. With both kinds either is correct."""
     entries = [json.loads(data) for data in steps.values() if oracle.kind(data) == "entry"]
     text = f"[archived context unavailable: {archive}]"
     forms = {isinstance(found["message"].get("content"), list) for found in entries} or {False}
@@ -46,7 +46,7 @@ def leads(archive: str, steps: Steps) -> list[object]:
 
 
 def assert_messages(shown: bytes, steps: Steps) -> None:
-    """`messages.jsonl` has the archive's lead, where there is one, and a line for each entry."""
+    """`messages.jsonl` must have the archive's lead, if there is one, and a line for each entry."""
     found = lives.loaded(steps)
     messages = [json.loads(line) for line in shown.splitlines()]
     if found.archive is not None:
@@ -57,7 +57,7 @@ def assert_messages(shown: bytes, steps: Steps) -> None:
 
 
 def said(entry: dict[str, Any]) -> object:
-    """The message of an entry; what a guest said is in tags with its name."""
+    """The message of an entry; a guest agent's text is in tags with its name."""
     message, agent = entry["message"], entry.get("agent")
     if message["role"] != "assistant" or not agent:
         return message
@@ -76,7 +76,7 @@ def said(entry: dict[str, Any]) -> object:
 
 
 def forked(driver: Driver, origin: str, at: int) -> str:
-    """The slug of a fork of a session at a step."""
+    """Fork a session at a step; returns the fork's slug."""
     asked = {"from": origin, "at": at, "agent": "fork", "created_by": "test"}
     with driver.opened(".stepfs/create", os.O_RDWR) as create:
         driver.write(create, json.dumps(asked).encode() + b"\n")
@@ -84,7 +84,7 @@ def forked(driver: Driver, origin: str, at: int) -> str:
 
 
 def look(driver: Driver, session: SessionOnDisk, steps: Steps) -> None:
-    """Compare all that is shown of a session's past with what the reference loads."""
+    """Compare everything shown of a session's past with what the reference loads."""
     last = max(steps, default=0) + 1
     for number in range(last + 1):
         assert_shown(driver, f"{session.slug}/.at/{number}", lives.cut(steps, number))
@@ -96,13 +96,13 @@ def look(driver: Driver, session: SessionOnDisk, steps: Steps) -> None:
 
 
 def assert_shown(driver: Driver, directory: str, steps: Steps) -> None:
-    """What a directory of the past shows is what the reference loads of these steps."""
+    """A directory of the past must show what the reference loads from these steps."""
     assert driver.text(f"{directory}/history.jsonl") == history(lives.loaded(steps))
     assert_messages(driver.text(f"{directory}/messages.jsonl"), steps)
 
 
 def live(driver: Driver, data: st.DataObject) -> None:
-    """One life: looked at, edited by others, looked at again, and forked."""
+    """One life: checked, edited from outside, checked again, and forked."""
     driver.allow("step-")  # broken ones
     steps = data.draw(lives.LIVES)
     session = driver.session()

@@ -1,4 +1,4 @@
-"""What a session was: every epoch, and the history at any step and time, found by name (G29, G30)."""
+"""The past of a session: every epoch, and the history at any step and time, found by name (G29, G30)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lines(*steps: bytes) -> bytes:
 
 
 def twice_compacted(driver: Driver) -> SessionOnDisk:
-    """A session of three epochs: steps 1 to 3, 5 and 6, 8 and 9."""
+    """A session with three epochs: steps 1 to 3, 5 and 6, 8 and 9."""
     session = driver.session(entry("one"), event("two"), entry("three"), compaction("first"))
     for step in (entry("five"), entry("six"), compaction("second"), entry("eight"), event("nine")):
         session.add(step)
@@ -65,7 +65,7 @@ def test_a_time_shows_the_steps_that_were_stored_by_then(driver: Driver) -> None
 
 
 @pytest.mark.guarantee("G30b")
-def test_a_time_to_come_shows_what_is_stored_until_then(driver: Driver) -> None:
+def test_a_future_time_shows_what_is_stored_until_then(driver: Driver) -> None:
     session = driver.session(entry("one"))
     at = f"{session.slug}/.at/2099-01-01T00:00:00Z/history.jsonl"
     assert driver.text(at) == lines(entry("one"))
@@ -175,7 +175,7 @@ def test_epochs_follow_changes_and_get_new_inodes_exactly_when_they_must(
 
 
 @pytest.mark.guarantee("G29b")
-def test_an_epoch_that_is_no_more_is_not_found_and_kept_for_who_has_it_open(
+def test_a_removed_epoch_is_not_found_but_kept_for_open_files(
     driver: Driver,
 ) -> None:
     session = twice_compacted(driver)

@@ -1,4 +1,4 @@
-"""What the views of a store show, what stat tells of them, and that reading changes nothing."""
+"""What the views show, what stat returns for them, and that reading changes nothing."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_reading_everything_leaves_the_store_as_it_was(
     driver = serve()
     paths = [store.path, *store.path.rglob("*")]
     for path in paths:
-        os.utime(path, (1000, 2000))  # a time of access that any reading renews
+        os.utime(path, (1000, 2000))  # an atime that any read would update
     before = {path: identity(path) for path in paths}
     for _ in range(2):
         for slug in driver.listdir(""):
@@ -250,7 +250,7 @@ def test_reading_everything_leaves_the_store_as_it_was(
 
 
 def identity(path: Path) -> tuple[int, ...]:
-    """What tells whether a file was touched: its inode, size and times."""
+    """What shows whether a file was touched: its inode, size and times."""
     found = path.lstat()
     times = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
     return found.st_ino, found.st_size, *times

@@ -1,6 +1,6 @@
-"""A rewind: the daemon deletes every step of a session and lays those that it keeps once more.
+"""A rewind: the daemon deletes every step of a session and writes those that it keeps again.
 
-Its numbers go on where they were, or begin at 1 again on names that other steps had (G13, G16).
+Its numbers continue, or begin at 1 again under names that other steps had (G13, G16).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ AGAIN = compaction("archive").replace(b'"archived_at":"', b'"archived_at":"later
 """The same archive, at another time."""
 HERE = [entry(f"here {n}") for n in range(5)]
 UNSEEN = 1.5
-"""Seconds in which whatever restores a step would have done so."""
+"""Seconds within which a displaced step would have been restored."""
 
 
 def rewind(session: SessionOnDisk, kept: list[bytes], first: int) -> None:
-    """What the daemon does: nothing is left but meta, then the kept documents are laid."""
+    """Rewind as the daemon does: remove all but the meta, then write the kept documents."""
     for path in session.path.glob("step-*"):
         path.unlink()
     for number, document in enumerate(kept, first):
@@ -70,7 +70,7 @@ def test_names_are_new_inodes_and_open_files_keep_what_they_showed(
 
 @pytest.mark.guarantee("G13a")
 @NUMBERINGS
-def test_who_looks_in_between_sees_what_is_there_then(driver: Driver, first: int) -> None:
+def test_a_reader_in_between_sees_what_is_there_then(driver: Driver, first: int) -> None:
     session = driver.session(*BEFORE)
     assert driver.history(session) == shown(BEFORE, HISTORY)
     for number in session.numbers():
@@ -85,7 +85,7 @@ def test_who_looks_in_between_sees_what_is_there_then(driver: Driver, first: int
 
 @pytest.mark.guarantee("G29b", "G30a")
 @NUMBERINGS
-def test_the_past_is_that_of_the_steps_which_were_laid_again(driver: Driver, first: int) -> None:
+def test_the_past_is_that_of_the_rewritten_steps(driver: Driver, first: int) -> None:
     session = driver.session(entry("zero"), *BEFORE)
     epochs, at = f"{session.slug}/.epochs", f"{session.slug}/.at"
     assert sorted(driver.listdir(epochs)) == ["1", "2"]
@@ -100,7 +100,7 @@ def test_the_past_is_that_of_the_steps_which_were_laid_again(driver: Driver, fir
 
 
 def appended_then_rewound(driver: Driver, first: int, kept: list[bytes]) -> SessionOnDisk:
-    """A session of which the daemon kept nothing that was appended here."""
+    """A session in which the daemon kept nothing that was appended through the mount."""
     session = driver.session(entry("one"))
     driver.append(session, b"".join(line + b"\n" for line in HERE))
     until(lambda: driver.history(session).count(b"\n") == 1 + len(HERE))
@@ -121,7 +121,7 @@ def test_what_was_appended_here_and_deleted_by_the_daemon_stays_deleted(
         steps = session.steps()
         assert steps[: len(kept)] == kept
         back = steps[len(kept) :]
-        # Without events those whose names were taken again look as if displaced, and come back once.
+        # Without events, steps whose names were reused look displaced, and are restored once.
         assert back == [] or (kind == "far" and back == [line for line in taken if line in back])
         assert kind == "far" or driver.history(session) == shown(kept, HISTORY)
         time.sleep(0.1)

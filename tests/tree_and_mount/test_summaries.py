@@ -1,4 +1,4 @@
-"""What is written to `compact` with a summary: the memory has the text before the history ends."""
+"""Compactions with a summary: the memory has the text before the history is cut."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def messages(driver: Driver, session: SessionOnDisk) -> list[str]:
 
 
 def archive(driver: Driver, name: str) -> Path:
-    """Where the memory beside the store has an archive."""
+    """The path of an archive in the memory beside the store."""
     return driver.store.path.parent / "memory" / "archives" / f"{name}.md"
 
 
@@ -59,7 +59,7 @@ def test_an_object_may_come_in_pieces_with_others_and_without_its_newline(driver
         for at in range(0, len(data) - 5, 7):
             driver.write(handle, data[at : min(at + 7, len(data) - 5)])
         with driver.refuses(errno.EINVAL):
-            driver.flush(handle)  # half an object is no name
+            driver.flush(handle)  # an incomplete object is not a name
         driver.write(handle, data[-5:])
     assert archive(driver, "in-pieces-1").read_text() == SUMMARY + "\n"
     assert [json.loads(step)["archive_name"] for step in session.steps()] == [
@@ -143,7 +143,7 @@ def test_the_daemons_database_is_never_written(serve: Serving, tmp_path: Path) -
     assert driver.history(session) == entry("stays") + b"\n"
     assert not (tmp_path / "memory").exists()
     assert driver.told(session)["errno"] == "EROFS"
-    driver.compact(session, "plan")  # a name alone goes on to work
+    driver.compact(session, "plan")  # a name alone still works
     assert messages(driver, session) == ["old"]
 
 
