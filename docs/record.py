@@ -1,6 +1,6 @@
 """Record the terminal session that README.md shows, as a picture: `record.py [FILE.svg]`.
 
-Every command below is really run, in a terminal of its own, on the sample store in a temporary
+Every command below is really run, on its own terminal, on the sample store in a temporary
 directory; what differs from run to run (times of day, paths, process numbers) is set to constants.
 """
 
@@ -50,7 +50,7 @@ CONSTANT = (
 
 
 def recorded(commands: str) -> str:
-    """What a terminal shows of the commands, each after a prompt, with its colours."""
+    """The terminal's output for the commands, each after a prompt, with colours."""
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(
             ["stepfs", "demo", "store"], cwd=place, check=True, stdout=subprocess.DEVNULL
@@ -103,7 +103,7 @@ def _in_terminal(command: str, place: str) -> str:
 
 
 def picture(text: str) -> str:
-    """The terminal's text as an SVG that asks for no font of somebody else's server."""
+    """The terminal's text as an SVG that loads no font from another server."""
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(text), soft_wrap=False)
     svg = console.export_svg(title="stepfs", theme=MONOKAI, unique_id=UNIQUE)

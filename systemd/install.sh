@@ -8,8 +8,8 @@
 #   EXTRAS   optional parts: redis               (empty)
 #   PIP_ARGS more for pip, such as --no-index --find-links=WHEELS
 #
-# The package and what it needs go into an environment of their own, PREFIX/lib/stepfs, so that the
-# system's Python is neither asked nor changed. Every file and directory made is listed in
+# The package and what it needs go into an environment of their own, PREFIX/lib/stepfs, so that
+# packages of the system's Python are neither used nor changed. Every file and directory made is listed in
 # PREFIX/lib/stepfs/manifest, and uninstall removes exactly these.
 set -eu
 cd "$(dirname "$0")/.."

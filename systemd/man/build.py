@@ -1,7 +1,7 @@
 """Make the manual pages: `build.py DIRECTORY`.
 
-A page is `NAME.SECTION.mdoc` here. What several of them say is written once, in a file that they
-include, and version and date come from pyproject.toml and CHANGELOG.md.
+A page is `NAME.SECTION.mdoc` here. Text shared by several pages is in a file that they
+include; version and date come from pyproject.toml and CHANGELOG.md.
 """
 
 from __future__ import annotations
