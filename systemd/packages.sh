@@ -22,6 +22,7 @@ acl              command -v setfacl
 attr             command -v getfattr
 bindfs           command -v bindfs
 dash             command -v dash
+e2fsprogs        command -v mkfs.ext4
 exfat-fuse       command -v mount.exfat-fuse
 exfatprogs       command -v mkfs.exfat
 file             command -v file
