@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.container.machine import NoMachineError, own_suite
+from tests.container.machine import Machine, NoMachineError, base, own_suite
 from tests.container.root import SOURCE, Root
 
 BUILD = "build-essential,ca-certificates,debhelper,libfuse3-dev,lintian,pkgconf,python3-dev,python3-venv"
@@ -67,16 +70,70 @@ def suites() -> list[object]:
     ]
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", suites())
-def test_the_package_is_built_installed_used_and_purged(suite: str, tmp_path: Path) -> None:
-    shared = {"/out": tmp_path}
+@pytest.fixture(scope="module", params=suites())
+def package(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A release, and a directory with the package that was built on it."""
+    suite, out = request.param, tmp_path_factory.mktemp("package")
     try:
-        assert Root(suite, BUILD, shared).sh(BUILT) == ""
-        (package,) = tmp_path.glob("stepfs_*.deb")
-        assert re.fullmatch(r"stepfs_0\.1\.0\+deb1[23]_\w+\.deb", package.name)
-        said = Root(suite, BARE, shared).sh(LIFE).splitlines()
+        assert Root(suite, BUILD, {"/out": out}).sh(BUILT) == ""
     except NoMachineError as reason:
         pytest.skip(f"no container can be made here: {reason}")
+    return suite, out
+
+
+@pytest.mark.timeout(900)
+def test_the_package_is_built_installed_used_and_purged(package: tuple[str, Path]) -> None:
+    suite, out = package
+    (built,) = out.glob("stepfs_*.deb")
+    assert re.fullmatch(r"stepfs_0\.1\.0\+deb1[23]_\w+\.deb", built.name)
+    said = Root(suite, BARE, {"/out": out}).sh(LIFE).splitlines()
     line = '{"message":{"role":"user","content":"from the package"}}'
     assert said == ["stepfs 0.1.0", line, line]
+
+
+@pytest.fixture
+def installed(package: tuple[str, Path], tmp_path: Path) -> Iterator[Machine]:
+    """A booted system of that release with the package."""
+    suite, out = package
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", "--reflink=auto", base(suite), root], check=True)
+    (root / "etc/hostname").write_text("stepfs\n")
+    shutil.copytree(out, root / "out")
+    inside = [
+        "systemd-nspawn",
+        "--quiet",
+        "-D",
+        str(root),
+        "--register=no",
+        "--keep-unit",
+        "--pipe",
+    ]
+    install = "apt-get -qq update; apt-get -qq install -y --no-install-recommends /out/*.deb"
+    subprocess.run([*inside, "sh", "-euc", install], check=True, capture_output=True)
+    try:
+        with Machine(root) as machine:
+            yield machine
+    except NoMachineError as reason:
+        pytest.skip(str(reason))
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.mark.timeout(900)
+def test_what_the_service_of_the_package_mounts_is_seen_by_everybody(installed: Machine) -> None:
+    """Hardening that gives the unit its own view of the file system differs between releases."""
+    installed.sh(
+        "stepfs demo /srv/store; mkdir -p /etc/stepfs;"
+        "printf 'STORE=/srv/store\\nMOUNTPOINT=/srv/sessions\\nOPTIONS=allow_other\\n'"
+        " >/etc/stepfs/demo.conf; systemctl start stepfs@demo"
+    )
+    entry = '{"role":"user","content":"to the service"}'
+    session = "/srv/sessions/crab_tg-42_1"
+    assert installed.sh("findmnt -no FSTYPE /srv/sessions").strip() == "fuse.stepfs"
+    said = installed.sh(f"echo '{entry}' >{session}/append; tail -n 1 {session}/history.jsonl")
+    assert said == f'{{"message":{entry}}}\n'
+    assert "to the service" in installed.sh("tail -n 1 /srv/store/crab_tg-42_1/step-*")
+    installed.sh("systemctl stop stepfs@demo")
+    assert installed.run("findmnt", "/srv/sessions", check=False).stdout == ""
