@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import time
@@ -74,8 +75,9 @@ class Machine:
     def __enter__(self) -> Machine:
         devices = [f"--bind={device}" for device in DEVICES if os.path.exists(device)]
         command = ["systemd-nspawn", "-D", str(self.root), "-b", "--register=no", "--keep-unit"]
+        name = f"stepfs-{secrets.token_hex(4)}"  # no two may have the same at a time
         self._nspawn = subprocess.Popen(
-            [*command, "--console=pipe", f"--machine=stepfs-{os.getpid()}", *devices],
+            [*command, "--console=pipe", f"--machine={name}", *devices],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +98,10 @@ class Machine:
 
     def _leader(self) -> list[str]:
         pid = self._nspawn.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        try:
+            return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:  # it has ended
+            return []
 
     def _booted(self) -> bool:
         if self._nspawn.poll() is not None or not self._leader():
