@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import trio
 
 from fusefs.config import MountOptions
+from fusefs.daemon.allocation import return_large_blocks
 from fusefs.daemon.garbage import collect_in_parts
 from fusefs.daemon.signals import Signals
 from fusefs.daemon.systemd import Manager, ping, show_status
@@ -54,6 +55,7 @@ class Life:
         os.chdir("/")
         _raise_descriptor_limit()
         self._server = _opened(self._places, self._options)
+        return_large_blocks()
         collect_in_parts()
         _mount(self._server, self._live)
         try:

@@ -40,7 +40,7 @@ def valid_lines(size: int) -> dict[str, bytes]:
 def broken_lines(size: int) -> dict[str, bytes]:
     """Lines of about that size that are not valid steps."""
     return {
-        "cut after escapes": CUT + rb"{\"a\":\"b\\n\"}" * (size // 14),
+        "cut after escapes": CUT + rb"{\"a\":\"b\\n\"}" * (size // 16),
         "cut in escapes": CUT + rb"\"" * (size // 2),
         "cut lists": content(b"[],", size)[:-3],
         "cut deep": content(b"[" * 100 + b"]" * 100 + b",", size)[:-3],
