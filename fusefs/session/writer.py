@@ -32,7 +32,7 @@ BATCH_STEPS: Final = 32
 """Limit of steps stored before yielding to the loop."""
 BATCH_BYTES: Final = 1 << 18
 """Limit of bytes stored before yielding; a longer step is written in a thread."""
-BATCH_SECONDS: Final = 0.001
+BATCH_SECONDS: Final = 0.0005
 """Limit of time spent before yielding."""
 FAR_BATCH_STEPS: Final = 16
 """Limit of steps in one batch on a far store."""
