@@ -119,7 +119,7 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
 
 
 def _tried(expected: Capabilities, at: int) -> Capabilities:
-    for name in "ab":
+    for name in "abx":
         files.write_new(name, _PROBE, at, 0o600, None, False)
     linked = _works(lambda: os.link("a", "c", src_dir_fd=at, dst_dir_fd=at))
     return Capabilities(
@@ -130,7 +130,7 @@ def _tried(expected: Capabilities, at: int) -> Capabilities:
         whole_files=linked and files.read_regular("c", at, len(_PROBE))[0] == _PROBE,
         locks=_locks_exclude(at),
         rename_noreplace=_works(lambda: files.rename_new("b", "d", at)),
-        rename_exchange=_works(lambda: files.exchange("a", "c" if linked else "d", at)),
+        rename_exchange=_works(lambda: files.exchange("a", "x", at)),
         unnamed_files=_unnamed_files_hold(at),
     )
 

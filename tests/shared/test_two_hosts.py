@@ -274,6 +274,7 @@ def test_status_says_what_the_file_system_can_do(hosts: tuple[Host, Host]) -> No
     assert isinstance(found, dict)
     assert found["exclusive_links"] and found["whole_files"] and found["locks"]
     assert not found["near"] and found["reason"]
+    assert found["rename_exchange"] == (found["filesystem"] not in ("fuse.glusterfs", "nfs4"))
     print(found)
     for host in hosts:
         assert [name for name in os.listdir(host.store) if name.startswith(".probe")] == []
