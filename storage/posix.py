@@ -10,6 +10,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from storage.errors import StoreError, printable
 
@@ -230,20 +231,22 @@ def lock(descriptor: int) -> bool | None:
     return True
 
 
-def refresh(name: str, at: int) -> None:
-    """Makes the next look at `name` show what another host has put there.
+def refresh(name: str, at: int, *, search: bool = False) -> bool:
+    """Makes the next look at `name` show what another host has put there; whether it was listed.
 
     Clients of shared file systems believe for a second or longer what a name was. Three calls that have
     no effect make them ask again, each where others do not: an attribute that no file has
     (Gluster), a link of a directory, refused after its target was looked up (JuiceFS, NFS), and the
-    beginning of a listing (NFS, for a name that was looked for in vain).
+    beginning of a listing (NFS, for a name that was looked for in vain). With `search` it is listed as
+    far as the name, from where a Gluster client may take the inode.
     """
     with suppress(OSError):
         os.getxattr(f"/proc/self/fd/{at}/{name}", "user.stepfs", follow_symlinks=False)
     with suppress(OSError):
         os.link(".", name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
     with suppress(OSError), reopened(at) as own, os.scandir(own) as entries:
-        next(entries, None)
+        return any(entry.name == name for entry in islice(entries, None if search else 1))
+    return False
 
 
 def write_new(

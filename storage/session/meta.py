@@ -98,11 +98,11 @@ def read(session_fd: int, name: str = NAME) -> Seen:
     if is_near(session_fd):
         return _read(session_fd, name)
     for attempt in range(1, _ATTEMPTS + 1):
-        files.refresh(name, session_fd)
+        listed = files.refresh(name, session_fd, search=attempt > 1)
         try:
             return _read(session_fd, name)
-        except FileNotFoundError:
-            if attempt > files.MISSING_ATTEMPTS:
+        except FileNotFoundError:  # a client may believe for long what the name was
+            if (attempt > files.MISSING_ATTEMPTS and not listed) or attempt == _ATTEMPTS:
                 raise
         except OSError as error:
             if error.errno != errno.ESTALE or attempt == _ATTEMPTS:
