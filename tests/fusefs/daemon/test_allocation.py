@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from fusefs.daemon.allocation import return_large_blocks
-
 MIB = 1 << 20
 ROUNDS = 8
 USE = f"""
@@ -36,8 +34,3 @@ def resident(how: str) -> int:
 @pytest.mark.guarantee("G23d")
 def test_large_blocks_that_were_freed_are_not_resident() -> None:
     assert resident("returned") + 20 * MIB < resident("kept")
-
-
-def test_it_may_be_called_twice() -> None:
-    return_large_blocks()
-    return_large_blocks()
