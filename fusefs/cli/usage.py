@@ -88,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="PATTERN", help="only models that match, as in the shell"
     )
     parser.add_argument("--since", metavar="TIME", type=moment, help=f"ended since: {TIME_HELP}")
-    parser.add_argument("--until", metavar="TIME", type=moment, help=f"ended until: {TIME_HELP}")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="ended by then")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per line, as results come in"
     )

@@ -103,7 +103,7 @@ _stepfs() {
                         '--created-by[begun by this sender alone]:sender:' \
                         '--match[whose name or title fits]:pattern:' \
                         '--model[with this model]:pattern:' \
-                        '--since[ended since]:time:' '--until[ended until]:time:' \
+                        '--since[ended since]:time:' '--until[ended by then]:time:' \
                         '--json[one JSON object per line]' '1:store, mount or session:_files -/'
                     ;;
                 new)
