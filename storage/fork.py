@@ -75,7 +75,6 @@ def fork(
     Raises StoreError: ENOENT if there is no such session; EINVAL where its broken meta does not tell
     an agent or sender that is not given either; EAGAIN if its steps do not keep still; ENOSPC, …
     """
-    far = not store.near
     with doing(f"fork {printable(slug)}"), store.opened(slug) as origin:
         about = _meta_of_fork(origin, slug, agent, created_by)
         rights = Ownership.of_session(origin)
@@ -84,11 +83,13 @@ def fork(
             index = scan(origin)
             last = min(NUMBER_MAX if at is None else at, index.greatest)
             yield
-            yield from _Copier(origin, new.directory, rights, far and sync).copy(index, last)
+            yield from _Copier(origin, new.directory, rights, sync and not store.near).copy(
+                index, last
+            )
             about[ORIGIN_KEY] = {"session": slug, "step": last}
             about["message_count"] = yield from _message_count(new)
             if sync:
-                sync_steps(new.directory, (), whole=not far)
+                sync_steps(new.directory, (), whole=store.near)
                 yield
             new.write_meta(encoded(about), rights)
             return new.claim_next(about["agent"], about["created_by"])

@@ -43,6 +43,17 @@ def base(suite: str | None = None, packages: str = PACKAGES) -> Path:
     return root
 
 
+def copied(source: Path, target: Path) -> None:
+    """Copy a root directory, which is then its own to change and to boot."""
+    subprocess.run(["cp", "-a", "--reflink=auto", source, target], check=True)
+    (target / "etc/hostname").write_text("stepfs\n")
+
+
+def new_name() -> str:
+    """A name for a container: no two may have the same at a time."""
+    return f"stepfs-{secrets.token_hex(4)}"
+
+
 def own_suite() -> str:
     """The code name of this system's release of Debian."""
     if os.geteuid() != 0:
@@ -75,9 +86,8 @@ class Machine:
     def __enter__(self) -> Machine:
         devices = [f"--bind={device}" for device in DEVICES if os.path.exists(device)]
         command = ["systemd-nspawn", "-D", str(self.root), "-b", "--register=no", "--keep-unit"]
-        name = f"stepfs-{secrets.token_hex(4)}"  # no two may have the same at a time
         self._nspawn = subprocess.Popen(
-            [*command, "--console=pipe", f"--machine={name}", *devices],
+            [*command, "--console=pipe", f"--machine={new_name()}", *devices],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

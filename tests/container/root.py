@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.container.machine import base
+from tests.container.machine import base, new_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCE = "/src"
@@ -32,7 +32,7 @@ class Root:
             [
                 "systemd-nspawn", "--quiet", "--directory", str(base(self.suite, self.packages)),
                 "--volatile=overlay", "--as-pid2", "--register=no", "--keep-unit",
-                f"--machine=stepfs-{os.getpid()}", "--console=pipe", "--bind=/dev/fuse",
+                f"--machine={new_name()}", "--console=pipe", "--bind=/dev/fuse",
                 f"--bind-ro={PROJECT}:{SOURCE}", *binds, *_settings_of_pip(),
                 "sh", "-euc", script,
             ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.machine import Machine, NoMachineError, base, own_suite
+from tests.container.machine import Machine, NoMachineError, base, copied, own_suite
 from tests.container.root import SOURCE, Root
 
 BUILD = "build-essential,ca-certificates,debhelper,libfuse3-dev,lintian,pkgconf,python3-dev,python3-venv"
@@ -98,8 +98,7 @@ def installed(package: tuple[str, Path], tmp_path: Path) -> Iterator[Machine]:
     """A booted system of that release with the package."""
     suite, out = package
     root = tmp_path / "root"
-    subprocess.run(["cp", "-a", "--reflink=auto", base(suite), root], check=True)
-    (root / "etc/hostname").write_text("stepfs\n")
+    copied(base(suite), root)
     shutil.copytree(out, root / "out")
     inside = [
         "systemd-nspawn",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.documents.pool import MEMORY_BYTES
-from tests.container.machine import Machine, NoMachineError, base, eventually
+from tests.container.machine import Machine, NoMachineError, base, copied, eventually
 from tests.support.readme import blocks
 from tests.support.redis import NO_REDIS, Redis
 
@@ -35,8 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     except NoMachineError as reason:
         pytest.skip(f"no container with systemd can be made here: {reason}")
     root = tmp_path_factory.mktemp("machine") / "root"
-    copy(source, root)
-    (root / "etc/hostname").write_text("stepfs\n")
+    copied(source, root)
     subprocess.run(
         ["make", "-C", PROJECT, "install", f"DESTDIR={root}", "EXTRAS=redis"],
         check=True,
@@ -46,14 +45,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", "--reflink=auto", source, target], check=True)
-
-
 @pytest.fixture(scope="module")
 def machine(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     root = tmp_path_factory.mktemp("booted") / "root"
-    copy(installed, root)
+    copied(installed, root)
     try:
         with Machine(root) as booted:
             booted.sh("useradd --create-home crab; useradd --create-home dolphin")
@@ -342,7 +337,7 @@ def test_an_automount_of_fstab_mounts_at_the_first_look(machine: Machine, store:
 
 def test_uninstall_stops_what_runs_and_leaves_nothing(installed: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    copy(installed, root)
+    copied(installed, root)
     subprocess.run(["cp", "-r", PROJECT / "systemd", root / "root/systemd"], check=True)
     try:
         with Machine(root) as machine:

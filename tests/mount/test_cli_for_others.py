@@ -39,6 +39,14 @@ def tmp_path() -> Iterator[Path]:
         yield place
 
 
+@pytest.fixture
+def shown(store: StoreOnDisk) -> SessionOnDisk:
+    """A session that others may open, beside one that is closed to them; all its steps are too."""
+    own(store.path, ANA, 0o755)
+    session_of(store, ANA, 0o700, 0o600)
+    return session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")
+
+
 COMMANDS = {
     "ls": ["fusefs.cli.listing"],
     "usage": ["fusefs.cli.usage"],
@@ -69,12 +77,9 @@ def told(person: Person, command: str, *arguments: str | Path) -> tuple[int, str
 
 @pytest.mark.guarantee("G21a")
 def test_commands_leave_out_the_sessions_that_the_user_may_not_read(
-    store: StoreOnDisk, mount: Mounts
+    shown: SessionOnDisk, mount: Mounts
 ) -> None:
     """The open session's steps have a mode that forbids reading; the mount shows them anyway."""
-    own(store.path, ANA, 0o755)
-    session_of(store, ANA, 0o700, 0o600)
-    shown = session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")
     shown.add(DONE)
     (shown.path / "step-000004").chmod(0o600)
     at = mount("allow_other").path
@@ -87,11 +92,8 @@ def test_commands_leave_out_the_sessions_that_the_user_may_not_read(
 
 @pytest.mark.guarantee("G21a")
 def test_a_search_passes_over_closed_sessions_and_names_a_step_that_is_closed(
-    store: StoreOnDisk, mount: Mounts
+    store: StoreOnDisk, shown: SessionOnDisk, mount: Mounts
 ) -> None:
-    own(store.path, ANA, 0o755)
-    session_of(store, ANA, 0o700, 0o600)
-    shown = session_of(store, ANA, 0o755, 0o644, "crab_tg-42_2")
     at = mount("allow_other").path
     code, sentence = told(EVE, "search", "secret", at)
     assert (code, sentence) == (

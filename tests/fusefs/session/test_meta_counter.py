@@ -13,6 +13,7 @@ import trio.testing
 
 from fusefs.failures import Failures
 from fusefs.session.meta_counter import DEBOUNCE_SECONDS, LATEST_SECONDS, RETRY_SECONDS, MetaCounter
+from fusefs.session.session import Session
 from storage.errors import StoreError
 from storage.session import meta_update
 from tests.support.live import Live, living
@@ -36,6 +37,14 @@ def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
     return failures
+
+
+async def store_one_in(live: Live, counter: MetaCounter, slug: str) -> Session:
+    """Count one message in a session that nobody else holds open."""
+    session = live.session(slug)
+    async with live.pool.lease(session):
+        counter.stored(session, 1, False)
+    return session
 
 
 @pytest.fixture
@@ -120,10 +129,7 @@ def test_a_locked_meta_delays_no_other_session_and_its_own_counts_follow_later(
         return update(fd, *args, **how)  # type: ignore[arg-type]
 
     async def test(live: Live, counter: MetaCounter) -> None:
-        sessions = [live.session(disk.slug) for disk in disks]
-        for session in sessions:
-            async with live.pool.lease(session):
-                counter.stored(session, 1, False)
+        sessions = [await store_one_in(live, counter, disk.slug) for disk in disks]
         with monkeypatch.context() as patched:
             patched.setattr(meta_update, "update", busy)
             await trio.sleep(DEBOUNCE_SECONDS + 0.01)
@@ -145,9 +151,7 @@ def test_at_the_end_everything_is_written_at_once(
     store.session("a_b_1")
 
     async def test(live: Live, counter: MetaCounter) -> None:
-        session = live.session("a_b_1")
-        async with live.pool.lease(session):
-            counter.stored(session, 1, False)
+        session = await store_one_in(live, counter, "a_b_1")
         assert session.busy
         await counter.finish()
         assert [count for count, _ in writes] == [1]
@@ -168,9 +172,7 @@ def test_a_count_that_cannot_be_written_at_the_end_is_reported(
     monkeypatch.setattr("fusefs.work.Work.long", silent)
 
     async def test(live: Live, counter: MetaCounter) -> None:
-        session = live.session("a_b_1")
-        async with live.pool.lease(session):
-            counter.stored(session, 1, False)
+        await store_one_in(live, counter, "a_b_1")
         await counter.finish()
 
     failures = counting(store, test, run=False)
@@ -194,9 +196,7 @@ def test_only_counts_that_were_not_written_in_time_are_reported(
 
     async def test(live: Live, counter: MetaCounter) -> None:
         for slug in ("a_b_1", "a_b_2"):
-            session = live.session(slug)
-            async with live.pool.lease(session):
-                counter.stored(session, 1, False)
+            await store_one_in(live, counter, slug)
         await counter.finish()
 
     failures = counting(store, test, run=False)
