@@ -24,7 +24,7 @@ def message_line(step: Step) -> bytes:
     If a guest agent spoke as the assistant, its text is wrapped in a tag that names it: the whole
     content if that is a string, else each text block. No other value is encoded again.
     """
-    if step.is_line:
+    if step.is_line and len(step.value) == 1:
         return step.data[len(_MESSAGE_FIRST) : -1] + b"\n"
     message = one_line(_message(step))
     agent = step.value.get("agent")

@@ -7,7 +7,7 @@ functions, so that they can be sent to a worker process.
 
 from __future__ import annotations
 
-from storage.formats.kinds import Kind, Step
+from storage.formats.kinds import Step
 from storage.render import jsonl
 
 
@@ -18,12 +18,12 @@ def log(step: Step, _session_fd: int, _name: str) -> bytes | None:
 
 def history(step: Step, _session_fd: int, _name: str) -> bytes | None:
     """`history.jsonl`: the entries."""
-    return jsonl.log_line(step) if step.kind is Kind.ENTRY else None
+    return jsonl.log_line(step) if step.kind.is_entry else None
 
 
 def messages(step: Step, _session_fd: int, _name: str) -> bytes | None:
     """`messages.jsonl`: the messages of the entries."""
-    return jsonl.message_line(step) if step.kind is Kind.ENTRY else None
+    return jsonl.message_line(step) if step.kind.is_entry else None
 
 
 def nothing(_step: Step, _session_fd: int, _name: str) -> bytes | None:

@@ -10,6 +10,8 @@ import pytest
 from storage.formats.kinds import classify
 from storage.render.jsonl import archive_line, log_line, message_line
 
+CALL = {"id": "c", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+
 
 def test_a_line_is_the_steps_own_bytes_and_a_newline() -> None:
     assert log_line(classify(b' {"message": {"role":"user","content":1.50}}\r\n')) == (
@@ -88,19 +90,20 @@ def test_an_archive_begins_the_messages_with_its_text_or_a_placeholder() -> None
     )
 
 
-@pytest.mark.guarantee("G1a", "G2a")
+@pytest.mark.guarantee("G1a", "G2a", "G2b")
 @pytest.mark.parametrize(
-    "message",
+    "document",
     [
-        {"role": "user", "content": 'ü "\\\n'},
-        {"role": "assistant", "content": None, "reasoning_content": "hm"},
-        {"role": "tool", "content": "", "tool_call_id": "c", "name": "bash", "tool_calls": None},
+        {"message": {"role": "user", "content": 'ü "\\\n'}},
+        {"message": {"role": "assistant", "content": None, "reasoning_content": "hm"}},
+        {"message": {"role": "tool", "content": "", "tool_call_id": "c", "tool_calls": None}},
+        {"message": {"role": "assistant", "content": None, "tool_calls": [CALL]}},
+        {"message": {"role": "assistant", "content": "guest"}, "agent": "Crab"},
+        {"agent": "Crab", "message": {"role": "assistant", "tool_calls": [CALL]}},
     ],
 )
-def test_the_shortcut_for_one_line_documents_shows_the_same(
-    message: dict[str, object],
-) -> None:
-    step = classify(orjson.dumps({"message": message}))
+def test_the_shortcut_for_one_line_documents_shows_the_same(document: dict[str, object]) -> None:
+    step = classify(orjson.dumps(document))
     assert step.is_line
     unknown = step._replace(is_line=False)
     assert log_line(step) == log_line(unknown)
