@@ -154,7 +154,6 @@ class Superblock:
                 self._recovery.run,
                 self._counter.run,
                 self._removals.run,
-                self._catalogue.arm,
                 self.failures.run,
             ):
                 nursery.start_soon(_unending, work)

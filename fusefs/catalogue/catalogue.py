@@ -1,9 +1,8 @@
 """All sessions of the store, current as of each query: their names, and a line for each with its meta.
 
-A session is examined again only if it changed. Where inotify works, events report that: at once for
-names in the store's directory, and for metas once they are *armed* (watched), which is done in the
-background. A session that is not armed and a directory that is not yet a session are examined at each
-query (G12), and so is everything where there are no events.
+A session is examined again only if it changed. Where inotify works, events report that, for names in
+the store's directory and for metas. A session whose meta cannot be watched and a directory that is not
+yet a session are examined at each query (G12), and so is everything where there are no events.
 
 Concurrency. The state is only touched in threads that hold `_lock`. If a far store does not answer, the
 thread is abandoned at the deadline, and keeps the lock until it ends.
@@ -17,11 +16,9 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
-from time import monotonic
 from typing import Final, TypeVar
 
 import orjson
-import trio
 
 from fusefs.catalogue.lines import Lines, Text
 from fusefs.catalogue.meta_watches import Changed, MetaWatches
@@ -36,11 +33,6 @@ Stamp = tuple[int, int, int]
 """Identifies a version of a meta: inode number, ctime in nanoseconds, size."""
 NEVER: Final[Stamp] = (0, 0, 0)
 """The stamp of a meta that was not read."""
-ARM_SECONDS: Final = 0.005
-"""How long arming goes on before other work gets a turn, if the last query took no longer."""
-ARM_PAUSE_SECONDS: Final = 0.002
-ARM_DELAY_SECONDS: Final = 0.05
-"""Pause before arming: a caller that has looked up a file opens it next."""
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 T = TypeVar("T")
 
@@ -74,10 +66,6 @@ class Catalogue:
         """Whether the store's directory was listed and events report what has changed since."""
         self._unsure: set[str] = set()
         """Names without events: sessions whose meta is not watched, directories without a meta."""
-        self._to_arm: dict[str, None] = {}
-        self._arming = trio.Event()
-        self._refresh_seconds = 0.0
-        """Duration of the last query: arming gets as much time per turn."""
         self._lines: Lines | None = None
         """The lines; None until somebody reads them."""
         self._latest: Latest | None = None
@@ -86,7 +74,7 @@ class Catalogue:
     @property
     def is_followed(self) -> bool:
         """Whether events report changes, so that not every session must be examined."""
-        return self._listed and not self._to_arm
+        return self._listed
 
     async def names(self) -> Sequence[str]:
         """The slugs of all sessions, sorted. Raises `StoreError`: ETIMEDOUT if it is silent."""
@@ -99,15 +87,6 @@ class Catalogue:
     async def latest(self) -> Mapping[str, str]:
         """The latest session of each `<agent>_<sender>` (`.stepfs/latest/`)."""
         return await self._locked(self._links)
-
-    async def arm(self) -> None:
-        """Watch the metas of examined sessions, some at a time, until cancelled."""
-        while True:
-            await self._arming.wait()
-            await trio.sleep(ARM_DELAY_SECONDS)
-            while await self._locked(self._arm_some):
-                await trio.sleep(ARM_PAUSE_SECONDS)
-            self._arming = trio.Event()
 
     def missed(self) -> None:
         """The store's directory was replaced: examine and watch everything again."""
@@ -123,10 +102,7 @@ class Catalogue:
             with self._lock:
                 return look()
 
-        done = await self._work.long(self, work)
-        if self._to_arm:
-            self._arming.set()
-        return done
+        return await self._work.long(self, work)
 
     # --- in a thread, one at a time --------------------------------------------------------------
 
@@ -153,7 +129,6 @@ class Catalogue:
 
     def _refresh(self) -> None:
         """Bring the sessions up to date."""
-        began = monotonic()
         changed = self._drain()
         if self._listed:
             for slug in changed:
@@ -162,7 +137,6 @@ class Catalogue:
                 self._look(slug)
         else:
             self._list()
-        self._refresh_seconds = monotonic() - began
 
     def _drain(self) -> set[str]:
         """The names for which events have reported changes."""
@@ -186,7 +160,7 @@ class Catalogue:
         for slug in self._sessions.keys() - found.keys():
             self._look(slug)
         for slug, directory in sorted(found.items()):
-            if not self._is_same(slug, directory):
+            if self._watches is not None or not self._is_same(slug, directory):
                 self._look(slug, directory)
 
     def _is_same(self, slug: str, directory: int | None = None) -> bool:
@@ -214,12 +188,14 @@ class Catalogue:
             self._drop(slug)
             return
         try:
+            watched = self._watches is not None and self._watches.watch(slug, fd)
             self._look_into(slug, fd, directory or os.fstat(fd).st_ino)
         finally:
             os.close(fd)
+        if not watched or slug not in self._sessions:
+            self._unsure.add(slug)
 
     def _look_into(self, slug: str, fd: int, directory: int) -> None:
-        self._unsure.add(slug)
         seen = _seen(fd, directory)
         known = self._sessions.get(slug)
         if seen is None:
@@ -235,11 +211,8 @@ class Catalogue:
                 self._lines.put(slug, _line(slug, fd, self._read))
             if self._latest is not None:
                 self._latest.put(slug)
-        if self._watches is not None:
-            self._to_arm[slug] = None
 
     def _drop(self, slug: str) -> None:
-        self._to_arm.pop(slug, None)
         if self._sessions.pop(slug, None) is None:
             return
         del self._slugs[bisect_left(self._slugs, slug)]
@@ -248,19 +221,6 @@ class Catalogue:
             self._lines.discard(slug)
         if self._latest is not None:
             self._latest.discard(slug)
-
-    def _arm_some(self) -> bool:
-        """Watch some metas, and then check whether they have changed; whether there are more."""
-        end = monotonic() + max(ARM_SECONDS, self._refresh_seconds)
-        while self._to_arm and monotonic() < end:
-            slug, _ = self._to_arm.popitem()
-            if self._watches is not None and self._watches.watch(slug):
-                if not self._is_same(slug):
-                    self._look(slug)
-                    self._to_arm.pop(slug, None)
-                if slug in self._sessions:
-                    self._unsure.discard(slug)
-        return bool(self._to_arm)
 
 
 def _seen(session_fd: int, directory: int) -> _Session | None:

@@ -15,8 +15,14 @@ from inotify_simple import flags
 
 from fusefs.inotify import new_inotify
 
-_META: Final = flags.MODIFY | flags.ATTRIB | flags.MOVE_SELF | flags.DELETE_SELF
-_ONCE: Final = flags.DONT_FOLLOW | flags.ONESHOT
+_META: Final = int(
+    flags.MODIFY
+    | flags.ATTRIB
+    | flags.MOVE_SELF
+    | flags.DELETE_SELF
+    | flags.DONT_FOLLOW
+    | flags.ONESHOT
+)
 _ROOT: Final = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
 _LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
 _LEAST_WATCHES: Final = 4096
@@ -57,11 +63,11 @@ class MetaWatches:
             self._root = self._add(f"/proc/self/fd/{self._store_fd}/.", _ROOT)
         return self._root is not None
 
-    def watch(self, slug: str) -> bool:
+    def watch(self, slug: str, session_fd: int) -> bool:
         """Watch a session's meta, before it is read; whether a change will be reported."""
         if self.full:
             return False
-        watch = self._add(f"/proc/self/fd/{self._store_fd}/{slug}/meta", _META | _ONCE)
+        watch = self._add(f"/proc/self/fd/{session_fd}/meta", _META)
         # Two sessions whose metas are one file share the watch, which counts for the first of them.
         return watch is not None and self._slugs.setdefault(watch, slug) == slug
 

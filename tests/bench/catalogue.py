@@ -35,7 +35,9 @@ def catalogue(place: Path, quick: bool) -> Iterator[Row]:
 
     def cold() -> float:
         with mounted(store.path, place) as mount:
-            return timed(partial(read, mount.path / ".stepfs/sessions.jsonl"))()
+            return timed(
+                partial(shell, 'cat "$1" >/dev/null', mount.path / ".stepfs/sessions.jsonl")
+            )()
 
     rounds = 3 if quick else 7
     ours, loops = interleaved(rounds, cold, timed(partial(bare_loop, store.path)))
