@@ -8,9 +8,10 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from functools import partial
+from typing import TypeVar
 
 from storage.errors import StoreError, printable
 
@@ -22,14 +23,15 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
 """What a file system answers to a lock that it does not know."""
 
-_STALE_ATTEMPTS = 5
-MISSING_ATTEMPTS = 2
-"""How often a name that must exist is looked up afresh before it counts as gone."""
+_ATTEMPTS = 8
+"""How often a name that another host may just be renaming over is looked up before it counts as gone."""
 _F_OFD_SETLK = 37
 _PUNCH_HOLE = 3
 """FALLOC_FL_PUNCH_HOLE and the FALLOC_FL_KEEP_SIZE that it takes."""
 _WHOLE_FILE = struct.pack("hhlllhh", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_T = TypeVar("_T")
 
 
 def open_directory(name: str, at: int | None = None) -> int:
@@ -95,23 +97,27 @@ def listing(directory: int) -> list[str]:
 
 
 def status(name: str, at: int, *, kept: bool = False) -> os.stat_result:
-    """The status of `name`, no symlink followed. Raises OSError.
+    """The status of `name`, no symlink followed; `kept` as for `persistently`. Raises OSError."""
+    look = partial(os.stat, name, dir_fd=at, follow_symlinks=False)
+    return persistently(name, at, look, kept=kept)
 
-    A name that is just being renamed over on another host is stale for a moment, and asked for afresh.
-    With `kept` it is one that is there as long as its directory is, such as a session's meta: some file
-    systems have nothing there for that moment, so that is not believed at once either.
+
+def persistently(name: str, at: int, look: Callable[[], _T], *, kept: bool) -> _T:
+    """What `look` finds by `name`, which is looked up afresh while another host renames over it.
+
+    The name is stale for that moment, on some file systems even missing. Without `kept` a missing name
+    is believed at once; with it it is one that is there as long as its directory is, such as a
+    session's meta. Raises what `look` does.
     """
-    for attempt in range(_STALE_ATTEMPTS):
+    passing = (errno.ESTALE, errno.ENOENT) if kept else (errno.ESTALE,)
+    for _ in range(_ATTEMPTS - 1):
         try:
-            return os.stat(name, dir_fd=at, follow_symlinks=False)
-        except FileNotFoundError:
-            if not kept or attempt == MISSING_ATTEMPTS:
-                raise
+            return look()
         except OSError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno not in passing:
                 raise
         refresh(name, at)
-    return os.stat(name, dir_fd=at, follow_symlinks=False)
+    return look()
 
 
 def is_regular(name: str, at: int) -> bool:
@@ -231,22 +237,21 @@ def lock(descriptor: int) -> bool | None:
     return True
 
 
-def refresh(name: str, at: int, *, search: bool = False) -> bool:
-    """Makes the next look at `name` show what another host has put there; whether it was listed.
+def refresh(name: str, at: int) -> None:
+    """Makes the next look at `name` show what another host has put there.
 
     Clients of shared file systems believe for a second or longer what a name was. Three calls that have
-    no effect make them ask again, each where others do not: an attribute that no file has
-    (Gluster), a link of a directory, refused after its target was looked up (JuiceFS, NFS), and the
-    beginning of a listing (NFS, for a name that was looked for in vain). With `search` it is listed as
-    far as the name, from where a Gluster client may take the inode.
+    no effect make them ask again, each where others do not: the beginning of a listing (NFS, for a name
+    that was looked for in vain), a link of a directory, refused after its target was looked up
+    (JuiceFS, NFS), and an attribute that no file has (Gluster). In this order: a listing of Gluster may
+    bring back the file that was replaced, and the attribute finds that it is no more.
     """
-    with suppress(OSError):
-        os.getxattr(f"/proc/self/fd/{at}/{name}", "user.stepfs", follow_symlinks=False)
+    with suppress(OSError), reopened(at) as own, os.scandir(own) as entries:
+        next(entries, None)
     with suppress(OSError):
         os.link(".", name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
-    with suppress(OSError), reopened(at) as own, os.scandir(own) as entries:
-        return any(entry.name == name for entry in islice(entries, None if search else 1))
-    return False
+    with suppress(OSError):
+        os.getxattr(f"/proc/self/fd/{at}/{name}", "user.stepfs", follow_symlinks=False)
 
 
 def write_new(

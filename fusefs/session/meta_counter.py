@@ -27,9 +27,6 @@ LATEST_SECONDS: Final = 0.8
 """Longest delay after the first store, so that the meta is written within a second."""
 RETRY_SECONDS: Final = 0.5
 """Pause before trying a lock again that another program holds."""
-MISSING_SECONDS: Final = 30.0
-"""How long a meta that is not found is tried again: while two hosts append to a session, a Gluster
-client may for as long look for the file that the other host has replaced."""
 FINISH_SECONDS: Final = 3.0
 """Deadline for all metas together at the end of the mount."""
 
@@ -129,10 +126,7 @@ class MetaCounter:
             else:
                 self._failures.record(session.slug, "meta.json", "count", error, KERNEL)
         except OSError as error:
-            late = last_try or trio.current_time() > pending.first + MISSING_SECONDS
-            if error.errno == errno.ENOENT and not session.gone and not late:
-                self._again(session, pending)
-            elif not session.gone:
+            if not session.gone:
                 found = from_os_error(error, "write the meta")
                 self._failures.record(session.slug, "meta.json", "count", found, KERNEL)
         finally:

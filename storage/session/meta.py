@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from storage import posix as files
@@ -20,7 +21,6 @@ ABSENT = {"title": "", "updated_at": "", "message_count": 0}
 """The values that the daemon assumes for missing keys."""
 KNOWN = frozenset({*REQUIRED, *ABSENT, "summary"})
 
-_ATTEMPTS = 20
 U64_MAX = 2**64 - 1
 META_BYTES_MAX = 1 << 20
 """A longer meta counts as broken and is never read."""
@@ -95,19 +95,9 @@ def read(session_fd: int, name: str = NAME) -> Seen:
 
     Raises `OSError`, and `StoreError` EINVAL if it is not a regular file or is too long.
     """
-    if is_near(session_fd):
-        return _read(session_fd, name)
-    for attempt in range(1, _ATTEMPTS + 1):
-        listed = files.refresh(name, session_fd, search=attempt > 1)
-        try:
-            return _read(session_fd, name)
-        except FileNotFoundError:  # a client may believe for long what the name was
-            if (attempt > files.MISSING_ATTEMPTS and not listed) or attempt == _ATTEMPTS:
-                raise
-        except OSError as error:
-            if error.errno != errno.ESTALE or attempt == _ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+    if not is_near(session_fd):
+        files.refresh(name, session_fd)
+    return files.persistently(name, session_fd, partial(_read, session_fd, name), kept=True)
 
 
 def read_near(session_fd: int) -> Seen:

@@ -202,30 +202,3 @@ def test_only_counts_that_were_not_written_in_time_are_reported(
     failures = counting(store, test, run=False)
     assert failures.count == 1
     assert b'"session":"a_b_1"' in failures.text()
-
-
-@pytest.mark.guarantee("G9c")
-def test_a_meta_that_is_not_found_for_a_moment_is_counted_later(
-    store: StoreOnDisk, writes: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.session("a_b_1")
-    update = meta_update.update
-    missed: list[int] = []
-
-    def missing(fd: int, *args: object, **how: object) -> object:
-        if len(missed) < 3:
-            missed.append(fd)
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        return update(fd, *args, **how)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(meta_update, "update", missing)
-
-    async def test(live: Live, counter: MetaCounter) -> None:
-        session = live.session("a_b_1")
-        async with live.pool.lease(session):
-            counter.stored(session, 2, False)
-        await trio.sleep(DEBOUNCE_SECONDS + 4 * RETRY_SECONDS)
-        assert [count for count, _ in writes] == [2]
-
-    assert counting(store, test).count == 0
-    assert len(missed) == 3
