@@ -22,7 +22,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheelhouse")
     done = subprocess.run(
         [PROJECT / "packaging/wheelhouse.sh", directory],
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**os.environ, "PYTHON": sys.executable, "EXTRAS": "redis"},
         capture_output=True,
         text=True,
     )
@@ -38,14 +38,16 @@ def test_pyfuse3_has_libfuse_inside_and_says_on_which_systems_it_runs(wheelhouse
 
 
 @pytest.mark.timeout(300)
-def test_it_is_enough_to_mount_a_store_without_compiler_or_index(
+def test_it_is_enough_to_mount_a_store_and_for_hints_without_compiler_or_index(
     wheelhouse: Path, tmp_path: Path
 ) -> None:
     venv.create(tmp_path / "fresh", with_pip=True)
     binaries = tmp_path / "fresh/bin"
     pip = [str(binaries / "python"), "-m", "pip", "--isolated", "--quiet", "install", "--no-index"]
     subprocess.run(
-        [*pip, "--find-links", str(wheelhouse), "stepfs"], env={**os.environ, **WITHOUT}, check=True
+        [*pip, "--find-links", str(wheelhouse), "stepfs[redis]"],
+        env={**os.environ, **WITHOUT},
+        check=True,
     )
     script = """
         stepfs demo store >/dev/null
@@ -55,6 +57,7 @@ def test_it_is_enough_to_mount_a_store_without_compiler_or_index(
         server=$(jq .pid mnt/.stepfs/status.json)
         grep -c pyfuse3.libs/libfuse3 "/proc/$server/maps"
         stepfs umount mnt
+        python -c "import coredis"
     """
     try:
         done = subprocess.run(
