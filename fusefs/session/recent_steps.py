@@ -187,12 +187,12 @@ class RecentSteps:
             return
         if (old := self._pop(step.number)) is not None:
             self._let_go(old)  # its name was free, so it is gone
-        greatest = self._kept.greatest()
+        greatest = self._kept.greatest
         self._kept.add(step)
         if step.at in self._archives:
             return
         if anew:
-            self.order.put_anew(step.at, step.number, 0 if greatest is None else greatest.number)
+            self.order.put_anew(step.at, step.number, greatest or 0)
         else:
             self.order.put(step.at, step.number)
 

@@ -219,11 +219,12 @@ class Session:
     def stored(self, number: int, step: Step) -> None:
         """This mount has stored a step."""
         self.changes += 1
-        if self.index.add(step_name(number)) is None:
+        name = step_name(number)
+        if self.index.add(name) is None:
             return
         self.touch(number)
         if self.watch is not None and number not in self.index.odd:
-            self.judged.add(step_name(number), step)
+            self.judged.add(name, step)
 
     def restored(self, number: int) -> None:
         """This mount has stored a step again, or moved it, to `number`."""

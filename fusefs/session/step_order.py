@@ -36,9 +36,9 @@ class StepOrder:
 
     def put_anew(self, at: int, number: int, greatest: int) -> None:
         """Add a step under a new number; `greatest` is the greatest number of all others."""
-        latest = self._places.greatest()
+        latest = self._places.greatest
         self.put(at, number)
-        if latest is not None and at < latest.at:
+        if latest is not None and at < latest:
             self._in_order_until(at + 1, max(number, greatest))
         elif number < greatest:
             self._in_order_until(at, greatest)
