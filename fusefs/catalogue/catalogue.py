@@ -181,10 +181,11 @@ class Catalogue:
         """
         if slug.startswith("."):
             return
-        self._unsure.discard(slug)
+        self._unsure.add(slug)
         try:
             fd = os.open(slug, _LOOK, dir_fd=self._store.fd)
         except OSError:
+            self._unsure.discard(slug)
             self._drop(slug)
             return
         try:
@@ -192,8 +193,8 @@ class Catalogue:
             self._look_into(slug, fd, directory or os.fstat(fd).st_ino)
         finally:
             os.close(fd)
-        if not watched or slug not in self._sessions:
-            self._unsure.add(slug)
+        if watched and slug in self._sessions:
+            self._unsure.discard(slug)
 
     def _look_into(self, slug: str, fd: int, directory: int) -> None:
         seen = _seen(fd, directory)
