@@ -1,9 +1,11 @@
 """The text of epochs: segments, the memory they share, and what is spooled.
 
-Memory is bounded (G23): unused text is evicted, and rendered from the steps again when needed. Text that
-an open file shows is first written to an unlinked spool file, because the store may lose the steps while
-the file must keep showing them (G13, G20). That takes a thread, so such text is only marked as owed to
-the spool, and `settle` writes it: callers that have added text await that before going on.
+Memory is bounded (G23): unused text is evicted, and rendered from the steps again when needed. Two kinds
+are first written to an unlinked spool file: text that an open file shows, because the store may lose
+the steps while the file must keep showing them (G13, G20), and text that does not fit into memory even
+alone, because it was rendered to learn its size, and the open that follows would render it once more.
+Writing takes a thread, so such text is only marked as owed to the spool, and `settle` writes it: callers
+that have added text await that before going on.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class TextCache:
         segment.text = text
         self._held[segment] = holder
         self._held.move_to_end(segment)
-        self._make_room(segment)
+        self._make_room(segment, holder)
 
     async def settle(self) -> None:
         """Spool the text that is owed, so that memory is within its limit again."""
@@ -144,16 +146,8 @@ class TextCache:
             if segment in self._owed:
                 self._let_go(segment)
                 self.lost += 1
-        if holder.spool is None:
-            return
-        self._spooled[holder] = None
-        kept = sum(spool.spool.size for spool in self._spooled if spool.spool is not None)
-        for old in list(self._spooled):
-            if kept <= SPOOL_FACTOR * self.limit:
-                break
-            if not old.pinned and old.spool is not None:
-                kept -= old.spool.size
-                self._close_spool(old)
+        if holder.spool is not None:
+            self._limit_spools(holder)
 
     def _let_go(self, segment: Segment) -> None:
         self.bytes -= self._size(segment)
@@ -165,7 +159,21 @@ class TextCache:
         held = segment in self._held or segment in self._owed
         return len(segment.text) if held and segment.text is not None else 0
 
-    def _make_room(self, spared: Segment) -> None:
+    def _limit_spools(self, latest: Holder) -> None:
+        """Drop spools of holders without open files, the oldest first; `latest` has the newest."""
+        self._spooled[latest] = None
+        self._spooled.move_to_end(latest)
+        idle = [
+            (old, old.spool) for old in self._spooled if not old.pinned and old.spool is not None
+        ]
+        over = sum(spool.size for _, spool in idle) - SPOOL_FACTOR * self.limit
+        for old, spool in idle:
+            if over <= 0:
+                break
+            over -= spool.size
+            self._close_spool(old)
+
+    def _make_room(self, spared: Segment, growing: Holder) -> None:
         self._owed.pop(spared, None)
         over = self.bytes - sum(len(s.text) for s in self._owed if s.text is not None)
         while over > self.limit and len(self._held) > 1:
@@ -175,15 +183,23 @@ class TextCache:
                 continue
             assert segment.text is not None
             over -= len(segment.text)
-            if holder.pinned and segment.spooled_at is None:
+            if segment.spooled_at is None and (holder.pinned or self._exceeds(holder, growing)):
                 self._owed[segment] = holder
                 continue
             self.bytes -= len(segment.text)
             segment.text = None
             self.lost += segment.spooled_at is None
 
+    def _exceeds(self, holder: Holder, growing: Holder) -> bool:
+        """Whether the text of `holder` does not fit into memory even alone, but into a spool."""
+        if holder is not growing:
+            return False
+        if holder.spool is None:  # so few have one that descriptors do not run out
+            return sum(segment.length for segment in holder.segments) > self.limit
+        return holder.spool.size < SPOOL_FACTOR * self.limit
+
     async def _spool(self, holder: Holder, segment: Segment) -> None:
-        """Spool the text of a segment; if that fails it stays in memory."""
+        """Spool the text of a segment; if that fails it stays in memory as long as a file is open."""
         text = segment.text
         assert text is not None
         self._held[segment] = holder
@@ -194,6 +210,10 @@ class TextCache:
             with spool:
                 at = await self._work.long(spool, spool.write, text)
         except OSError as error:
+            if not holder.pinned:
+                self._let_go(segment)
+                self.lost += 1
+                return
             log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
             self._held.update(self._owed)
             self._owed.clear()
@@ -201,6 +221,8 @@ class TextCache:
         if segment.text is text and holder.spool is spool:
             segment.spooled_at = at
             self._let_go(segment)
+            if not holder.pinned:
+                self._limit_spools(holder)
 
     def _close_spool(self, holder: Holder) -> None:
         assert holder.spool is not None

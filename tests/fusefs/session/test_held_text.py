@@ -64,7 +64,7 @@ def test_a_pinned_epoch_no_longer_needs_the_store(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", *(entry("x" * 3000) for _ in range(200)))
 
     async def main() -> None:
-        async with leased(store, cache=100000) as (live, session):
+        async with leased(store, cache=200_000) as (live, session):
             epoch = await refresh(live.means, session, View(LOG))
             epoch.opens += 1
             await pin(live.means, session, epoch)
@@ -72,7 +72,7 @@ def test_a_pinned_epoch_no_longer_needs_the_store(store: StoreOnDisk) -> None:
                 (disk.path / f"step-{number:06}").unlink()
             assert len(await live.text(session, epoch)) == epoch.size
             await live.means.cache.settle()
-            assert live.means.cache.bytes <= 100_000
+            assert live.means.cache.bytes <= 200_000
             unpin(live.means, session, epoch)
             assert not epoch.pinned
 

@@ -41,10 +41,10 @@ def test_the_most_recently_used_text_stays(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(text_cache, "Spool", None)  # nothing here is pinned
 
     async def main() -> None:
-        cache, owner = TextCache(LIMIT), Owner()
+        cache, owner, other = TextCache(LIMIT), Owner(), Owner()
         first, second = (owner.add(cache, bytes([number]) * 40) for number in (1, 2))
         assert await cache.text(owner, first) == b"\x01" * 40
-        third = owner.add(cache, b"\x03" * 40)
+        third = other.add(cache, b"\x03" * 40)
         held = [segment for segment in (first, second, third) if segment.held]
         assert held == [first, third]
         assert await cache.text(owner, second) is None
@@ -67,6 +67,47 @@ def test_pinned_text_over_the_limit_is_spooled_and_read_from_there() -> None:
         assert [await cache.text(owner, segment) for segment in owner.segments] == texts
         assert cache.lost == 0
         cache.drop(owner)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23a", "G24a")
+def test_text_that_exceeds_the_memory_alone_is_spooled_before_anybody_opens_it() -> None:
+    async def main() -> None:
+        cache, owner, other = TextCache(LIMIT), Owner(), Owner()
+        other.add(cache, b"short" * 10)
+        for number in range(4):
+            owner.add(cache, bytes([number]) * 40)
+            await cache.settle()
+            assert cache.bytes <= LIMIT
+        assert all(segment.held for segment in owner.segments)
+        assert not other.segments[0].held
+        assert other.spool is None
+        for number in range(4, 3 * SPOOL_FACTOR):
+            owner.add(cache, bytes([number]) * 40)
+            await cache.settle()
+        assert owner.spool is not None
+        assert owner.spool.size <= SPOOL_FACTOR * LIMIT + 40
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23a")
+def test_text_that_nobody_has_open_is_evicted_where_it_cannot_be_spooled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full() -> Spool:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    async def main() -> None:
+        monkeypatch.setattr(text_cache, "Spool", full)
+        cache, owner = TextCache(LIMIT), Owner()
+        for number in range(4):
+            owner.add(cache, bytes([number]) * 40)
+            await cache.settle()
+        assert [segment.held for segment in owner.segments] == [False, False, True, True]
+        assert (cache.bytes, cache.lost) == (80, 2)
 
     trio.run(main)
 
