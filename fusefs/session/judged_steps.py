@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from storage.formats.kinds import Step
-from storage.session.steps import step_name, step_number
+from storage.session.steps import is_usual
 
 KEPT_STEPS: Final = 256
 """Limit of steps kept per session."""
@@ -29,7 +29,7 @@ class JudgedSteps:
     def add(self, name: str, step: Step) -> None:
         """Keep a step that was judged."""
         self.forget(name)
-        if len(step.data) > KEPT_BYTES // 4 or name != step_name(step_number(name) or 0):
+        if len(step.data) > KEPT_BYTES // 4 or not is_usual(name):
             return
         self.steps[name] = step
         self._bytes += len(step.data)

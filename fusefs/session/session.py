@@ -31,7 +31,7 @@ from storage.session.claims import Claimer
 from storage.session.index import Index
 from storage.session.meta import NAME as META
 from storage.session.reader import Reader
-from storage.session.steps import step_name, step_number
+from storage.session.steps import is_usual, step_name, step_number
 
 
 class Meaning(Enum):
@@ -172,7 +172,7 @@ class Session:
         number = step_number(change.name)
         if number is not None and change.attributes:
             return Meaning.NOTHING
-        if number is not None and change.name == step_name(number):
+        if number is not None and is_usual(change.name):
             self._befell(number, change)
         if not self.is_open:
             self.stale = True
@@ -219,8 +219,7 @@ class Session:
     def stored(self, number: int, step: Step) -> None:
         """This mount has stored a step."""
         self.changes += 1
-        name = step_name(number)
-        if self.index.add(name) is None:
+        if self.index.add(name := step_name(number)) is None:
             return
         self.touch(number)
         if self.watch is not None and number not in self.index.odd:

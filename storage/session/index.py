@@ -17,7 +17,7 @@ from typing import Final
 
 from storage.posix import reopened
 from storage.session.stamps import IN_TURN, LAST, Stamps, look
-from storage.session.steps import NUMBER_MAX, step_name, step_number
+from storage.session.steps import NUMBER_MAX, is_usual, step_name, step_number
 
 _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
 """Step names with six digits, as `step_name` writes them."""
@@ -49,13 +49,13 @@ class Index:
         number = step_number(name)
         if number is None or number > NUMBER_MAX:
             return None
-        if number > self.greatest and name == step_name(number):
+        if number > self.greatest and is_usual(name):
             self.numbers.append(number)
             return number
         known = self.has(number)
         if self.knows(name, number):
             return None
-        if known or name != step_name(number):
+        if known or not is_usual(name):
             names = self.names(number) if known else []
             self.odd[number] = sorted([*names, name])
         if not known:
@@ -169,7 +169,7 @@ def _listed(fd: int, inodes: dict[str, int] | None = None) -> Index:
             if not entry.is_file(follow_symlinks=False):
                 index.strange.append((name, "it is not a regular file"))
                 continue
-            if not usual and name != step_name(number):
+            if not usual and not is_usual(name):
                 index.odd.setdefault(number, []).append(name)
             numbers.append(number)
             if inodes is not None:

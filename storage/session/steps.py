@@ -16,6 +16,7 @@ STEP_BYTES_MAX: Final = 64 << 20
 """A longer file counts as broken and is never read."""
 READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP: Final = re.compile(r"step-([0-9]+)", re.ASCII)
+_USUAL_LENGTH: Final = len("step-000001")
 _CHUNK: Final = 1 << 16
 
 
@@ -28,6 +29,11 @@ def step_number(name: str) -> int | None:
 def step_name(number: int) -> str:
     """The name under which step `number` is stored."""
     return f"step-{number:06}"
+
+
+def is_usual(name: str) -> bool:
+    """Whether a step's name is the one that `step_name` gives to its number."""
+    return len(name) == _USUAL_LENGTH or (len(name) > _USUAL_LENGTH and name[len("step-")] != "0")
 
 
 class LongStep(Exception):  # noqa: N818 - it says what the step is

@@ -9,11 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.session.index import Index, scan
 from storage.session.reader import TOO_LONG, Reader
 from storage.session.replay import backwards, forwards
-from storage.session.steps import STEP_BYTES_MAX, read_step, step_number
+from storage.session.steps import (
+    STEP_BYTES_MAX,
+    is_usual,
+    read_step,
+    step_name,
+    step_number,
+)
 from tests.support.stores import entry
 
 
@@ -41,6 +49,12 @@ def session_fd(tmp_path: Path) -> Iterator[int]:
 )
 def test_only_a_number_from_1_in_ascii_digits_names_a_step(name: str, number: int | None) -> None:
     assert step_number(name) == number
+
+
+@given(st.integers(1, 1 << 64), st.integers(1, 22))
+def test_the_usual_name_of_a_step_is_told_by_its_length(number: int, digits: int) -> None:
+    name = f"step-{number:0{digits}}"
+    assert is_usual(name) is (name == step_name(number))
 
 
 @pytest.mark.guarantee("S1", "S2")
