@@ -211,16 +211,23 @@ class SessionDirectory(Directory):
             await self.status(exact)
 
     async def attributes(self, exact: bool) -> Attributes:
-        if (lent := self.lent(self)) is not None:
-            return lent
+        if (known := self.listed()) is not None:
+            return known
         as_of = self.as_of
         found, _ = await self.status(exact=False)
+        return self._lent_of(found, as_of)
+
+    def listed(self) -> Attributes | None:
+        if (lent := self.lent(self)) is not None:
+            return lent
+        # A file of the session has had the store queried, after the kernel had asked for the directory.
+        as_of, (found, _) = self._status or (None, (None, None))
+        return None if found is None or as_of != self.as_of else self._lent_of(found, as_of)
+
+    def _lent_of(self, found: Status, as_of: int | None) -> Attributes:
         rights = self.services.rules.directory(found)
         attributes = rights.attributes(self.ino, self.kind, 0, found.st_mtime_ns)
         return self.lend(self, attributes, as_of)
-
-    def listed(self) -> Attributes | None:
-        return self.lent(self)
 
     async def lookup(self, name: str) -> Inode:
         if self.gone:

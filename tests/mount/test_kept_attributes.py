@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_cached_attributes_are_not_requested_again(store: StoreOnDisk, mount: Mo
         assert attributes(at) == told
     own = 4  # for the status document, and the directory, whose atime a listing invalidates
     assert asked(served) - before <= own
+
+
+@pytest.mark.guarantee("G12b", "G24c")
+def test_a_second_listing_of_all_sessions_requests_no_attributes(
+    store: StoreOnDisk, mount: Mounts
+) -> None:
+    count = 20
+    for number in range(1, count + 1):
+        store.session(f"crab_tg-42_{number}", entry("one"))
+    served = mount()
+    listing = ["sh", "-c", 'ls -l "$1"/*', "sh", served.path]
+    subprocess.run(listing, check=True, capture_output=True)
+    time.sleep(0.05)  # changes caused by the first pass are published
+    before = asked(served)
+    subprocess.run(listing, check=True, capture_output=True)
+    assert asked(served) - before < count // 2  # those of the mountpoint and the status document
 
 
 def chmod_meta(session: SessionOnDisk) -> None:
