@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fusefs.cli.following.output import Output
+from fusefs.cli.following.session import Followed
 from fusefs.exits import Exit
 from tests.support.commands import (
     SECONDS,
@@ -153,6 +156,39 @@ def test_it_goes_on_across_compactions_and_loses_nothing_that_they_hide(session:
             expected += [f"a{number}", f"b{number}"]
         follower.prints(*expected)
         until(lambda: "in the archive crab-297" in follower.said())
+
+
+def test_what_a_second_compaction_hides_while_the_first_is_looked_into_is_printed(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history is empty after the first, and an empty one grows into any other."""
+    printed = io.BytesIO()
+    root = os.open(session.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    followed = Followed(root, SLUG, Output(printed, io.StringIO(), labelled=False, as_json=False))
+    catch_up = Followed._catch_up
+
+    def interrupted(self: Followed) -> bool:
+        found = catch_up(self)
+        monkeypatch.setattr(Followed, "_catch_up", catch_up)
+        session.put(4, "hidden")
+        session.compact(5, "second")
+        session.put(6, "shown")
+        until(lambda: b"shown" in (session.shown / "history.jsonl").read_bytes())
+        return found
+
+    try:
+        followed.print_history()
+        session.compact(3, "first")
+        until(lambda: (session.shown / "compact").read_text() == "first\n")
+        monkeypatch.setattr(Followed, "_catch_up", interrupted)
+        followed.step(told=True)
+        followed.step()
+        lines = printed.getvalue().splitlines()
+        texts = [json.loads(line)["message"]["content"] for line in lines]
+        assert texts == ["one", "two", "hidden", "shown"]
+    finally:
+        followed.sleep()
+        os.close(root)
 
 
 def test_back_filled_removed_and_replaced_steps_are_told(session: Session) -> None:

@@ -79,7 +79,7 @@ def test_a_second_listing_of_all_sessions_requests_no_attributes(
     for number in range(1, count + 1):
         store.session(f"crab_tg-42_{number}", entry("one"))
     served = mount()
-    listing = ["sh", "-c", 'ls -l "$1"/*', "sh", served.path]
+    listing = ["sh", "-c", 'ls -l "$1"/*', "sh", str(served.path)]
     subprocess.run(listing, check=True, capture_output=True)
     time.sleep(0.05)  # changes caused by the first pass are published
     before = asked(served)

@@ -153,7 +153,8 @@ class Followed:
         is_told = is_other and self._catch_up()
         last = before.numbers[-1] if before.numbers else 0
         held = []
-        for number, line in successor.lines():
+        # An empty history may by now have grown into one after yet another compaction.
+        for number, line in successor.lines() if now.numbers else ():
             held.append((number, line))
             if number >= last:
                 break
