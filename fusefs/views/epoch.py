@@ -209,7 +209,7 @@ class Epoch:
         self.segments, self._offsets, self.size = other.segments, other._offsets, other.size
         self.boundary, self.last = other.boundary, other.last
         self.lead_digest, self.lead_version = other.lead_digest, other.lead_version
-        self.spool, other.spool = other.spool, None
+        self._cache.hand_over(other, self)
         self.dated = -1
         self.state = State.CURRENT
 

@@ -159,6 +159,13 @@ class TextCache:
         held = segment in self._held or segment in self._owed
         return len(segment.text) if held and segment.text is not None else 0
 
+    def hand_over(self, holder: Holder, successor: Holder) -> None:
+        """Give the spool of `holder` to `successor`, which has its segments by now and no spool."""
+        successor.spool, holder.spool = holder.spool, None
+        if holder in self._spooled:
+            del self._spooled[holder]
+            self._spooled[successor] = None
+
     def _limit_spools(self, latest: Holder) -> None:
         """Drop spools of holders without open files, the oldest first; `latest` has the newest."""
         self._spooled[latest] = None

@@ -94,6 +94,25 @@ def test_text_that_exceeds_the_memory_alone_is_spooled_before_anybody_opens_it()
 
 
 @pytest.mark.guarantee("G23a")
+def test_a_spool_that_was_handed_over_is_dropped_when_others_need_the_room() -> None:
+    async def main() -> None:
+        cache, draft, owner, other = TextCache(LIMIT), Owner(), Owner(), Owner()
+        for number in range(4):
+            draft.add(cache, bytes([number]) * 40)
+            await cache.settle()
+        owner.segments, draft.segments = draft.segments, []
+        cache.hand_over(draft, owner)
+        assert draft.spool is None
+        for number in range(3 * SPOOL_FACTOR):
+            other.add(cache, bytes([number]) * 40)
+            await cache.settle()
+        assert owner.spool is None
+        cache.drop(other)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23a")
 def test_text_that_nobody_has_open_is_evicted_where_it_cannot_be_spooled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
