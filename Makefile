@@ -77,7 +77,7 @@ ALONE := tests/mount/test_unseen_changes.py tests/faults/test_bounded_work.py te
 .PHONY: test
 test: lint
 	$(PYTEST) $(ALONE)
-	$(PYTEST) -n 3 --dist loadfile $(ALONE:%=--ignore %)
+	$(PYTEST) -n 2 --dist loadfile $(ALONE:%=--ignore %)
 
 .PHONY: test-systemd
 test-systemd: packages-test $(READY)

@@ -205,13 +205,16 @@ def _everybody_at_once(
 
 
 def _all_there_once(session: SessionOnDisk, names: list[str], count: int) -> None:
-    complete = len(names) * count
-    until(lambda: len(set(_contents(session))) == complete, SETTLED)
+    def in_order(name: str) -> bool:
+        return writers.of(name, _contents(session)) == writers.texts(name, count)
+
+    for name in names:  # the order is owed, and comes after the steps themselves
+        until(partial(in_order, name), SETTLED)
     found = _contents(session)
     twice = {text: times for text, times in Counter(found).items() if times > 1}
     assert twice == {}
-    for name in names:
-        assert writers.of(name, found) == writers.texts(name, count)
+    assert len(found) == len(names) * count
+    assert all(map(in_order, names))
 
 
 def _compactions_there_or_told(
