@@ -221,8 +221,8 @@ class SessionDirectory(Directory):
         if (lent := self.lent(self)) is not None:
             return lent
         # A file of the session has had the store queried, after the kernel had asked for the directory.
-        as_of, (found, _) = self._status or (None, (None, None))
-        return None if found is None or as_of != self.as_of else self._lent_of(found, as_of)
+        known = self._known_status(exact=True)
+        return None if known is None else self._lent_of(known[0], self.as_of)
 
     def _lent_of(self, found: Status, as_of: int | None) -> Attributes:
         rights = self.services.rules.directory(found)
