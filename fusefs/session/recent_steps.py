@@ -238,10 +238,10 @@ class RecentSteps:
 
     def _forget_passed(self) -> None:
         for _ in range(PASSED_STEPS):
-            least = self._kept.least()
-            if least is None or least.number >= self.reach.passed:
+            least = self._kept.least
+            if least is None or least >= self.reach.passed:
                 return
-            self.forget(least.number)
+            self.forget(least)
 
     def forget(self, number: int) -> None:
         """Forget a step that was edited or removed, or is out of reach."""

@@ -83,10 +83,7 @@ class StepTable(Generic[Row]):
         """Add a row; it replaces one with the same key."""
         key = row[self._key]
         place = self._place(key)
-        if self._columns[0] and place == len(self._columns[0]):  # nearly always
-            for column, value in zip(self._columns, row, strict=True):
-                column.append(value)
-        elif self._is_at(place, key):
+        if self._is_at(place, key):
             self._out -= not self._columns[-1][place]
             for column, value in zip(self._columns, row, strict=True):
                 column[place] = value
@@ -106,9 +103,10 @@ class StepTable(Generic[Row]):
             self._close_up()
         return row
 
-    def least(self) -> Row | None:
-        """The row with the least key; None if the table is empty."""
-        return self._row(self._first) if len(self) else None
+    @property
+    def least(self) -> int | None:
+        """The least key; None if the table is empty."""
+        return self._columns[self._key][self._first] if len(self) else None
 
     @property
     def greatest(self) -> int | None:

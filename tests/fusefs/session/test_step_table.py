@@ -22,7 +22,7 @@ def test_it_answers_as_a_dictionary_would(operations: list[tuple[str, int]]) -> 
         ascending = [model[key] for key in sorted(model)]
         assert list(table) == ascending
         assert list(table.column("number")) == sorted(model)
-        assert table.least() == (ascending[0] if ascending else None)
+        assert table.least == min(model, default=None)
         assert table.greatest == max(model, default=None)
         assert len(table) == len(model)
         assert list(table.after(number)) == [row for row in ascending if row.number > number]
