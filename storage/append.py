@@ -11,7 +11,7 @@ from typing import Final
 
 from storage.capabilities import is_near
 from storage.errors import doing, printable
-from storage.formats.kinds import Kind, Step
+from storage.formats.kinds import Step
 from storage.session import meta, meta_update
 from storage.session.claims import Claimer
 from storage.session.index import scan
@@ -34,7 +34,7 @@ def append(store: Store, slug: str, steps: Sequence[Step]) -> list[int]:
         try:
             claim_all(directory, [step.data for step in steps], numbers, sync=True)
         finally:
-            entries = sum(step.kind is Kind.ENTRY for step in steps[: len(numbers)])
+            entries = sum(step.kind.is_entry for step in steps[: len(numbers)])
             if numbers:
                 meta_update.update(directory, meta.count_delta(entries, now()), sync=True)
     return numbers

@@ -23,7 +23,7 @@ from typing import Any, Final
 from storage import posix as files
 from storage.creation import NewSession, making
 from storage.errors import StoreError, doing, printable
-from storage.formats.kinds import Kind, Step
+from storage.formats.kinds import Step
 from storage.formats.splice import encoded
 from storage.session import meta
 from storage.session.index import Index, scan
@@ -140,7 +140,7 @@ def _message_count(new: NewSession) -> Generator[None, None, int]:
 
 
 def _count_entry(step: Step, _session_fd: int, _name: str) -> bytes | None:
-    return b"" if step.kind is Kind.ENTRY else None
+    return b"" if step.kind.is_entry else None
 
 
 @dataclass(slots=True)

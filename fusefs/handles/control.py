@@ -25,7 +25,7 @@ from storage.archives import Memory
 from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.accept import stored_form
-from storage.formats.kinds import Kind, Step
+from storage.formats.kinds import Step
 from storage.session.reader import LONG_BYTES
 
 ROLES: Final = ("system", "user", "assistant", "tool")
@@ -262,7 +262,7 @@ class Control(OpenFile):
         if not steps:
             return
         compacted = any(step.kind.is_compaction for step in steps)
-        entries = sum(step.kind is Kind.ENTRY for step in steps)
+        entries = sum(step.kind.is_entry for step in steps)
         self._counter.stored(self._session, entries, compacted)
 
 
@@ -285,7 +285,7 @@ class OpenAppend(Control):
     def _count(self, steps: Sequence[Step]) -> None:
         super()._count(steps)
         for step in steps:
-            if step.kind is Kind.ENTRY and (role := step.value["message"]["role"]) not in ROLES:
+            if step.kind.is_entry and (role := step.value["message"]["role"]) not in ROLES:
                 self._warn_of(role)
 
     def _warn_of(self, role: str) -> None:

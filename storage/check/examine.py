@@ -12,10 +12,10 @@ from typing import Final
 
 from storage import posix as files
 from storage.errors import StoreError, printable
-from storage.formats.kinds import Kind, NotAStep, classify
+from storage.formats.kinds import NotAStep, classify
 from storage.session import meta
 from storage.session.reader import TOO_LONG, Reader
-from storage.session.steps import NUMBER_MAX, step_name, step_number
+from storage.session.steps import NUMBER_MAX, is_usual, step_number
 
 _LEFT_OVER: Final = re.compile(
     r"(?:step-.*|meta)\.tmp(?:\..*)?|\.(?:meta|step-|stepfs-).*\.tmp(?:\.next)?", re.DOTALL
@@ -126,7 +126,7 @@ class _Examination:
                 others += 1
         self._tell_progress(others)
         # Of several names with the same number, the one that the daemon would write comes first.
-        return sorted(steps, key=lambda step: (step[0], step[1] != step_name(step[0]), step[1]))
+        return sorted(steps, key=lambda step: (step[0], not is_usual(step[1]), step[1]))
 
     def _other(self, name: str) -> None:
         if _LEFT_OVER.fullmatch(name):
@@ -160,7 +160,7 @@ class _Examination:
         found.newest_ns = max(found.newest_ns or 0, status.st_mtime_ns)
         if step.kind.is_compaction:
             found.message_count = 1 if step.archive is not None else 0
-        elif step.kind is Kind.ENTRY:
+        elif step.kind.is_entry:
             found.message_count += 1
 
     def _gaps(self, numbers: list[int]) -> None:

@@ -27,6 +27,7 @@ class Kind(enum.Enum):
         self.is_compaction = name.endswith("compaction")
         """Whether the history begins anew after a step of this kind."""
         self.is_entry = name == "entry"
+        """Whether a step of this kind is shown in the history."""
 
 
 class NotAStep(ValueError):  # noqa: N818 - it says what the document is

@@ -68,7 +68,7 @@ def hits(
 
 def texts(step: Step) -> Iterator[Text]:
     """The texts in a step of any dialect, in order."""
-    if step.kind is Kind.ENTRY:
+    if step.kind.is_entry:
         yield from _of_message(step.value["message"])
     elif step.kind is Kind.LEGACY_COMPACTION:
         yield Text(COMPACTION_ROLE, "text", step.value["compact"])

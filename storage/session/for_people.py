@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from storage.errors import StoreError
-from storage.formats.kinds import Kind, NotAStep, Step, classify
+from storage.formats.kinds import NotAStep, Step, classify
 from storage.render import markdown
 from storage.session import meta
 from storage.session.reader import LONG_BYTES, Reader
@@ -24,7 +24,7 @@ CALL_STEPS_MAX: Final = 16
 
 def entry(step: Step, session_fd: int, name: str) -> bytes | None:
     """The section for the step in the file `name`; None if it is not an entry."""
-    if step.kind is not Kind.ENTRY:
+    if not step.kind.is_entry:
         return None
     number = step_number(name) or 0
     called = partial(_tool_called, session_fd, number)
@@ -59,6 +59,6 @@ def _tool_called(session_fd: int, number: int, call_id: str) -> str | None:
             continue
         if step.kind.is_compaction:
             return None
-        if step.kind is Kind.ENTRY and (name := markdown.calls(step).get(call_id)):
+        if step.kind.is_entry and (name := markdown.calls(step).get(call_id)):
             return name
     return None

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from storage.formats.dialects import has_blocks
-from storage.formats.kinds import Kind
 from storage.render.lines import nothing
 from storage.session.index import Index
 from storage.session.reader import Read, Reader, Show, Skipped
@@ -232,6 +231,6 @@ def _first_entry(reader: Reader, names: Iterable[str]) -> Any:
             met = reader.meet(reader.ahead([name]), name, nothing, [])
         except LongStep:
             continue  # any other entry will do
-        if met is not None and met[0].kind is Kind.ENTRY:
+        if met is not None and met[0].kind.is_entry:
             return met[0].value["message"]
     return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from storage.formats.kinds import Kind, Step
+from storage.formats.kinds import Step
 from storage.render.lines import nothing
 from storage.session import meta
 from storage.session.index import Index, scan
@@ -59,5 +59,5 @@ def _entries(
     for number in index.between(boundary.number + 1, last, len(index.numbers)):
         for name in index.names(number):
             met = reader.meet(reader.ahead([name]), name, nothing, [])
-            if met is not None and met[0].kind is Kind.ENTRY:
+            if met is not None and met[0].kind.is_entry:
                 yield number, met[0]

@@ -15,7 +15,7 @@ from typing import Final
 from fusefs.cli.following.output import Output
 from fusefs.cli.following.view import View
 from fusefs.dotdir.step_ranges import Seen, Shown, begins_anew, compaction_told, what_happened
-from storage.formats.kinds import Kind, NotAStep, classify
+from storage.formats.kinds import NotAStep, classify
 
 HISTORY: Final = "history.jsonl"
 LOG: Final = "log.jsonl"
@@ -219,7 +219,7 @@ class Followed:
             step = classify(line)
         except NotAStep:
             return
-        if step.kind is Kind.ENTRY:
+        if step.kind.is_entry:
             self._print(number, line)
         elif step.kind.is_compaction and self._seen.add(number):
             self._archive, self._compacted = step.archive or "", number
