@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Barrier
 
@@ -205,16 +206,20 @@ def _everybody_at_once(
 
 
 def _all_there_once(session: SessionOnDisk, names: list[str], count: int) -> None:
-    def in_order(name: str) -> bool:
-        return writers.of(name, _contents(session)) == writers.texts(name, count)
+    wanted = {name: writers.texts(name, count) for name in names}
 
-    for name in names:  # the order is owed, and comes after the steps themselves
-        until(partial(in_order, name), SETTLED)
+    def written() -> dict[str, list[str]]:
+        found = _contents(session)
+        return {name: writers.of(name, found) for name in names}
+
+    with suppress(AssertionError):  # what is missing is shown below
+        until(lambda: written() == wanted, SETTLED)  # the order comes after the steps themselves
     found = _contents(session)
+    assert len(set(found)) == len(names) * count
     twice = {text: times for text, times in Counter(found).items() if times > 1}
     assert twice == {}
-    assert len(found) == len(names) * count
-    assert all(map(in_order, names))
+    for name in names:
+        assert writers.of(name, found) == wanted[name]
 
 
 def _compactions_there_or_told(
