@@ -21,8 +21,9 @@ Invariants:
 - The address of a text gives the order in which steps were stored, whatever numbers they get. Kept
   steps are brought into that order, except compactions, which stay where they are.
 - No operation takes longer the more steps there are, except for a compaction of the tables now and then.
-- An event may be applied before its step is remembered (`claiming`), but never too late: before a
-  displaced step is stored again, its name is examined.
+- Between the claim of a step and its remembering all events are applied (`claiming`): one from before
+  the claim is not about this step. A later event is never too late: before a displaced step is stored
+  again, its name is examined.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ class RecentSteps:
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
-        """A context in which steps are claimed, perhaps in a thread, and then remembered: events about
-        their names in between are kept for them."""
+        """A context in which steps are claimed, perhaps in a thread, and then remembered. The caller
+        drains the events in between: what befell a name since it was claimed is kept for its step."""
         self._early = {}
         try:
             yield

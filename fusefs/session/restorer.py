@@ -216,15 +216,16 @@ class Restorer:
         self._slow = (time.monotonic() - began) / len(steps) > SLOW_SECONDS
 
     def _take_in(self, session: Session, piece: _Done, done: Restored) -> None:
-        for step, number, new in piece.stored:
+        for _, number, _ in piece.stored:
             session.restored(number)
+        self.means.events.drain()  # what befell the new names before does not concern these steps
+        for step, number, new in piece.stored:
             session.recent.restored(step, number, new)
         if piece.stored:
             self.means.events.stored(session.slug)
             session.unsynced.whole |= self._durable
             done.stored = True
         done.error = piece.error
-        self.means.events.drain()
 
     async def _texts(self, steps: Sequence[Remembered]) -> list[bytes | None]:
         return await self.means.texts.read([(step.at, step.length) for step in steps])

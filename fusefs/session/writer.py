@@ -87,8 +87,7 @@ class Writer:
                         )
                     except StoreError as silent:  # earlier steps are still reported as stored
                         claims, error, session.stale = [], silent, True
-                    for step, claim in zip(steps[stored:], claims, strict=False):
-                        self._took(session, step, claim)
+                    self._took(session, list(zip(steps[stored:], claims, strict=False)))
                     stored += len(claims)
                     await self.means.texts.settle()
             if stored:
@@ -131,18 +130,23 @@ class Writer:
             return Ownership.of_session(session.fd)
         return await self.means.work.small(session.slug, _ownership, session.fd, session.identity)
 
-    def _took(self, session: Session, step: Step, claim: Claim) -> None:
-        if not self.means.work.near and claim.number != session.index.greatest + 1:
-            session.stale = True  # others have stored steps that are not known yet
-        session.stored(claim.number, step)
-        archive = step.archive if step.kind.is_compaction else None
-        session.recent.remember(claim.number, claim.identity, step.data, archive)
-        if self._sync is not Sync.CLOSE:
-            return
-        if self.means.work.near:
-            session.unsynced.add(claim)
-        else:
-            session.unsynced.names = True
+    def _took(self, session: Session, taken: Sequence[tuple[Step, Claim]]) -> None:
+        for step, claim in taken:
+            if not self.means.work.near and claim.number != session.index.greatest + 1:
+                session.stale = True  # others have stored steps that are not known yet
+            session.stored(claim.number, step)
+        # The names may have been freed just before they were claimed: an event that tells so is not
+        # about these steps.
+        self.means.events.drain()
+        for step, claim in taken:
+            archive = step.archive if step.kind.is_compaction else None
+            session.recent.remember(claim.number, claim.identity, step.data, archive)
+            if self._sync is not Sync.CLOSE:
+                continue
+            if self.means.work.near:
+                session.unsynced.add(claim)
+            else:
+                session.unsynced.names = True
 
     async def _claim(
         self, session: Session, steps: Sequence[Step], most: int, ownership: Ownership

@@ -17,10 +17,11 @@ from fusefs.session.session import Session
 from fusefs.session.step_texts import StepTexts
 from fusefs.session.writer import Writer
 from storage.formats.kinds import classify
-from tests.support.live import living
+from storage.session.moving import Mover
+from tests.support.live import leased, living
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
-MINE, OTHERS = entry("mine"), entry("another's")
+MINE, LATER, OTHERS = entry("mine"), entry("mine, later"), entry("another's")
 
 
 @pytest.fixture
@@ -98,6 +99,37 @@ def test_a_step_that_is_removed_while_it_is_checked_stays_removed(
     monkeypatch.setattr(StepTexts, "read", removed_meanwhile)
     # As on a store that sets the mtime at close: the same step, with another identity.
     assert after(store, disk, lambda path: os.utime(path, (5, 5))) == []
+
+
+@pytest.mark.guarantee("G16a", "G16d")
+@pytest.mark.usefixtures("at_once")
+def test_a_step_is_remembered_where_it_was_moved_although_that_name_was_freed_just_before(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another mount frees one when it moves its step up."""
+    disk, move, kept = store.session("a_b_1"), Mover.move, [0]
+
+    def moved(mover: Mover, number: int, identity: int, first: int) -> int | None:
+        name = disk.path / f"step-{first:06}"
+        name.write_bytes(OTHERS)
+        name.unlink()
+        return move(mover, number, identity, first)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            writer = Writer(live.means, Sync.NEVER)
+            await writer.append(session, [classify(MINE), classify(LATER)])
+            replaced(disk.path / "step-000001", OTHERS)
+            live.events.drain()
+            while session.recent.owed:
+                await Restorer(live.means, writer, durable=False).restore(session)
+            live.events.drain()
+            kept[:] = [step.number for step in session.recent.kept(disk.numbers())]
+
+    monkeypatch.setattr(Mover, "move", moved)
+    trio.run(main)
+    assert disk.steps() == [OTHERS, MINE, LATER]
+    assert kept == disk.numbers()[1:]
 
 
 @pytest.mark.guarantee("G16a", "G23a")

@@ -128,6 +128,27 @@ def test_what_is_stored_is_remembered_and_a_compaction_with_its_archive(store: S
     assert stored(store, steps, then=remembered) == (2, None)
 
 
+@pytest.mark.guarantee("G16d")
+def test_a_step_is_remembered_although_its_name_was_freed_just_before(
+    store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another mount frees one when it moves its step up."""
+    claim = Claimer.claim
+
+    def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
+        name = session.path / "step-000002"
+        name.write_bytes(entry("another's"))
+        name.unlink()
+        return claim(claimer, *args, **how)
+
+    async def remembered(writer: Writer, opened: Session) -> None:
+        writer.means.events.drain()
+        assert [step.number for step in opened.recent.kept(range(10))] == [2]
+
+    monkeypatch.setattr(Claimer, "claim", claimed)
+    assert stored(store, lines(1), then=remembered) == (1, None)
+
+
 @pytest.mark.guarantee("G20b")
 def test_in_a_session_that_is_gone_nothing_is_stored(
     store: StoreOnDisk, session: SessionOnDisk
