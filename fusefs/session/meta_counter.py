@@ -1,7 +1,7 @@
 """Updates the count and the time in sessions' metas after steps were stored (G9).
 
-Each session's meta is written independently, in a thread of its share, and its lock is tried, not waited
-for: if somebody holds the lock of one session, no other session is delayed.
+Each session's meta is written independently, in a thread of its share. Its lock is tried, not waited
+for, except at the end of the mount: if somebody holds it, no other session is delayed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ LATEST_SECONDS: Final = 0.8
 """Longest delay after the first store, so that the meta is written within a second."""
 RETRY_SECONDS: Final = 0.5
 """Pause before trying a lock again that another program holds."""
+LAST_SECONDS: Final = 1.0
+"""How long the last try waits for a lock: another mount holds one for some milliseconds."""
 FINISH_SECONDS: Final = 3.0
 """Deadline for all metas together at the end of the mount."""
 
@@ -80,7 +82,7 @@ class MetaCounter:
                     nursery.start_soon(self._write, session, False)
 
     async def finish(self) -> None:
-        """Write everything now, trying each meta once, within `FINISH_SECONDS` in all."""
+        """Write everything now, within `FINISH_SECONDS` in all; each lock is waited for a little."""
         left: set[Session] = set()
         with trio.move_on_after(FINISH_SECONDS) as limit:
             while self._writing:
@@ -116,7 +118,10 @@ class MetaCounter:
     async def _write(self, session: Session, last_try: bool) -> None:
         pending = self._pending.pop(session)
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
-        work = partial(meta_update.update, session.fd, change, sync=False, patience_seconds=0)
+        patience = LAST_SECONDS if last_try else 0
+        work = partial(
+            meta_update.update, session.fd, change, sync=False, patience_seconds=patience
+        )
         try:
             if not session.gone:
                 await self._work.long(session.slug, work)

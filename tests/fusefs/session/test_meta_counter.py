@@ -16,14 +16,17 @@ from fusefs.session.meta_counter import DEBOUNCE_SECONDS, LATEST_SECONDS, RETRY_
 from fusefs.session.session import Session
 from storage.errors import StoreError
 from storage.session import meta_update
+from storage.session.meta_lock import locked
 from tests.support.live import Live, living
 from tests.support.stores import StoreOnDisk
 
 Test = Callable[[Live, MetaCounter], Awaitable[None]]
 
 
-def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
-    """Run a test beside a counter, on a clock that jumps ahead when all tasks wait."""
+def counting(
+    store: StoreOnDisk, test: Test, *, run: bool = True, clock: trio.abc.Clock | None = None
+) -> Failures:
+    """Run a test beside a counter; unless told otherwise, the clock jumps ahead when all tasks wait."""
     failures = Failures()
 
     async def main() -> None:
@@ -35,7 +38,7 @@ def counting(store: StoreOnDisk, test: Test, *, run: bool = True) -> Failures:
                 await test(live, counter)
                 nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    trio.run(main, clock=clock or trio.testing.MockClock(autojump_threshold=0.01))
     return failures
 
 
@@ -158,6 +161,27 @@ def test_at_the_end_everything_is_written_at_once(
         assert not session.busy
 
     counting(store, test, run=False)
+
+
+@pytest.mark.guarantee("G9a")
+def test_at_the_end_a_lock_that_another_mount_holds_for_a_moment_is_waited_for(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1")
+    before = disk.meta()
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        await store_one_in(live, counter, "a_b_1")
+        directory = os.open(disk.path, os.O_RDONLY)
+        async with trio.open_nursery() as nursery:
+            with locked(directory, 0):
+                nursery.start_soon(counter.finish)
+                await trio.sleep(0.1)
+                assert disk.meta() == before
+        os.close(directory)
+
+    assert counting(store, test, run=False, clock=trio.testing.MockClock(rate=1)).count == 0
+    assert (before.get("message_count", 0), disk.meta()["message_count"]) == (0, 1)
 
 
 @pytest.mark.guarantee("G9c")
