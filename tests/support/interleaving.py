@@ -52,7 +52,7 @@ class Story:
     daemon: tuple[str, ...] = ()
     """says, compacts, rests"""
     outside: tuple[str, ...] = ()
-    """adds, compacts, edits, removes"""
+    """adds, compacts, moves away, edits, removes"""
     accidents: tuple[str, ...] = ()
     """overflow, let go, full"""
     steps: int = 2
@@ -273,6 +273,10 @@ class World:
                 yield f"outside adds {self._added(entry(f'outside {at}'))}"
             elif does == "compacts":
                 yield f"outside compacts at {self._added(compaction(f'outside-{at}'))}"
+            elif does == "moves away":  # as another mount moves a step up: the number is free again
+                number = self._added(entry(f"outside {at}"))
+                os.unlink(self.session.path / f"step-{number:06}")
+                yield f"outside had step {number} for a moment"
             elif target:
                 self.spoilt[self.session.step(target)] += 1
                 if does == "edits":
