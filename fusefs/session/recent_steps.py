@@ -256,6 +256,8 @@ class RecentSteps:
         """Doubt these steps, or all if None: events about them may have been lost."""
         if numbers is None:
             self._doubted_after = -1
+            if self._early is not None:
+                self._early.clear()  # the claims that came after these events may be among the lost
         else:
             self._doubted.update(number for number in numbers if self._kept.get(number))
 

@@ -107,6 +107,17 @@ def test_what_happens_to_a_step_before_it_is_remembered_counts() -> None:
 
 
 @pytest.mark.guarantee("G16d")
+def test_a_step_whose_claim_is_among_lost_events_is_examined_and_not_forgotten() -> None:
+    recent = RecentSteps(StepTexts())
+    with recent.claiming():
+        recent.forget(1)  # its name is free, and claimed next; the event of that is lost
+        recent.doubt()
+        recent.remember(1, 1, b"{}")
+    assert recent.doubted(10) == recent.kept((1,))
+    assert len(recent) == 1
+
+
+@pytest.mark.guarantee("G16d")
 def test_a_step_that_was_not_moved_is_checked_again() -> None:
     recent = remembering(1, 2, 3)
     with recent.claiming():
