@@ -71,10 +71,15 @@ def until(holds: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+def command_of(pid: str) -> bytes:
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    commands = [(int(child), Path(f"/proc/{child}/cmdline")) for child in found]
-    return [child for child, command in commands if b"spawn_main" in command.read_bytes()]
+    return [int(child) for child in found if b"spawn_main" in command_of(child)]
 
 
 @pytest.mark.guarantee("G6e", "G19c")
