@@ -30,6 +30,11 @@ class Outcome(Generic[R]):
         self._value: R
         self._error: BaseException | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self._done.is_set()
+
     def run(self) -> None:
         """Make the call, in whatever thread."""
         try:

@@ -164,7 +164,10 @@ class Control(OpenFile):
             lost = StoreError(errno.EINVAL, "incomplete-line", sentence)
             self._failures.record(self.session, self.name, "release", lost, self.caller)
             self._set_pending(b"")
-        self._pool.release(self._session)
+        try:
+            await self._writer.settle(self._session)
+        finally:
+            self._pool.release(self._session)
 
     async def _take(self, data: bytes) -> int:
         lines = Lines.of(self._pending if b"\n" in data else b"", data)

@@ -18,13 +18,11 @@ class Unsynced:
 
     fds: list[int] = field(default_factory=list)
     """Open descriptors of new steps."""
-    names: bool = False
-    """Whether only the directory has to be synced, since the contents are on disk."""
     whole: bool = False
     """Whether the whole file system has to be synced."""
 
     def __bool__(self) -> bool:
-        return bool(self.fds) or self.names or self.whole
+        return bool(self.fds) or self.whole
 
     def add(self, claim: Claim) -> None:
         """Add a step, and keep it open if there are few."""
@@ -47,4 +45,4 @@ class Unsynced:
         """Forget all steps, and close their descriptors."""
         for fd in self.fds:
             os.close(fd)
-        self.fds, self.names, self.whole = [], False, False
+        self.fds, self.whole = [], False

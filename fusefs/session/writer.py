@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -110,9 +111,9 @@ class Writer:
             if not session.unsynced:
                 return
             batch, session.unsynced = session.unsynced, Unsynced()
-            # On a far store the contents are on disk already, and only the names are missing.
+            # On a far store the contents are on disk already, and only names can be missing.
             whole = batch.whole and self.means.work.near
-            work = partial(_sync, session.claimer, session.fd, batch.fds, whole)
+            work = partial(sync_steps, session.fd, batch.fds, whole)
             try:
                 await self.means.work.long(session.slug, work)
             except OSError as error:
@@ -123,6 +124,13 @@ class Writer:
                 raise
             finally:
                 batch.close()
+
+    async def settle(self, session: Session) -> None:
+        """Wait until the temporaries of the last steps are removed: the session can be closed then."""
+        clearing = session.claimer.clearing
+        if clearing is not None and not clearing.done:
+            with suppress(StoreError):  # the store is silent
+                await self.means.work.long(session.slug, clearing.get)
 
     async def ownership(self, session: Session) -> Ownership:
         """Owner and mode of new steps. Raises `OSError`: ENOENT if the session was deleted."""
@@ -141,12 +149,8 @@ class Writer:
         for step, claim in taken:
             archive = step.archive if step.kind.is_compaction else None
             session.recent.remember(claim.number, claim.identity, step.data, archive)
-            if self._sync is not Sync.CLOSE:
-                continue
-            if self.means.work.near:
+            if self._sync is Sync.CLOSE and self.means.work.near:
                 session.unsynced.add(claim)
-            else:
-                session.unsynced.names = True
 
     async def _claim(
         self, session: Session, steps: Sequence[Step], most: int, ownership: Ownership
@@ -154,14 +158,14 @@ class Writer:
         """Claim one batch from the beginning of `steps`, the rest of `most` steps to be stored."""
         first, claimer, work = session.index.greatest + 1, session.claimer, self.means.work
         if not work.near:
-            # Contents are on disk before their names: syncfs(2) reaches no server.
+            # Contents are on disk before their names: syncfs(2) reaches no server. Syncing names takes
+            # less there than another hop to a thread at the close.
             confirm = partial(_ownership, session.fd, session.identity)
-            far = partial(
-                _claim_far, claimer, session.fd, steps, first, ownership, confirm, self._sync
-            )
+            sync = self._sync is not Sync.NEVER
+            far = partial(_claim_far, claimer, steps, first, ownership, confirm, sync)
             return await work.long(session.slug, far)
         if self._sync is Sync.ALWAYS:
-            durably = partial(_claim_durably, claimer, session.fd, steps, first, ownership)
+            durably = partial(_claim_durably, claimer, steps, first, ownership)
             return await work.long(session.slug, durably)
         keep = self._sync is Sync.CLOSE and most <= KEPT_STEPS
         batch, began = _batch(steps), time.monotonic()
@@ -172,11 +176,6 @@ class Writer:
         claims, error = await (work.long if long else work.small)(session.slug, claim)
         self._slow = (time.monotonic() - began) / max(1, len(claims)) > SLOW_SECONDS
         return claims, error
-
-
-def _sync(claimer: Claimer, session_fd: int, claims: Sequence[int], whole: bool) -> None:
-    claimer.settle()
-    sync_steps(session_fd, claims, whole)
 
 
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
@@ -191,39 +190,25 @@ def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
 
 def _claim_far(
     claimer: Claimer,
-    session_fd: int,
     steps: Sequence[Step],
     first: int,
     ownership: Ownership,
     confirm: Callable[[], Ownership],
-    sync: Sync,
+    sync: bool,
 ) -> Claims:
     batch = [step.data for step in _batch(steps)[:FAR_BATCH_STEPS]]
-    synced, until = sync is not Sync.NEVER, FAR_BATCH_SECONDS
     numbers, error = claimer.claim_batch(
-        first, batch, ownership, sync=synced, until=until, confirm=confirm
+        first, batch, ownership, sync=sync, names=sync, until=FAR_BATCH_SECONDS, confirm=confirm
     )
-    if sync is Sync.ALWAYS:
-        error = _synced(session_fd, error)
-    if sync is not Sync.CLOSE:  # else the close waits for it
-        claimer.settle()
     return [Claim(number, None, UNKNOWN) for number in numbers], error
 
 
 def _claim_durably(
-    claimer: Claimer, session_fd: int, steps: Sequence[Step], first: int, ownership: Ownership
+    claimer: Claimer, steps: Sequence[Step], first: int, ownership: Ownership
 ) -> Claims:
     claims, error = _claim_all(claimer, steps, first, ownership, sync=True)
-    return claims, _synced(session_fd, error)
-
-
-def _synced(session_fd: int, error: StoreError | None) -> StoreError | None:
-    """Sync the directory; returns `error`, or if that is None the error of syncing."""
-    try:
-        os.fsync(session_fd)
-    except OSError as failed:
-        return error or from_os_error(failed, "sync the session's directory")
-    return error
+    unsynced = claimer.sync_names()
+    return claims, error or unsynced
 
 
 def _claim_all(

@@ -73,7 +73,8 @@ class Claimer:
         """`unnamed`: the store is near and has `Capabilities.unnamed_files`."""
         self.fd = session_fd
         self._unnamed = unnamed
-        self._clearing: Outcome[None] | None = None
+        self.clearing: Outcome[None] | None = None
+        """The removal of the last temporaries; None if there were none."""
         self.took: Ownership | None = None
         """The ownership that `confirm` last returned; None if it never did."""
 
@@ -114,6 +115,7 @@ class Claimer:
         ownership: Ownership,
         *,
         sync: bool = False,
+        names: bool = False,
         until: float = math.inf,
         confirm: Callable[[], Ownership] | None = None,
     ) -> tuple[list[int], StoreError | None]:
@@ -121,9 +123,10 @@ class Claimer:
 
         Files are written in parallel and linked one after the other; after `until` seconds no more are,
         but at least one. At the end it is checked once whether the session was deleted meanwhile. With
-        `confirm`, `ownership` is the last known one, and the current one is what `confirm` returns while
-        the first files are written. Returns the numbers of the stored steps, and the error of the next
-        one (or what `confirm` raised). The temporaries are gone once `settle` has returned.
+        `sync` the contents are on disk before their names exist, with `names` these are on return (G17).
+        With `confirm`, `ownership` is the last known one, and the current one is what `confirm` returns
+        while the first files are written. Returns the numbers of the stored steps, and the error of the
+        next one (or what `confirm` raised). The temporaries are gone once `settle` has returned.
         """
         numbers: list[int] = []
         error: StoreError | None = None
@@ -146,7 +149,9 @@ class Claimer:
                     self.took, asked = asked.get(), None
                     if self.took != ownership:
                         self._clear_beside(files)
-                        return self.claim_batch(first, batch, self.took, sync=sync, until=until)
+                        return self.claim_batch(
+                            first, batch, self.took, sync=sync, names=names, until=until
+                        )
                 linked.append(files.popleft())
                 link = partial(self.link_named, linked[-1].get())
                 numbers.append(self.first_free(first, link))
@@ -161,14 +166,24 @@ class Claimer:
                     os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
-        self._clear_beside((*linked, *files))  # only now: removals would delay the check above
+        if names and numbers:
+            unsynced = self.sync_names()
+            error = error or unsynced
+        self._clear_beside((*linked, *files))  # only now: removals would delay the calls above
         return numbers, error
+
+    def sync_names(self) -> StoreError | None:
+        """Have all names on disk; returns the error if that failed."""
+        try:
+            os.fsync(self.fd)
+        except OSError as failed:
+            return from_os_error(failed, "sync the session's directory")
+        return None
 
     def settle(self) -> None:
         """Wait until the temporaries of the last batch were removed."""
-        if self._clearing is not None:
-            self._clearing.get()
-            self._clearing = None
+        if self.clearing is not None:
+            self.clearing.get()
 
     def _claim_unnamed(self, fd: int, first: int, keep: bool) -> Claim:
         number = None
@@ -215,7 +230,7 @@ class Claimer:
     def _clear_beside(self, temporaries: Iterable[Outcome[str]]) -> None:
         """Start removing temporaries in a thread, so that no writer has to wait for that."""
         self.settle()  # so that at most one batch is left to be removed
-        self._clearing = start(partial(_clear, self.fd, tuple(temporaries)))
+        self.clearing = start(partial(_clear, self.fd, tuple(temporaries)))
 
     def _was_deleted(self) -> bool:
         """Whether the session is certainly deleted; in doubt, linked steps count as stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,9 +18,10 @@ from fusefs.session.session import Session
 from fusefs.session.writer import BATCH_STEPS, Writer
 from storage.errors import StoreError
 from storage.formats.kinds import Step, classify
+from storage.session import claims
 from storage.session.claims import Claim, Claimer
 from storage.session.steps import sync_steps
-from tests.support.live import living
+from tests.support.live import leased, living
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
 Stored = tuple[int, StoreError | None]
@@ -244,5 +246,35 @@ def test_a_name_that_could_not_be_synced_is_reported_at_close(
     async def close(_writer: Writer, opened: Session) -> None:
         assert opened.unsynced.whole
 
-    monkeypatch.setattr("fusefs.session.writer.os.fsync", fails)
+    monkeypatch.setattr("storage.session.claims.os.fsync", fails)
     assert stored(store, lines(2), Sync.ALWAYS, close) == (2, None)
+
+
+@pytest.mark.guarantee("G27a")
+def test_on_a_far_store_a_close_has_nothing_to_sync_and_only_the_release_waits_for_temporaries(
+    store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs, removed, clear = counted(monkeypatch), threading.Event(), claims._clear
+
+    def late(*what: Any) -> None:
+        removed.wait()
+        clear(*what)
+
+    def temporaries() -> list[str]:
+        return [name for name in os.listdir(session.path) if name.startswith(".stepfs-")]
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, opened):
+            writer = Writer(live.means, Sync.CLOSE)
+            assert await writer.append(opened, lines(3)) == (3, None)
+            await writer.sync(opened)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.settle, opened)
+                assert len(temporaries()) == 3
+                removed.set()
+            assert temporaries() == []
+
+    monkeypatch.setattr(claims, "_clear", late)
+    trio.run(main)
+    assert syncs == []
+    assert session.steps()[1:] == [step.data for step in lines(3)]

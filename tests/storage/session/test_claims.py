@@ -98,6 +98,39 @@ def test_a_batch_that_takes_long_stores_its_first_steps_and_leaves_nothing_of_th
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
 
 
+@pytest.mark.guarantee("G17a")
+def test_the_names_of_a_batch_are_on_disk_when_it_returns(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+
+    def noted(fd: int) -> None:
+        assert os.path.samestat(os.fstat(fd), session.stat())
+        synced.append(os.listdir(session))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=True)
+    (names,) = synced
+    assert error is None
+    assert {step_name(number) for number in numbers} < set(names)
+    named.settle()
+
+
+@pytest.mark.guarantee("G17a", "G19a")
+def test_a_batch_whose_names_could_not_be_synced_reports_that_and_what_was_stored(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=True)
+    named.settle()
+    assert numbers == [1, 2, 3]
+    assert error is not None and error.errno == errno.EIO
+    assert len(os.listdir(session)) == 4
+
+
 @pytest.mark.guarantee("G6b")
 def test_a_batch_that_fails_in_the_middle_reports_what_was_stored(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
