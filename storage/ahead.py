@@ -35,10 +35,17 @@ class Outcome(Generic[R]):
         """Whether the call has ended."""
         return self._done.is_set()
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the call has ended without an error."""
+        return self.done and self._error is None
+
     def run(self) -> None:
-        """Make the call, in whatever thread."""
+        """Make the call, in whatever thread; nothing that it needs is held afterwards."""
+        call = self._call
+        del self._call
         try:
-            self._value = self._call()
+            self._value = call()
         except BaseException as error:
             self._error = error
         self._done.set()

@@ -1,12 +1,14 @@
 """Updates the count and the time in sessions' metas after steps were stored (G9).
 
 Each session's meta is written independently, in a thread of its share. Its lock is tried, not waited
-for, except at the end of the mount: if somebody holds it, no other session is delayed.
+for: if somebody holds it, no other session is delayed. Only at the end of the mount, after all others,
+are held ones waited for a little.
 """
 
 from __future__ import annotations
 
 import errno
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -68,8 +70,8 @@ class MetaCounter:
 
     def stored(self, session: Session, entries: int, compacted: bool) -> None:
         """Count `entries` stored in an open session; if `compacted`, after a compaction."""
-        time = trio.current_time()
-        self._add(session, _Pending(time, time + DEBOUNCE_SECONDS, entries, compacted))
+        first = trio.current_time()
+        self._add(session, _Pending(first, first + DEBOUNCE_SECONDS, entries, compacted))
 
     async def run(self) -> None:
         """Write what is due, until cancelled; sleeps while nothing is."""
@@ -79,20 +81,22 @@ class MetaCounter:
                 with trio.move_on_at(min(due, default=float("inf"))):
                     await self._changed.park()
                 for session in self._startable(trio.current_time()):
-                    nursery.start_soon(self._write, session, False)
+                    nursery.start_soon(self._write, session, None)
 
     async def finish(self) -> None:
-        """Write everything now, within `FINISH_SECONDS` in all; each lock is waited for a little."""
+        """Write everything now, within `FINISH_SECONDS` in all; held locks are waited for last."""
         left: set[Session] = set()
+        end = time.monotonic() + FINISH_SECONDS
         with trio.move_on_after(FINISH_SECONDS) as limit:
             while self._writing:
                 await self._changed.park()
-            async with trio.open_nursery() as nursery:
-                left.update(self._startable(float("inf")))
-                for session in left.copy():
-                    nursery.start_soon(self._write_last, session, left)
+            for until in (None, end):
+                async with trio.open_nursery() as nursery:
+                    left.update(self._startable(float("inf")))
+                    for session in left.copy():
+                        nursery.start_soon(self._write_last, session, until, left)
         if limit.cancelled_caught:
-            for session in left | self._writing:
+            for session in left | self._writing | self._pending.keys():
                 sentence = "the meta could not be written in time"
                 late = StoreError(errno.ETIMEDOUT, "not-counted", sentence)
                 self._failures.record(session.slug, "meta.json", "count", late, KERNEL)
@@ -110,23 +114,22 @@ class MetaCounter:
         new.due = max(before.due, min(new.due, new.first + LATEST_SECONDS))
         self._pending[session] = new
 
-    def _startable(self, time: float) -> list[Session]:
-        found = [s for s, p in self._pending.items() if p.due <= time and s not in self._writing]
+    def _startable(self, until: float) -> list[Session]:
+        found = [s for s, p in self._pending.items() if p.due <= until and s not in self._writing]
         self._writing.update(found)
         return found
 
-    async def _write(self, session: Session, last_try: bool) -> None:
+    async def _write(self, session: Session, until: float | None) -> None:
+        """Write what is pending. If the lock is held, later; or if this is the last try, wait for it a
+        little, up to the time `until` of `time.monotonic`."""
         pending = self._pending.pop(session)
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
-        patience = LAST_SECONDS if last_try else 0
-        work = partial(
-            meta_update.update, session.fd, change, sync=False, patience_seconds=patience
-        )
+        work = partial(_count, session.fd, change, until)
         try:
             if not session.gone:
                 await self._work.long(session.slug, work)
         except StoreError as error:
-            if error.errno == errno.EBUSY and not last_try:
+            if error.errno == errno.EBUSY and until is None:
                 self._again(session, pending)
             else:
                 self._failures.record(session.slug, "meta.json", "count", error, KERNEL)
@@ -139,8 +142,8 @@ class MetaCounter:
             self._changed.unpark_all()
             self._pool.release(session)
 
-    async def _write_last(self, session: Session, left: set[Session]) -> None:
-        await self._write(session, True)
+    async def _write_last(self, session: Session, until: float | None, left: set[Session]) -> None:
+        await self._write(session, until)
         left.discard(session)
 
     def _again(self, session: Session, pending: _Pending) -> None:
@@ -152,3 +155,8 @@ class MetaCounter:
             pending = pending.then(later)
         pending.due = trio.current_time() + RETRY_SECONDS
         self._pending[session] = pending
+
+
+def _count(session_fd: int, change: meta.Change, until: float | None) -> meta.Meta:
+    left = 0.0 if until is None else min(LAST_SECONDS, max(0.0, until - time.monotonic()))
+    return meta_update.update(session_fd, change, sync=False, patience_seconds=left)

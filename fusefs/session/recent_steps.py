@@ -215,8 +215,8 @@ class RecentSteps:
 
     def created(self, number: int) -> None:
         """Step `number` was created: earlier events about that name no longer count."""
-        if self._early:
-            self._early.pop(number, None)
+        if self._early and self._early.pop(number, None) is not None:
+            self._doubted.add(number)  # in case that the claim came before them
 
     def moved_over(self, number: int, moved_from: str) -> None:
         """The name of step `number` was moved over from another name: by a daemon, or in an edit."""
@@ -256,7 +256,7 @@ class RecentSteps:
         """Doubt these steps, or all if None: events about them may have been lost."""
         if numbers is None:
             self._doubted_after = -1
-            if self._early is not None:
+            if self._early:
                 self._early.clear()  # the claims that came after these events may be among the lost
         else:
             self._doubted.update(number for number in numbers if self._kept.get(number))

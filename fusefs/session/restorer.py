@@ -164,7 +164,8 @@ class Restorer:
             (step, None if step.at in compactions else text)
             for step, text in zip(batch, texts, strict=True)
         ]
-        sync = self._durable and len(jobs) <= SYNCED_STEPS
+        # On a far store nothing else has contents on disk: syncfs(2) reaches no server.
+        sync = self._durable and (len(jobs) <= SYNCED_STEPS or not self.means.work.near)
         target = recent.refuge(session.index.greatest)
         store = partial(
             _store_again, session.claimer, session.fd, ownership, jobs, target, sync=sync

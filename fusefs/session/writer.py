@@ -23,6 +23,7 @@ from fusefs.session.listing import ready
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
+from storage.ahead import Outcome
 from storage.errors import StoreError, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.posix import status
@@ -89,12 +90,16 @@ class Writer:
                     except StoreError as silent:  # earlier steps are still reported as stored
                         claims, error, session.stale = [], silent, True
                     self._took(session, list(zip(steps[stored:], claims, strict=False)))
+                    if session.gone:
+                        return 0, session.deleted()
                     stored += len(claims)
                     await self.means.texts.settle()
             if stored:
                 self.means.events.stored(session.slug)
             if session.recent.owed:
                 self.means.events.mark(session)
+            if error is not None and self._sync is Sync.ALWAYS:
+                session.unsynced.whole = True  # it may be the error of syncing what was stored
             if error is not None and stored == len(steps):
                 # All steps are stored, so write(2) must succeed; close(2) will report the error.
                 session.unsynced.whole, error = True, None
@@ -111,9 +116,7 @@ class Writer:
             if not session.unsynced:
                 return
             batch, session.unsynced = session.unsynced, Unsynced()
-            # On a far store the contents are on disk already, and only names can be missing.
-            whole = batch.whole and self.means.work.near
-            work = partial(sync_steps, session.fd, batch.fds, whole)
+            work = partial(_sync, session.fd, batch, near=self.means.work.near)
             try:
                 await self.means.work.long(session.slug, work)
             except OSError as error:
@@ -126,7 +129,8 @@ class Writer:
                 batch.close()
 
     async def settle(self, session: Session) -> None:
-        """Wait until the temporaries of the last steps are removed: the session can be closed then."""
+        """Wait until the temporaries of the last steps are removed, unless the store is silent: nothing
+        uses the session's descriptor then."""
         clearing = session.claimer.clearing
         if clearing is not None and not clearing.done:
             with suppress(StoreError):  # the store is silent
@@ -158,12 +162,7 @@ class Writer:
         """Claim one batch from the beginning of `steps`, the rest of `most` steps to be stored."""
         first, claimer, work = session.index.greatest + 1, session.claimer, self.means.work
         if not work.near:
-            # Contents are on disk before their names: syncfs(2) reaches no server. Syncing names takes
-            # less there than another hop to a thread at the close.
-            confirm = partial(_ownership, session.fd, session.identity)
-            sync = self._sync is not Sync.NEVER
-            far = partial(_claim_far, claimer, steps, first, ownership, confirm, sync)
-            return await work.long(session.slug, far)
+            return await self._claim_far(session, steps, ownership)
         if self._sync is Sync.ALWAYS:
             durably = partial(_claim_durably, claimer, steps, first, ownership)
             return await work.long(session.slug, durably)
@@ -176,6 +175,41 @@ class Writer:
         claims, error = await (work.long if long else work.small)(session.slug, claim)
         self._slow = (time.monotonic() - began) / max(1, len(claims)) > SLOW_SECONDS
         return claims, error
+
+    async def _claim_far(
+        self, session: Session, steps: Sequence[Step], ownership: Ownership
+    ) -> Claims:
+        """Claim one batch on a far store. Names are synced by a thread that nobody waits for until the
+        close, when it has mostly ended, or with `sync=always` until the write returns."""
+        work, first = self.means.work, session.index.greatest + 1
+        names = None
+        if self._sync is not Sync.NEVER:
+            names = Outcome(partial(os.fsync, session.fd))
+        confirm = partial(_ownership, session.fd, session.identity)
+        claim = partial(_claim_far, session.claimer, steps, first, ownership, confirm, names)
+        claims, error = await work.long(session.slug, claim)
+        if claims and names is not None:
+            session.unsynced.add_names(names)
+            if self._sync is Sync.ALWAYS:
+                try:
+                    await work.long(session.slug, names.get)
+                except StoreError as silent:
+                    error = error or silent
+                except OSError as failed:
+                    error = error or from_os_error(failed, "sync the session's directory")
+        return claims, error
+
+
+def _sync(session_fd: int, batch: Unsynced, *, near: bool) -> None:
+    """Make a batch durable. On a far store, where syncfs(2) reaches no server, contents were on disk
+    before their names, and only these can be missing."""
+    if near:
+        sync_steps(session_fd, batch.fds, batch.whole)
+        return
+    for names in batch.names:
+        names.get()
+    if batch.whole:
+        os.fsync(session_fd)
 
 
 def _ownership(session_fd: int, identity: tuple[int, int] | None) -> Ownership:
@@ -194,11 +228,17 @@ def _claim_far(
     first: int,
     ownership: Ownership,
     confirm: Callable[[], Ownership],
-    sync: bool,
+    names: Outcome[None] | None,
 ) -> Claims:
     batch = [step.data for step in _batch(steps)[:FAR_BATCH_STEPS]]
     numbers, error = claimer.claim_batch(
-        first, batch, ownership, sync=sync, names=sync, until=FAR_BATCH_SECONDS, confirm=confirm
+        first,
+        batch,
+        ownership,
+        sync=names is not None,
+        names=names,
+        until=FAR_BATCH_SECONDS,
+        confirm=confirm,
     )
     return [Claim(number, None, UNKNOWN) for number in numbers], error
 
@@ -207,8 +247,11 @@ def _claim_durably(
     claimer: Claimer, steps: Sequence[Step], first: int, ownership: Ownership
 ) -> Claims:
     claims, error = _claim_all(claimer, steps, first, ownership, sync=True)
-    unsynced = claimer.sync_names()
-    return claims, error or unsynced
+    try:
+        os.fsync(claimer.fd)
+    except OSError as failed:
+        error = error or from_os_error(failed, "sync the session's directory")
+    return claims, error
 
 
 def _claim_all(

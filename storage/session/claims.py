@@ -66,7 +66,7 @@ class Claimer:
     """Claims step numbers in one session's directory.
 
     Usable from any thread, by one at a time. Its only state is the descriptor, what the file system can
-    do, and the temporaries still being removed.
+    do, the last known ownership, and the removal of the last temporaries.
     """
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
@@ -74,7 +74,7 @@ class Claimer:
         self.fd = session_fd
         self._unnamed = unnamed
         self.clearing: Outcome[None] | None = None
-        """The removal of the last temporaries; None if there were none."""
+        """The removal of the last temporaries, and of all before them; None if there were none."""
         self.took: Ownership | None = None
         """The ownership that `confirm` last returned; None if it never did."""
 
@@ -115,7 +115,7 @@ class Claimer:
         ownership: Ownership,
         *,
         sync: bool = False,
-        names: bool = False,
+        names: Outcome[None] | None = None,
         until: float = math.inf,
         confirm: Callable[[], Ownership] | None = None,
     ) -> tuple[list[int], StoreError | None]:
@@ -123,7 +123,8 @@ class Claimer:
 
         Files are written in parallel and linked one after the other; after `until` seconds no more are,
         but at least one. At the end it is checked once whether the session was deleted meanwhile. With
-        `sync` the contents are on disk before their names exist, with `names` these are on return (G17).
+        `sync` the contents are on disk before their names exist (G17). If any do, the call `names` puts
+        these on disk, in another thread; removals, which would delay it, come after it.
         With `confirm`, `ownership` is the last known one, and the current one is what `confirm` returns
         while the first files are written. Returns the numbers of the stored steps, and the error of the
         next one (or what `confirm` raised). The temporaries are gone once `settle` has returned.
@@ -166,22 +167,12 @@ class Claimer:
                     os.unlink(step_name(number), dir_fd=self.fd)
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             numbers, error = [], from_os_error(gone, "store a step")
-        if names and numbers:
-            unsynced = self.sync_names()
-            error = error or unsynced
-        self._clear_beside((*linked, *files))  # only now: removals would delay the calls above
+        # Only now: removals would delay the check above.
+        self._clear_beside((*linked, *files), names if numbers else None)
         return numbers, error
 
-    def sync_names(self) -> StoreError | None:
-        """Have all names on disk; returns the error if that failed."""
-        try:
-            os.fsync(self.fd)
-        except OSError as failed:
-            return from_os_error(failed, "sync the session's directory")
-        return None
-
     def settle(self) -> None:
-        """Wait until the temporaries of the last batch were removed."""
+        """Wait until the temporaries of all batches were removed."""
         if self.clearing is not None:
             self.clearing.get()
 
@@ -227,10 +218,11 @@ class Claimer:
             raise
         return name
 
-    def _clear_beside(self, temporaries: Iterable[Outcome[str]]) -> None:
-        """Start removing temporaries in a thread, so that no writer has to wait for that."""
-        self.settle()  # so that at most one batch is left to be removed
-        self.clearing = start(partial(_clear, self.fd, tuple(temporaries)))
+    def _clear_beside(
+        self, temporaries: Iterable[Outcome[str]], names: Outcome[None] | None = None
+    ) -> None:
+        """Start to sync `names` and to remove temporaries in a thread, for which no writer waits."""
+        self.clearing = start(partial(_clear, self.fd, tuple(temporaries), names, self.clearing))
 
     def _was_deleted(self) -> bool:
         """Whether the session is certainly deleted; in doubt, linked steps count as stored."""
@@ -307,9 +299,18 @@ def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
         os.fdatasync(fd)
 
 
-def _clear(directory: int, temporaries: Sequence[Outcome[str]]) -> None:
+def _clear(
+    directory: int,
+    temporaries: Sequence[Outcome[str]],
+    names: Outcome[None] | None,
+    after: Outcome[None] | None,
+) -> None:
+    if names is not None:
+        names.run()
+    if after is not None:
+        after.get()
     for temporary in temporaries:
-        with contextlib.suppress(OSError):  # it was never created, or a sweep will remove it
+        with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
             os.unlink(temporary.get(), dir_fd=directory)
 
 

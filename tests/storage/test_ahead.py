@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,26 @@ def test_outcomes_come_in_order_and_raise_what_was_raised() -> None:
         else:
             with pytest.raises(FileNotFoundError, match=str(number)):
                 outcome.get()
+
+
+@pytest.mark.guarantee("G23a")
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_outcome_holds_nothing_that_its_call_needed(fails: bool) -> None:
+    class Text:
+        """Something that can be referred to weakly."""
+
+    def work(_text: Text) -> None:
+        if fails:
+            raise FileNotFoundError
+
+    text = Text()
+    outcome = ahead.Outcome(partial(work, text))
+    seen = weakref.ref(text)
+    del text
+    outcome.run()
+    if fails:
+        outcome._error.__traceback__ = None  # type: ignore[union-attr]
+    assert seen() is None
 
 
 def test_a_caller_that_stops_early_has_read_at_most_a_window_ahead() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,14 @@ import trio
 import trio.testing
 
 from fusefs.failures import Failures
-from fusefs.session.meta_counter import DEBOUNCE_SECONDS, LATEST_SECONDS, RETRY_SECONDS, MetaCounter
+from fusefs.session.meta_counter import (
+    DEBOUNCE_SECONDS,
+    FINISH_SECONDS,
+    LAST_SECONDS,
+    LATEST_SECONDS,
+    RETRY_SECONDS,
+    MetaCounter,
+)
 from fusefs.session.session import Session
 from storage.errors import StoreError
 from storage.session import meta_update
@@ -182,6 +190,28 @@ def test_at_the_end_a_lock_that_another_mount_holds_for_a_moment_is_waited_for(
 
     assert counting(store, test, run=False, clock=trio.testing.MockClock(rate=1)).count == 0
     assert (before.get("message_count", 0), disk.meta()["message_count"]) == (0, 1)
+
+
+@pytest.mark.guarantee("G9c")
+def test_at_the_end_held_locks_delay_no_other_session_and_not_the_end(store: StoreOnDisk) -> None:
+    disks = [store.session(f"a_b_{number}") for number in range(1, 81)]
+    held, free = disks[::2], disks[1::2]
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        for disk in disks:
+            await store_one_in(live, counter, disk.slug)
+        with ExitStack() as stack:
+            for disk in held:
+                directory = os.open(disk.path, os.O_RDONLY)
+                stack.callback(os.close, directory)
+                stack.enter_context(locked(directory, 0))
+            began = trio.current_time()
+            await counter.finish()
+            assert trio.current_time() - began < FINISH_SECONDS + LAST_SECONDS
+
+    failures = counting(store, test, run=False, clock=trio.testing.MockClock(rate=1))
+    assert [disk.meta()["message_count"] for disk in free] == [1] * len(free)
+    assert failures.count == len(held)
 
 
 @pytest.mark.guarantee("G9c")

@@ -107,6 +107,16 @@ def test_what_happens_to_a_step_before_it_is_remembered_counts() -> None:
 
 
 @pytest.mark.guarantee("G16d")
+def test_a_step_whose_name_was_created_again_before_it_is_remembered_is_examined() -> None:
+    recent = RecentSteps(StepTexts())
+    with recent.claiming():
+        daemon(recent, 1)  # after our claim
+        recent.created(1)  # by another mount, once that was removed
+        recent.remember(1, 1, b"{}")
+    assert recent.doubted(10) == recent.kept((1,))
+
+
+@pytest.mark.guarantee("G16d")
 def test_a_step_whose_claim_is_among_lost_events_is_examined_and_not_forgotten() -> None:
     recent = RecentSteps(StepTexts())
     with recent.claiming():

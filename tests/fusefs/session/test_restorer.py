@@ -12,7 +12,7 @@ import trio.testing
 
 from fusefs.config import Sync
 from fusefs.session import restorer as restoring
-from fusefs.session.restorer import BATCH_STEPS, Restorer
+from fusefs.session.restorer import BATCH_STEPS, SYNCED_STEPS, Restorer
 from fusefs.session.session import Session
 from fusefs.session.step_texts import StepTexts
 from fusefs.session.writer import Writer
@@ -159,3 +159,32 @@ def test_a_writer_waits_for_a_part_of_a_restore_and_not_for_all_of_it(
 
     trio.run(main)
     assert 0 < left < len(lines)
+
+
+@pytest.mark.guarantee("G16a", "G17a")
+@pytest.mark.usefixtures("at_once")
+def test_on_a_far_store_every_step_that_is_stored_again_is_on_disk_before_its_name(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, synced, fdatasync = store.session("a_b_1"), 0, os.fdatasync
+    steps = [classify(entry(f"line {number}")) for number in range(2 * SYNCED_STEPS)]
+
+    def counted(fd: int) -> None:
+        nonlocal synced
+        synced += 1
+        fdatasync(fd)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            writer = Writer(live.means, Sync.NEVER)
+            await writer.append(session, steps)
+            for number in disk.numbers():
+                replaced(disk.path / f"step-{number:06}", OTHERS)
+            session.recent.doubt()
+            monkeypatch.setattr(os, "fdatasync", counted)
+            while session.recent.owed:
+                await Restorer(live.means, writer, durable=True).restore(session)
+
+    trio.run(main)
+    assert disk.steps()[len(steps) :] == [step.data for step in steps]
+    assert synced == len(steps)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
+from storage.ahead import Outcome
 from storage.session.claims import UNKNOWN, Claim
 
 
@@ -46,3 +47,18 @@ def test_where_descriptors_are_short_nothing_is_forgotten(tmp_path: Path) -> Non
         unsynced.add(claim)
     unsynced.let_go()
     assert (descriptors(), unsynced.whole) == (before, True)
+
+
+def test_names_are_owed_until_their_sync_has_succeeded() -> None:
+    def fails() -> None:
+        raise OSError
+
+    unsynced, done, failed = Unsynced(), Outcome(lambda: None), Outcome(fails)
+    unsynced.add_names(done)
+    assert unsynced
+    done.run()
+    assert not unsynced
+    unsynced.add_names(failed)
+    failed.run()
+    assert unsynced
+    assert unsynced.names == [failed]

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from fusefs.config import Sync
 from fusefs.session import writer as writing
 from fusefs.session.session import Session
-from fusefs.session.writer import BATCH_STEPS, Writer
+from fusefs.session.writer import BATCH_STEPS, FAR_BATCH_STEPS, Writer
 from storage.errors import StoreError
 from storage.formats.kinds import Step, classify
-from storage.session import claims
 from storage.session.claims import Claim, Claimer
 from storage.session.steps import sync_steps
 from tests.support.live import leased, living
@@ -246,35 +246,157 @@ def test_a_name_that_could_not_be_synced_is_reported_at_close(
     async def close(_writer: Writer, opened: Session) -> None:
         assert opened.unsynced.whole
 
-    monkeypatch.setattr("storage.session.claims.os.fsync", fails)
+    monkeypatch.setattr("fusefs.session.writer.os.fsync", fails)
     assert stored(store, lines(2), Sync.ALWAYS, close) == (2, None)
 
 
-@pytest.mark.guarantee("G27a")
-def test_on_a_far_store_a_close_has_nothing_to_sync_and_only_the_release_waits_for_temporaries(
+@pytest.mark.guarantee("G20b")
+def test_a_step_is_not_stored_if_its_session_is_renamed_away_just_before(
     store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    syncs, removed, clear = counted(monkeypatch), threading.Event(), claims._clear
+    claim = Claimer.claim
 
-    def late(*what: Any) -> None:
+    def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
+        session.path.rename(store.path / ".gone")
+        return claim(claimer, *args, **how)
+
+    monkeypatch.setattr(Claimer, "claim", claimed)
+    count, error = stored(store, lines(1))
+    assert count == 0
+    assert error is not None and error.errno == errno.ENOENT
+
+
+def far(store: StoreOnDisk, sync: Sync, then: Callable[[Writer, Session], Any]) -> None:
+    """Run `then` with a writer to the open session of a far store."""
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, opened):
+            await then(Writer(live.means, sync), opened)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G27a")
+def test_on_a_far_store_a_close_waits_only_for_names_and_the_release_for_temporaries(
+    store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, removed, unlink = threading.Event(), threading.Event(), os.unlink
+    waited: list[str] = []
+
+    def sync(_fd: int) -> None:
+        waited.append("sync")
+        synced.wait()
+
+    def late(name: str, *, dir_fd: int) -> None:
         removed.wait()
-        clear(*what)
+        unlink(name, dir_fd=dir_fd)
 
     def temporaries() -> list[str]:
         return [name for name in os.listdir(session.path) if name.startswith(".stepfs-")]
 
-    async def main() -> None:
-        async with leased(store, watched=False) as (live, opened):
-            writer = Writer(live.means, Sync.CLOSE)
-            assert await writer.append(opened, lines(3)) == (3, None)
-            await writer.sync(opened)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(writer.settle, opened)
-                assert len(temporaries()) == 3
-                removed.set()
-            assert temporaries() == []
+    async def then(writer: Writer, opened: Session) -> None:
+        assert await writer.append(opened, lines(3)) == (3, None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.sync, opened)
+            await trio.testing.wait_all_tasks_blocked()
+            assert opened.syncing.locked()
+            synced.set()
+        assert not opened.unsynced
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.settle, opened)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(temporaries()) == 3
+            removed.set()
+        assert temporaries() == []
 
-    monkeypatch.setattr(claims, "_clear", late)
-    trio.run(main)
-    assert syncs == []
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "unlink", late)
+    far(store, Sync.CLOSE, then)
+    assert waited == ["sync"]
     assert session.steps()[1:] == [step.data for step in lines(3)]
+
+
+class Unsyncable:
+    """Makes the first `count` syncs of names fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self.left, self._fsync = count, os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, fd: int) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._fsync(fd)
+
+
+@pytest.mark.guarantee("G17a", "G19a")
+@pytest.mark.parametrize("sync", [Sync.CLOSE, Sync.ALWAYS])
+@pytest.mark.parametrize("count", [3, 2 * FAR_BATCH_STEPS])
+@pytest.mark.usefixtures("session")
+def test_on_a_far_store_a_close_reports_names_that_could_not_be_synced_and_the_next_tries_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, sync: Sync, count: int
+) -> None:
+    async def then(writer: Writer, opened: Session) -> None:
+        stored, _ = await writer.append(opened, lines(count))
+        assert stored >= min(count, FAR_BATCH_STEPS)
+        with pytest.raises(StoreError) as caught:
+            await writer.sync(opened)
+        assert caught.value.errno == errno.EIO
+        assert opened.unsynced
+        await writer.sync(opened)
+        assert not opened.unsynced
+
+    Unsyncable(monkeypatch, 1)
+    far(store, sync, then)
+
+
+@pytest.mark.guarantee("G17a", "G19a")
+@pytest.mark.usefixtures("session")
+def test_on_a_far_store_a_close_reports_it_too_if_a_later_step_could_not_be_stored(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, left = os.link, [None, None]
+
+    def full(*names: Any, **where: Any) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left.pop()
+        link(*names, **where)
+
+    async def then(writer: Writer, opened: Session) -> None:
+        stored, error = await writer.append(opened, lines(5))
+        assert (stored, error and error.errno) == (2, errno.ENOSPC)
+        with pytest.raises(StoreError) as caught:
+            await writer.sync(opened)
+        assert caught.value.errno == errno.EIO
+
+    Unsyncable(monkeypatch, 1)
+    monkeypatch.setattr(os, "link", full)
+    far(store, Sync.CLOSE, then)
+
+
+@pytest.mark.guarantee("G15c", "G27b")
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("sync", [Sync.CLOSE, Sync.ALWAYS])
+def test_on_a_far_store_lines_count_as_stored_although_the_sync_of_their_names_is_not_answered(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, sync: Sync
+) -> None:
+    answer = threading.Event()
+
+    def silent(_fd: int) -> None:
+        answer.wait()
+
+    async def then(writer: Writer, opened: Session) -> None:
+        writer.means.work._deadline = 0.3
+        assert await writer.append(opened, lines(1)) == (1, None)
+        assert len(opened.recent) == 1
+        with pytest.raises(StoreError) as caught:
+            await writer.sync(opened)
+        assert caught.value.errno == errno.ETIMEDOUT
+        answer.set()
+        await writer.sync(opened)
+        await writer.settle(opened)
+
+    monkeypatch.setattr(os, "fsync", silent)
+    far(store, sync, then)

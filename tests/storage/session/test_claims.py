@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from storage.ahead import Outcome
 from storage.errors import StoreError
 from storage.session.claims import Claimer
 from storage.session.steps import Ownership, step_name
@@ -99,36 +100,35 @@ def test_a_batch_that_takes_long_stores_its_first_steps_and_leaves_nothing_of_th
 
 
 @pytest.mark.guarantee("G17a")
-def test_the_names_of_a_batch_are_on_disk_when_it_returns(
-    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+def test_the_names_of_a_batch_are_synced_once_they_all_exist_and_no_claim_waits_for_that(
+    session: Path, named: Claimer
 ) -> None:
-    synced: list[list[str]] = []
+    go, synced = threading.Event(), set[str]()
 
-    def noted(fd: int) -> None:
-        assert os.path.samestat(os.fstat(fd), session.stat())
-        synced.append(os.listdir(session))
+    def sync() -> None:
+        go.wait()
+        synced.update(os.listdir(session))
 
-    monkeypatch.setattr(os, "fsync", noted)
-    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=True)
-    (names,) = synced
-    assert error is None
-    assert {step_name(number) for number in numbers} < set(names)
+    names = Outcome(sync)
+    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=names)
+    more = named.claim_batch(4, [b"{}"] * 3, Ownership(0o640, None))
+    assert (numbers, error, more) == ([1, 2, 3], None, ([4, 5, 6], None))
+    assert not names.done
+    go.set()
     named.settle()
+    assert names.succeeded
+    assert {step_name(number) for number in numbers} < synced
+    assert sorted(os.listdir(session)) == ["meta", *(step_name(n) for n in range(1, 7))]
 
 
-@pytest.mark.guarantee("G17a", "G19a")
-def test_a_batch_whose_names_could_not_be_synced_reports_that_and_what_was_stored(
-    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+def test_where_nothing_was_stored_no_names_are_synced(
+    named: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_fd: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fsync", fails)
-    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=True)
+    answering(monkeypatch, (errno.ENOSPC, False))
+    names = Outcome(lambda: None)
+    assert named.claim_batch(1, [b"{}"], Ownership(0o640, None), names=names)[0] == []
     named.settle()
-    assert numbers == [1, 2, 3]
-    assert error is not None and error.errno == errno.EIO
-    assert len(os.listdir(session)) == 4
+    assert not names.done
 
 
 @pytest.mark.guarantee("G6b")
