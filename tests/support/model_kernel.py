@@ -112,9 +112,16 @@ class ModelKernel:
         """`caches` must be the object that the file system notifies of changes."""
         self.filesystem = filesystem
         self.kernel = caches
-        self.caller = Caller(os.getpid(), os.getuid(), os.getgid())
+        self._threads: dict[trio.lowlevel.Task, int] = {}
         self.inodes: dict[int, int] = {}
         """The inode of each open file."""
+
+    @property
+    def caller(self) -> Caller:
+        """The calling program: each task is a thread of its own, told apart by its number."""
+        task = trio.lowlevel.current_task()
+        number = self._threads.setdefault(task, os.getpid() + len(self._threads))
+        return Caller(number, os.getuid(), os.getgid())
 
     async def write(self, handle: int, data: bytes) -> int:
         return await self.filesystem.write(handle, data)
