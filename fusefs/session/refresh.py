@@ -46,12 +46,8 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             for patience in itertools.count(PATIENCE, -1):
                 if session.stale and patience > 0:  # events were lost in the meantime
                     await relist(means, session, exact)
-                # Later steps need not be shown, or we would never catch up with a fast writer. But if a
-                # removal was seen, all steps added before it must be shown too.
-                end = session.end(view)
-                settled = await _settle(
-                    means, session, present(means, session, view), end, patience > 0
-                )
+                epoch = present(means, session, view)
+                settled = await _settle(means, session, epoch, patience > 0)
                 if settled and not (session.stale and patience > 0):
                     break
             return await _dated(means, session, present(means, session, view))
@@ -92,8 +88,8 @@ async def _is_fresh(means: Means, session: Session, epoch: Epoch) -> bool:
     )
 
 
-async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
-    """Advance an epoch towards showing the steps up to `end`; whether it does now.
+async def _settle(means: Means, session: Session, epoch: Epoch, patient: bool) -> bool:
+    """Advance an epoch towards showing the steps that are there; whether it does now.
 
     If steps change faster than they can be read, the result is accepted as read: each step as it was
     at some time since the call.
@@ -101,7 +97,6 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
     view = epoch.view
     if isinstance(view.cut, InEpoch):
         await survey(means, session)
-        end = min(end, session.end(view))
     if view.format.history and session.extents.boundary(view.cut) is None:
         if epoch.built:
             await search(means, session, view)
@@ -111,7 +106,10 @@ async def _settle(means: Means, session: Session, epoch: Epoch, end: int, patien
     right = epoch.grows and await begins_right(means, session, epoch)
     if not right and not epoch.built and patient:
         right = await begin(means, session, epoch)
-    if right and await extend(means, session, epoch, end) and epoch.grows:
+    # Later steps need not be shown, or we would never catch up with a fast writer. But what was added
+    # before a removal or a replacement that is seen must be shown too: the end is as of now, after all
+    # that was awaited.
+    if right and await extend(means, session, epoch, session.end(view)) and epoch.grows:
         epoch.complete()
         return True
     if patient and (right or not epoch.built):
