@@ -24,7 +24,7 @@ from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.unsynced import KEPT_STEPS, Unsynced
 from storage.ahead import Outcome
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, doing, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.posix import status
 from storage.session.claims import UNKNOWN, Claim, Claimer
@@ -100,10 +100,8 @@ class Writer:
                 self.means.events.mark(session)
             if error is not None and self._sync is Sync.ALWAYS:
                 session.unsynced.whole = True  # it may be the error of syncing what was stored
-            if error is not None and stored == len(steps):
-                # All steps are stored, so write(2) must succeed; close(2) will report the error.
-                session.unsynced.whole, error = True, None
-            return stored, error
+            # If all steps are stored, write(2) must succeed; close(2) will report the error.
+            return stored, error if stored < len(steps) else None
 
     async def sync(self, session: Session) -> None:
         """Make everything that was stored durable (G17). Raises `StoreError`.
@@ -129,8 +127,8 @@ class Writer:
                 batch.close()
 
     async def settle(self, session: Session) -> None:
-        """Wait until the temporaries of the last steps are removed, unless the store is silent: nothing
-        uses the session's descriptor then."""
+        """Wait until the temporaries of the last steps are removed, and so nothing uses the session's
+        descriptor any more. For a store that is silent this waits no longer than the deadline."""
         clearing = session.claimer.clearing
         if clearing is not None and not clearing.done:
             with suppress(StoreError):  # the store is silent
@@ -164,7 +162,8 @@ class Writer:
         if not work.near:
             return await self._claim_far(session, steps, ownership)
         if self._sync is Sync.ALWAYS:
-            durably = partial(_claim_durably, claimer, steps, first, ownership)
+            names = partial(_sync_names, session.fd, session.slug)
+            durably = partial(_claim_durably, claimer, steps, first, ownership, names)
             return await work.long(session.slug, durably)
         keep = self._sync is Sync.CLOSE and most <= KEPT_STEPS
         batch, began = _batch(steps), time.monotonic()
@@ -184,7 +183,7 @@ class Writer:
         work, first = self.means.work, session.index.greatest + 1
         names = None
         if self._sync is not Sync.NEVER:
-            names = Outcome(partial(os.fsync, session.fd))
+            names = Outcome(partial(_sync_names, session.fd, session.slug))
         confirm = partial(_ownership, session.fd, session.identity)
         claim = partial(_claim_far, session.claimer, steps, first, ownership, confirm, names)
         claims, error = await work.long(session.slug, claim)
@@ -193,22 +192,21 @@ class Writer:
             if self._sync is Sync.ALWAYS:
                 try:
                     await work.long(session.slug, names.get)
-                except StoreError as silent:
-                    error = error or silent
-                except OSError as failed:
-                    error = error or from_os_error(failed, "sync the session's directory")
+                except StoreError as failed:
+                    error = error or failed
         return claims, error
 
 
 def _sync(session_fd: int, batch: Unsynced, *, near: bool) -> None:
-    """Make a batch durable. On a far store, where syncfs(2) reaches no server, contents were on disk
-    before their names, and only these can be missing."""
-    if near:
-        sync_steps(session_fd, batch.fds, batch.whole)
-        return
     for names in batch.names:
         names.get()
-    if batch.whole:
+    if batch.fds or batch.whole:
+        # On a far store contents were on disk before their names, and syncfs(2) reaches no server.
+        sync_steps(session_fd, batch.fds, batch.whole and near)
+
+
+def _sync_names(session_fd: int, slug: str) -> None:
+    with doing(f"sync {printable(slug)}"):
         os.fsync(session_fd)
 
 
@@ -244,13 +242,17 @@ def _claim_far(
 
 
 def _claim_durably(
-    claimer: Claimer, steps: Sequence[Step], first: int, ownership: Ownership
+    claimer: Claimer,
+    steps: Sequence[Step],
+    first: int,
+    ownership: Ownership,
+    sync_names: Callable[[], None],
 ) -> Claims:
     claims, error = _claim_all(claimer, steps, first, ownership, sync=True)
     try:
-        os.fsync(claimer.fd)
-    except OSError as failed:
-        error = error or from_os_error(failed, "sync the session's directory")
+        sync_names()
+    except StoreError as failed:
+        error = error or failed
     return claims, error
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
 import pytest
@@ -26,7 +26,7 @@ from storage.errors import StoreError
 from storage.session import meta_update
 from storage.session.meta_lock import locked
 from tests.support.live import Live, living
-from tests.support.stores import StoreOnDisk
+from tests.support.stores import SessionOnDisk, StoreOnDisk
 
 Test = Callable[[Live, MetaCounter], Awaitable[None]]
 
@@ -171,6 +171,17 @@ def test_at_the_end_everything_is_written_at_once(
     counting(store, test, run=False)
 
 
+@contextmanager
+def holding(disk: SessionOnDisk) -> Iterator[None]:
+    """Hold the lock of a session's meta, as another mount does."""
+    directory = os.open(disk.path, os.O_RDONLY)
+    try:
+        with locked(directory, 0):
+            yield
+    finally:
+        os.close(directory)
+
+
 @pytest.mark.guarantee("G9a")
 def test_at_the_end_a_lock_that_another_mount_holds_for_a_moment_is_waited_for(
     store: StoreOnDisk,
@@ -180,13 +191,11 @@ def test_at_the_end_a_lock_that_another_mount_holds_for_a_moment_is_waited_for(
 
     async def test(live: Live, counter: MetaCounter) -> None:
         await store_one_in(live, counter, "a_b_1")
-        directory = os.open(disk.path, os.O_RDONLY)
         async with trio.open_nursery() as nursery:
-            with locked(directory, 0):
+            with holding(disk):
                 nursery.start_soon(counter.finish)
                 await trio.sleep(0.1)
                 assert disk.meta() == before
-        os.close(directory)
 
     assert counting(store, test, run=False, clock=trio.testing.MockClock(rate=1)).count == 0
     assert (before.get("message_count", 0), disk.meta()["message_count"]) == (0, 1)
@@ -202,9 +211,7 @@ def test_at_the_end_held_locks_delay_no_other_session_and_not_the_end(store: Sto
             await store_one_in(live, counter, disk.slug)
         with ExitStack() as stack:
             for disk in held:
-                directory = os.open(disk.path, os.O_RDONLY)
-                stack.callback(os.close, directory)
-                stack.enter_context(locked(directory, 0))
+                stack.enter_context(holding(disk))
             began = trio.current_time()
             await counter.finish()
             assert trio.current_time() - began < FINISH_SECONDS + 2 * LAST_SECONDS

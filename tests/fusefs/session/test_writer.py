@@ -40,13 +40,12 @@ def stored(
     """Store steps in the session; return the result. `then` runs while the session is still open."""
 
     async def main() -> Stored:
-        with living(store) as live:
-            session, writer = live.session("a_b_1"), Writer(live.means, sync)
-            async with live.pool.lease(session):
-                told = await writer.append(session, steps)
-                if then is not None:
-                    await then(writer, session)
-            return told
+        async with leased(store) as (live, session):
+            writer = Writer(live.means, sync)
+            told = await writer.append(session, steps)
+            if then is not None:
+                await then(writer, session)
+        return told
 
     return trio.run(main)
 
@@ -56,20 +55,15 @@ def session(store: StoreOnDisk) -> SessionOnDisk:
     return store.session("a_b_1", entry("before"))
 
 
-class Failing:
-    """Makes every claim fail after the first `nth`."""
+def before_each_claim(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have something happen just before each claim, which fails if that raises."""
+    claim = Claimer.claim
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
-        self.left = nth
-        claim = Claimer.claim
+    def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
+        act()
+        return claim(claimer, *args, **how)
 
-        def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
-            self.left -= 1
-            if self.left < 0:
-                raise StoreError(errno.ENOSPC, "full", "there is no room")
-            return claim(claimer, *args, **how)
-
-        monkeypatch.setattr(Claimer, "claim", claimed)
+    monkeypatch.setattr(Claimer, "claim", claimed)
 
 
 @pytest.mark.guarantee("G5a", "G15b")
@@ -111,7 +105,14 @@ def test_others_get_their_turn_while_many_steps_are_stored(
 def test_an_error_is_reported_with_the_steps_that_were_stored(
     store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Failing(monkeypatch, 2)
+    room = [None, None]
+
+    def fill() -> None:
+        if not room:
+            raise StoreError(errno.ENOSPC, "full", "there is no room")
+        room.pop()
+
+    before_each_claim(monkeypatch, fill)
     count, error = stored(store, lines(5))
     assert count == 2
     assert error is not None and error.errno == errno.ENOSPC
@@ -135,19 +136,17 @@ def test_a_step_is_remembered_although_its_name_was_freed_just_before(
     store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another mount frees one when it moves its step up."""
-    claim = Claimer.claim
+    name = session.path / "step-000002"
 
-    def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
-        name = session.path / "step-000002"
+    def freed() -> None:
         name.write_bytes(entry("another's"))
         name.unlink()
-        return claim(claimer, *args, **how)
 
     async def remembered(writer: Writer, opened: Session) -> None:
         writer.means.events.drain()
         assert [step.number for step in opened.recent.kept(range(10))] == [2]
 
-    monkeypatch.setattr(Claimer, "claim", claimed)
+    before_each_claim(monkeypatch, freed)
     assert stored(store, lines(1), then=remembered) == (1, None)
 
 
@@ -254,13 +253,7 @@ def test_a_name_that_could_not_be_synced_is_reported_at_close(
 def test_a_step_is_not_stored_if_its_session_is_renamed_away_just_before(
     store: StoreOnDisk, session: SessionOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = Claimer.claim
-
-    def claimed(claimer: Claimer, *args: Any, **how: Any) -> Claim:
-        session.path.rename(store.path / ".gone")
-        return claim(claimer, *args, **how)
-
-    monkeypatch.setattr(Claimer, "claim", claimed)
+    before_each_claim(monkeypatch, lambda: session.path.rename(store.path / ".gone"))
     count, error = stored(store, lines(1))
     assert count == 0
     assert error is not None and error.errno == errno.ENOENT
