@@ -91,14 +91,18 @@ def _noted(means: Means, session: Session, found: Pass) -> Pass:
 
 
 async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
-    """Append the steps up to `end`. True once all of them are shown."""
+    """Append the steps up to `end`, the present end of the view. True once all of them are shown.
+
+    A step that changes before it is read ends this, since `end` is then outdated: what was added
+    before that change has to be shown too (G12a).
+    """
+    session.touched.clear()
     view = epoch.view
     while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
-        session.touched.clear()
         found = await _forwards(means, session, view, numbers)
         if not epoch.grows or epoch.last != last or found.reached is None:
             return False
-        if session.touches(numbers[0], found.reached):
+        if session.touches(last + 1, end):
             return False
         if found.boundary is not None:
             session.extents.begins(view.cut, found.boundary)

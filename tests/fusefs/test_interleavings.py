@@ -42,17 +42,25 @@ def some(words: Sequence[str], most: int) -> st.SearchStrategy[tuple[str, ...]]:
     )
 
 
-def stories(outside: Sequence[str], daemon: Sequence[str] = ()) -> st.SearchStrategy[Story]:
-    """Stories with these acts of outside writers, and with a daemon that counts in memory."""
+def stories(
+    outside: Sequence[str],
+    daemon: Sequence[str] = (),
+    *,
+    calls: Sequence[str] = CALLS,
+    acts: int = 3,
+    steps: int = 3,
+) -> st.SearchStrategy[Story]:
+    """Stories with up to `acts` acts of outside writers, and with a daemon that counts in memory."""
     return st.builds(
         Story,
-        programs=st.lists(some(CALLS, 5), min_size=2, max_size=3).map(tuple),
+        programs=st.lists(some(calls, 5), min_size=2, max_size=3).map(tuple),
         daemon=some(daemon, 6) if daemon else st.just(()),
-        outside=some(outside, 3) if outside else st.just(()),
+        outside=some(outside, acts),
         accidents=some(["overflow", "let go", "full"], 2),
-        steps=st.integers(0, 3),
+        steps=st.integers(0, steps),
         options=st.sampled_from(OPTIONS),
         wait=st.booleans(),
+        pass_steps=st.sampled_from([2048, 4, 2]),
         schedule=st.binary(min_size=100, max_size=400),
     )
 
@@ -85,6 +93,25 @@ def test_nothing_is_lost_beside_a_daemon_in_any_order(story: Story) -> None:
 @settings(BASE, max_examples=SOAK_SCHEDULES)
 @given(stories(["moves away"], SAID))
 def test_nothing_is_lost_beside_a_daemon_in_ten_thousand_orders(story: Story) -> None:
+    play(story)
+
+
+CHANGING = ["adds", "adds", "compacts", "edits", "removes", "hides", "brings back"]
+
+
+@pytest.mark.guarantee("G12a", "G13a", "G13c")
+@settings(BASE, max_examples=SCHEDULES)
+@given(stories(CHANGING, calls=[*LOOKS, "append"], acts=6, steps=9))
+def test_views_show_what_was_there_while_steps_come_and_go_in_any_order(story: Story) -> None:
+    play(story)
+
+
+@pytest.mark.soak
+@settings(BASE, max_examples=SOAK_SCHEDULES)
+@given(stories(CHANGING, calls=[*LOOKS, "append"], acts=6, steps=9))
+def test_views_show_what_was_there_while_steps_come_and_go_in_ten_thousand_orders(
+    story: Story,
+) -> None:
     play(story)
 
 

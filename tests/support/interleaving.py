@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import trio
 import trio.testing
@@ -52,7 +53,7 @@ class Story:
     daemon: tuple[str, ...] = ()
     """says, compacts, rests"""
     outside: tuple[str, ...] = ()
-    """adds, compacts, moves away, edits, removes"""
+    """adds, compacts, moves away, edits, removes, hides, brings back"""
     accidents: tuple[str, ...] = ()
     """overflow, let go, full"""
     steps: int = 2
@@ -60,6 +61,8 @@ class Story:
     options: str = "sync=never"
     wait: bool = True
     """Whether to unmount only once everything is idle."""
+    pass_steps: int = 2048
+    """Number of steps that a pass reads at most."""
     schedule: bytes = b""
 
 
@@ -277,15 +280,31 @@ class World:
                 number = self._added(entry(f"outside {at}"))
                 os.unlink(self.session.path / f"step-{number:06}")
                 yield f"outside had step {number} for a moment"
+            elif does == "brings back":
+                back = [
+                    hidden.name
+                    for hidden in self.session.path.glob(".hidden-*")
+                    if self._back(hidden)
+                ]
+                yield f"outside brings back {' '.join(back)}"
             elif target:
                 self.spoilt[self.session.step(target)] += 1
+                path = self.session.path / f"step-{target:06}"
                 if does == "edits":
-                    path = self.session.path / f"step-{target:06}"
                     path.with_name(".edited").write_bytes(entry(f"edited {at}"))
                     path.with_name(".edited").rename(path)
+                elif does == "hides":
+                    path.rename(path.with_name(f".hidden-{path.name}"))
                 else:
-                    os.unlink(self.session.path / f"step-{target:06}")
+                    path.unlink()
                 yield f"outside {does} {target}"
+
+    def _back(self, hidden: Path) -> bool:
+        path = hidden.with_name(hidden.name.removeprefix(".hidden-"))
+        free = not path.exists()
+        if free:
+            hidden.rename(path)
+        return free
 
     def _added(self, data: bytes) -> int:
         """Link the next step as another mount does: only the daemon counts in memory."""
@@ -366,7 +385,10 @@ def play(story: Story) -> list[str]:
     logged = Logged()
     try:
         world = World(story, place)
-        with staged(story.schedule, clock) as stage:
+        with (
+            staged(story.schedule, clock) as stage,
+            patch("fusefs.session.building.PASS_STEPS", story.pass_steps),
+        ):
             try:
                 trio.run(world.run, stage, clock=clock)
             except BaseException as error:

@@ -117,6 +117,49 @@ def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read
     trio.run(main)
 
 
+@pytest.mark.guarantee("G12a")
+def test_a_step_that_is_replaced_later_than_another_is_added_is_not_shown_without_it(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both happen while an earlier part of the view is read."""
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+
+    def acts() -> None:
+        disk.add(entry("added"))
+        disk.put(30, entry("edited"))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            Meanwhile(monkeypatch, acts)
+            shown = await live.shown(session, LOG_VIEW)
+            assert (b"edited" in shown, b"added" in shown) == (True, True)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_step_that_comes_back_just_before_those_that_are_read_is_shown(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(1, 31)))
+    monkeypatch.setattr(building, "PASS_STEPS", 10)
+    away = disk.path / "step-000011"
+    away.rename(disk.path / "aside")
+
+    def back() -> None:
+        (disk.path / "aside").rename(away)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            Meanwhile(monkeypatch, lambda: None, back)
+            await refresh(live.means, session, LOG_VIEW)
+            shown = await live.shown(session, LOG_VIEW)
+            assert shown == b"".join(entry(f"{number}") + b"\n" for number in range(1, 31))
+
+    trio.run(main)
+
+
 def test_a_failed_pass_leaves_an_epoch_that_is_not_shown_and_is_built_later(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
