@@ -7,6 +7,7 @@ call and checks every step that is shown; other steps are checked only from time
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Callable
@@ -30,6 +31,9 @@ LEAST_LAG_SECONDS: Final = 0.05
 """A listing this young is good enough for callers that need not be exact."""
 LAG_FACTOR: Final = 10
 """Callers that need not be exact spend at most one part in this many of the time on listing."""
+CHECK_SECONDS: Final = 0.1
+CHECK_FACTOR: Final = 20
+"""They look for edited steps for at most this long, and at most one part in that many of the time."""
 FORM_STEPS: Final = 16
 """Usually at least one of this many steps before a compaction is an entry."""
 _DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
@@ -60,14 +64,15 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
+    seconds = _check_seconds(session, exact, shown)
     try:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
         if directory.st_nlink == 0:
             session.gone = True
         near = means.work.near  # on a far store st_size says nothing
-        brief = directory.st_size <= INLINE_DIRECTORY_BYTES if near else not (exact and shown)
+        brief = directory.st_size <= INLINE_DIRECTORY_BYTES if near else seconds < math.inf
         run = means.work.small if brief else means.work.replay
-        new = await run(session.slug, _listing(means, session, exact and shown))
+        new = await run(session.slug, _listing(means, session, seconds))
     except BaseException as error:
         session.unlisted()
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
@@ -79,20 +84,30 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)
     changed = session.relisted(new, stale=session.losses != losses)
-    session.listed_at, session.listing_seconds = now, time.monotonic() - now
+    extra = 0.0 if new.stamps is None else new.stamps.extra_seconds
+    session.listed_at, session.listing_seconds = now, time.monotonic() - now - extra
     if changed is None or changed:
         session.changed_at = now
     if session.recent.owed:
         means.events.mark(session)
 
 
-def _listing(means: Means, session: Session, shown: bool) -> Callable[[], Index]:
+def _listing(means: Means, session: Session, seconds: float) -> Callable[[], Index]:
     """The function that lists the session; on a near store it also stats each step, which is cheap."""
     if session.watch is not None:
         return partial(scan, session.fd)
-    known, first = session.index, _first_shown(session) if shown else None
+    known, first = session.index, _first_shown(session)
     stamps = None if means.work.near else known.stamps
-    return partial(scan_agreeing, session.fd, known.greatest, stamps, first)
+    return partial(scan_agreeing, session.fd, known.greatest, stamps, first, seconds)
+
+
+def _check_seconds(session: Session, exact: bool, shown: bool) -> float:
+    """How long a listing may look for steps that were edited in place."""
+    if not shown:
+        return 0
+    if exact:
+        return math.inf
+    return min(CHECK_SECONDS, (time.monotonic() - session.listed_at) / CHECK_FACTOR)
 
 
 def _first_shown(session: Session) -> int:

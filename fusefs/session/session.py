@@ -102,7 +102,7 @@ class Session:
         """Whether the index has to be rebuilt."""
         self.listed_at = 0.0
         self.listing_seconds = 0.0
-        """Duration of the last listing."""
+        """Duration of the last listing, without `Stamps.extra_seconds`."""
         self.changed_at = 0.0
         """When a listing last differed from the one before."""
         self.losses = 0

@@ -7,6 +7,7 @@ normally change, so the index is filled by one listing and then kept up to date 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from array import array
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from storage.posix import reopened
-from storage.session.stamps import IN_TURN, LAST, Stamps, look
+from storage.session.stamps import InTurn, Stamps, look
 from storage.session.steps import NUMBER_MAX, is_usual, step_name, step_number
 
 _USUAL: Final = re.compile(r"step-(?!000000)([0-9]{6})", re.ASCII)
@@ -115,29 +116,31 @@ def scan(session_fd: int) -> Index:
         return _listed(fd)
 
 
-def scan_stamped(session_fd: int, known: Stamps | None, first: int | None = 0) -> Index:
+def scan_stamped(
+    session_fd: int, known: Stamps | None, first: int = 0, seconds: float = math.inf
+) -> Index:
     """As `scan`, and check for changes since `known` in the steps from number `first` on.
 
-    If `first` is None, checks the last steps, and some of the others in turn. Raises `OSError`.
+    If that would take longer than `seconds`, the last of them are checked, and others in turn. Raises
+    `OSError`.
     """
     with reopened(session_fd) as fd:
         inodes: dict[str, int] = {}
         index = _listed(fd, inodes)
         turn = 0 if known is None else known.turn
-        if first is not None:
-            numbers = index.numbers[bisect_left(index.numbers, first) :]
-        else:
-            in_turn = index.between(turn, index.greatest, IN_TURN)
-            turn = in_turn[-1] + 1 if len(in_turn) == IN_TURN else 0
-            numbers = array("Q", [*in_turn, *index.numbers[-LAST:]])
-        names = [name for number in numbers for name in index.names(number)]
+        checked = InTurn(index.numbers, first, turn, seconds)
+        names = (name for number in checked for name in index.names(number))
         index.stamps = look(fd, inodes, names, known)
-        index.stamps.turn = turn
+        index.stamps.turn, index.stamps.extra_seconds = checked.turn, checked.extra_seconds
     return index
 
 
 def scan_agreeing(
-    session_fd: int, greatest: int, known: Stamps | None = None, first: int | None = 0
+    session_fd: int,
+    greatest: int,
+    known: Stamps | None = None,
+    first: int = 0,
+    seconds: float = math.inf,
 ) -> Index:
     """List a session's directory on a store without events, as `scan_stamped` does.
 
@@ -145,11 +148,11 @@ def scan_agreeing(
     missing above `greatest`, the greatest of the last listing, the directory is therefore listed until
     two listings agree, so that no history is shown that never existed (G13). Raises `OSError`.
     """
-    index = scan_stamped(session_fd, known, first)
+    index = scan_stamped(session_fd, known, first, seconds)
     for _ in range(LISTINGS_MOST):
         if not index.lacks_above(greatest):
             break
-        before, index = index, scan_stamped(session_fd, index.stamps, first)
+        before, index = index, scan_stamped(session_fd, index.stamps, first, seconds)
         if before.numbers == index.numbers:
             break
     return index

@@ -2,16 +2,19 @@
 
 A listing has the inode number of each name, and thus shows what came, went or was replaced. An edit in
 place shows only in a stat, which costs a call for each step. So for callers that must be exact all shown
-steps are checked, many in parallel. For the others, which come often, only the last steps are, which a
-daemon may still write to, and a few of the earlier ones in turn.
+steps are checked, many in parallel. For the others, which come often, the last steps are, which a daemon
+may still write to, and as many of the earlier ones, in turn, as some time allows.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from storage.ahead import WINDOW, ahead
@@ -19,7 +22,8 @@ from storage.ahead import WINDOW, ahead
 LAST: Final = 16
 """Last steps checked with each listing that need not be exact."""
 IN_TURN: Final = WINDOW - LAST
-"""Earlier steps checked with it, in turn: together with the last ones one window of parallel calls."""
+"""Earlier steps that are checked with it in any case: together with the last ones one window of
+parallel calls."""
 
 
 @dataclass(slots=True)
@@ -31,26 +35,64 @@ class Stamps:
     seen: dict[str, int] = field(default_factory=dict)
     """A hash that identifies the contents, as of the last check."""
     turn: int = 0
-    """The earlier steps checked next in turn begin at this number."""
+    """As `InTurn.turn`."""
+    extra_seconds: float = 0.0
+    """As `InTurn.extra_seconds`."""
 
     def changed(self, since: Stamps) -> set[str]:
         """The names that were added or removed, or whose contents have changed."""
         return {name for name, _ in self.seen.items() ^ since.seen.items()}
 
 
+class InTurn:
+    """The steps that a listing checks if it need not be exact: the last, then earlier ones in turn."""
+
+    def __init__(self, numbers: Sequence[int], first: int, turn: int, seconds: float) -> None:
+        """Of the steps from number `first` on, the earlier ones begin at `turn` and end after
+        `seconds` at the latest, but not before `IN_TURN` of them."""
+        self.turn = turn
+        """The earlier steps checked next begin at this number."""
+        self._numbers = numbers
+        self._start = bisect_left(numbers, first)
+        self._end = time.monotonic() + seconds
+        self._over: float | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        """May be used once."""
+        numbers, start = self._numbers, self._start
+        last = max(start, len(numbers) - LAST)
+        yield from numbers[last:]
+        turn = bisect_left(numbers, self.turn, start, last)
+        for count, at in enumerate(chain(range(turn, last), range(start, turn))):
+            if count >= IN_TURN and self._is_over():
+                return
+            self.turn = numbers[at] + 1
+            yield numbers[at]
+
+    @property
+    def extra_seconds(self) -> float:
+        """How long checking more than `IN_TURN` of the earlier steps has taken."""
+        return 0.0 if self._over is None else time.monotonic() - self._over
+
+    def _is_over(self) -> bool:
+        now = time.monotonic()
+        self._over = self._over or now
+        return now >= self._end
+
+
 def look(
-    session_fd: int, listed: dict[str, int], names: Collection[str], known: Stamps | None
+    session_fd: int, listed: dict[str, int], names: Iterable[str], known: Stamps | None
 ) -> Stamps:
     """Check the steps `listed` that were added or replaced since `known`, and those in `names`.
 
     On file systems whose listings have other inode numbers than stat, listings do not show what was
-    replaced, so all steps are checked. Raises `OSError`.
+    replaced, so all steps are checked. `names` are taken one by one as calls return. Raises `OSError`.
     """
     if known is None:
         return Stamps(listed, {name: seen for name, (_, seen) in _looked(session_fd, listed)})
-    found = dict(
-        _looked(session_fd, {*names, *(name for name, _ in listed.items() - known.listed.items())})
-    )
+    different = {name for name, _ in listed.items() - known.listed.items()}
+    others = (name for name in names if name not in different)
+    found = dict(_looked(session_fd, chain(different, others)))
     if any(inode not in (0, listed[name]) for name, (inode, _) in found.items()):
         return look(session_fd, listed, names, None)
     seen = {name: found[name][1] if name in found else known.seen[name] for name in listed}

@@ -10,6 +10,8 @@ import trio
 
 from fusefs.session import listing
 from fusefs.session.listing import (
+    CHECK_FACTOR,
+    CHECK_SECONDS,
     LAG_FACTOR,
     LEAST_LAG_SECONDS,
     MOST_LAG_OF_SLOW_SECONDS,
@@ -81,6 +83,26 @@ def test_without_events_only_exact_callers_list_a_session_each_time(
             session.listed_at -= MOST_LAG_SECONDS
             await ready(live.means, session, exact=False)
             assert listings.count == 3
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c")
+def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_step(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(400)))
+    early = disk.path / "step-000005"
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await ready(live.means, session)
+            session.index.stamps.turn = 6  # type: ignore[union-attr]
+            early.write_bytes(entry("edited"))
+            session.touched.clear()
+            session.listed_at -= CHECK_FACTOR * CHECK_SECONDS
+            await ready(live.means, session, exact=False)
+            assert session.touched == {5}
 
     trio.run(main)
 

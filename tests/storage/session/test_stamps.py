@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +28,10 @@ def directory(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     os.close(descriptor)
 
 
-def stamped(descriptor: int, known: Stamps | None = None, first: int | None = 0) -> Stamps:
-    found = scan_stamped(descriptor, known, first).stamps
+def stamped(
+    descriptor: int, known: Stamps | None = None, first: int = 0, seconds: float = math.inf
+) -> Stamps:
+    found = scan_stamped(descriptor, known, first, seconds).stamps
     assert found is not None
     return found
 
@@ -66,12 +70,35 @@ def test_an_approximate_listing_checks_the_last_steps_and_the_others_in_turn(
     seen: set[str] = set()
     for _ in range(3):
         looked_at.clear()
-        known = stamped(directory[1], known, None)
-        assert len(looked_at) <= IN_TURN + LAST
+        known = stamped(directory[1], known, seconds=0)
+        assert len(looked_at) == IN_TURN + LAST
         assert {step_name(n) for n in range(STEPS - LAST + 1, STEPS + 1)} <= set(looked_at)
         seen.update(looked_at)
     assert len(seen) == STEPS
-    assert known.turn == 0
+
+
+@pytest.mark.guarantee("G12c", "G24a")
+def test_an_approximate_listing_checks_each_step_that_is_shown_once_if_there_is_time(
+    directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = stamped(directory[1])
+    known.turn = 30
+    looked_at = looks(monkeypatch)
+    stamped(directory[1], known, 11, seconds=60)
+    assert sorted(looked_at) == [step_name(number) for number in range(11, STEPS + 1)]
+
+
+@pytest.mark.guarantee("G12c")
+def test_an_approximate_listing_ends_its_checks_when_the_time_is_over(
+    directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = stamped(directory[1])
+    clock = iter(range(10 * STEPS))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    looked_at = looks(monkeypatch)
+    found = stamped(directory[1], known, seconds=20)
+    assert (found.turn, found.extra_seconds) == (IN_TURN + 20, 20)
+    assert len(looked_at) == LAST + IN_TURN + 19
 
 
 @pytest.mark.guarantee("G13b")
@@ -97,7 +124,7 @@ def test_an_exact_listing_finds_every_edit_and_an_approximate_one_those_in_the_l
     (path / EARLY).write_bytes(b"{ }")
     (path / LATE).write_bytes(b"{ }")
     first.turn = 6
-    assert stamped(descriptor, first, None).changed(first) == {LATE}
+    assert stamped(descriptor, first, seconds=0).changed(first) == {LATE}
     assert stamped(descriptor, first).changed(first) == {EARLY, LATE}
 
 
