@@ -33,7 +33,7 @@ async def search(means: Means, session: Session, view: View) -> None:
     work = partial(find_boundary, index=index, below=end + 1)
     found = await means.replay(session, len(index.numbers), work, view.cut)
     means.events.drain()
-    if not session.touches(found.number, end):
+    if not session.touches(found.number, found.number):
         session.extents.begins(view.cut, found)
 
 
@@ -48,15 +48,17 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
         odd = dict(session.index.odd)
         work = partial(backwards, numbers=numbers, odd=odd, show=view.format.show)
         found = _noted(means, session, await means.replay(session, len(numbers), work, view.cut))
-        if session.touches(found.reached or 0, top):
-            return
         boundary = found.boundary
+        lowest = boundary.number if boundary is not None else found.reached or 0
+        if session.stale or session.touches(lowest, top):
+            return
         epoch.extend_backwards(found.texts)
         end = numbers[0] if found.reached is None else found.reached
         await means.cache.settle()
     session.extents.begins(view.cut, boundary or START)
     lead, version = await find_lead(means, session, view)
-    if session.extents.boundary(view.cut) is not None and not session.touches(end, top):
+    known = session.extents.boundary(view.cut) is not None
+    if known and not session.stale and not session.touches(0, top):
         epoch.end_backwards(boundary or START, lead, version, top)
 
 
@@ -90,19 +92,23 @@ def _noted(means: Means, session: Session, found: Pass) -> Pass:
     return found
 
 
-async def extend(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
+async def extend(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
     """Append the steps up to `end`, the present end of the view. True once all of them are shown.
 
-    A step that changes before it is read ends this, since `end` is then outdated: what was added
-    before that change has to be shown too (G12a).
+    While `patient`, a step that changes before it is read ends this, since `end` is then outdated: what
+    was added before that change has to be shown too (G12a).
     """
     session.touched.clear()
     view = epoch.view
     while numbers := session.index.between((last := epoch.last) + 1, end, PASS_STEPS):
+        if not patient:
+            session.touched.clear()
         found = await _forwards(means, session, view, numbers)
         if not epoch.grows or epoch.last != last or found.reached is None:
             return False
-        if session.touches(last + 1, end):
+        if patient and session.stale:
+            return False
+        if session.touches(last + 1, end if patient else found.reached):
             return False
         if found.boundary is not None:
             session.extents.begins(view.cut, found.boundary)

@@ -21,19 +21,19 @@ async def text(means: Means, session: Session, epoch: Epoch, segment: Segment) -
 
     Raises `StoreError` EIO if it no longer equals what was shown, and as `Means.replay`.
     """
-    held = await means.cache.text(epoch, segment)
-    if held is not None:
-        return held
-    found, right = await _rendered(means, session, epoch, segment)
-    if segment.text is not None:
-        return segment.text
-    if not right:
-        epoch.doubt()
-        sentence = "a step changed while it was read: open the file again"
-        raise StoreError(errno.EIO, "changed-underneath", sentence)
-    means.cache.keep(epoch, segment, found)
-    await means.cache.settle()
-    return found
+    while (held := await means.cache.text(epoch, segment)) is None:
+        length = segment.length
+        found, right = await _rendered(means, session, epoch, segment)
+        if segment.text is not None or segment.length != length:
+            continue  # another task has rendered it, and it may have grown since
+        if not right:
+            epoch.doubt()
+            sentence = "a step changed while it was read: open the file again"
+            raise StoreError(errno.EIO, "changed-underneath", sentence)
+        means.cache.keep(epoch, segment, found)
+        await means.cache.settle()
+        return found
+    return held
 
 
 async def pin(means: Means, session: Session, epoch: Epoch) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 
 from fusefs.session.means import Means
 from fusefs.session.session import Session
+from fusefs.views.cuts import InEpoch
 from fusefs.views.formats import View
 from storage.errors import from_os_error, printable
 from storage.session.index import Index, scan, scan_agreeing
@@ -122,6 +123,8 @@ def _first_shown(session: Session) -> int:
 
 
 def _first_of(session: Session, view: View) -> int:
+    if isinstance(view.cut, InEpoch):  # its epoch may be gone
+        return 0
     boundary = session.extents.boundary(view.cut) if view.format.history else None
     before = session.index.before(boundary.number, FORM_STEPS) if boundary is not None else ()
     return before[0] if before else 0

@@ -10,7 +10,7 @@ import itertools
 import os
 from typing import Final
 
-from fusefs.session.building import begin, build_backwards, compare, extend, search
+from fusefs.session.building import begin, build_backwards, compare, extend, search, start_of
 from fusefs.session.lead import begins_right
 from fusefs.session.listing import ready, relist
 from fusefs.session.means import Means
@@ -98,23 +98,36 @@ async def _settle(means: Means, session: Session, epoch: Epoch, patient: bool) -
     if isinstance(view.cut, InEpoch):
         await survey(means, session)
     if view.format.history and session.extents.boundary(view.cut) is None:
-        if epoch.built:
+        if epoch.built or not patient:
             await search(means, session, view)
         else:
             await build_backwards(means, session, epoch)
         return False
-    right = epoch.grows and await begins_right(means, session, epoch)
-    if not right and not epoch.built and patient:
-        right = await begin(means, session, epoch)
+    right = await _begins(means, session, epoch, patient)
     # Later steps need not be shown, or we would never catch up with a fast writer. But what was added
     # before a removal or a replacement that is seen must be shown too: the end is as of now, after all
     # that was awaited.
-    if right and await extend(means, session, epoch, session.end(view)) and epoch.grows:
+    if right and await extend(means, session, epoch, session.end(view), patient) and epoch.grows:
         epoch.complete()
         return True
     if patient and (right or not epoch.built):
         return False
     return await compare(means, session, epoch, session.end(view), patient) and not patient
+
+
+async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -> bool:
+    """Whether an epoch begins as it must, and still did after that was looked up.
+
+    While `patient`, the building of one that shows nothing yet is begun.
+    """
+    session.touched.clear()
+    right = epoch.grows and await begins_right(means, session, epoch)
+    if not right and not epoch.built and patient:
+        right = await begin(means, session, epoch)
+    if not right or epoch.boundary != start_of(session, epoch.view):
+        return False
+    leads = patient and epoch.view.format.history
+    return not (leads and session.touches(0, epoch.boundary.number))
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

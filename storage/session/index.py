@@ -152,7 +152,8 @@ def scan_agreeing(
     for _ in range(LISTINGS_MOST):
         if not index.lacks_above(greatest):
             break
-        before, index = index, scan_stamped(session_fd, index.stamps, first, seconds)
+        again = seconds if seconds == math.inf else 0.0
+        before, index = index, scan_stamped(session_fd, index.stamps, first, again)
         if before.numbers == index.numbers:
             break
     return index

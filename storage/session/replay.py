@@ -16,7 +16,7 @@ from typing import Any, Final
 from storage.formats.dialects import has_blocks
 from storage.render.lines import nothing
 from storage.session.index import Index
-from storage.session.reader import Read, Reader, Show, Skipped
+from storage.session.reader import Met, Read, Reader, Show, Skipped
 from storage.session.steps import LongStep, step_name
 
 PASS_STEPS: Final = 2048
@@ -117,6 +117,8 @@ class _Gathering:
         try:
             if number in self._odd:
                 met = [self._meet(read, name, show, skipped) for name in self._names(number)]
+                # A boundary is a number, so what shares that of a compaction is before it.
+                met = (self.boundaries and _compactions(met)) or met
             else:  # the usual case, kept fast since this runs for every step
                 met = [self._meet(read, f"step-{number:06}", show, skipped)]
         except LongStep:
@@ -161,6 +163,10 @@ class _Gathering:
         self._bytes += self._held
         self._lines, self._shown, self._held = [], array("Q"), 0
         self.found.texts.clear()
+
+
+def _compactions(met: Sequence[Met | None]) -> list[Met | None]:
+    return [each for each in met if each is not None and each[0].kind.is_compaction]
 
 
 def forwards(

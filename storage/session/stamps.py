@@ -56,6 +56,7 @@ class InTurn:
         self._start = bisect_left(numbers, first)
         self._end = time.monotonic() + seconds
         self._over: float | None = None
+        self._ended: float | None = None
 
     def __iter__(self) -> Iterator[int]:
         """May be used once."""
@@ -65,14 +66,15 @@ class InTurn:
         turn = bisect_left(numbers, self.turn, start, last)
         for count, at in enumerate(chain(range(turn, last), range(start, turn))):
             if count >= IN_TURN and self._is_over():
-                return
+                break
             self.turn = numbers[at] + 1
             yield numbers[at]
+        self._ended = time.monotonic()
 
     @property
     def extra_seconds(self) -> float:
         """How long checking more than `IN_TURN` of the earlier steps has taken."""
-        return 0.0 if self._over is None else time.monotonic() - self._over
+        return 0.0 if self._over is None or self._ended is None else self._ended - self._over
 
     def _is_over(self) -> bool:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from storage.errors import StoreError
 from storage.session import replay
 from storage.store import Store
-from tests.support.live import leased, living
+from tests.support.live import Live, leased, living
 from tests.support.model_kernel import Caches, ModelKernel
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
 
@@ -27,13 +27,18 @@ MESSAGES_VIEW, HISTORY_VIEW, LOG_VIEW = View(MESSAGES), View(HISTORY), View(LOG)
 
 
 class Meanwhile:
-    """Runs something during each pass upwards: after the pass has read, before its result is used."""
+    """Runs something during each pass: after the pass has read, before its result is used."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *does: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *does: Callable[[], object],
+        direction: str = "forwards",
+    ) -> None:
         self.left = list(does)
         self.passes = 0
-        self._pass = replay.forwards
-        monkeypatch.setattr(building, "forwards", self)
+        self._pass = getattr(replay, direction)
+        monkeypatch.setattr(building, direction, self)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         self.passes += 1
@@ -41,6 +46,15 @@ class Meanwhile:
         if self.left:
             self.left.pop(0)()
         return found
+
+
+def lines(*said: str) -> bytes:
+    return b"".join(entry(text) + b"\n" for text in said)
+
+
+def lose_events(live: Live) -> None:
+    live.events.watcher.drain()
+    live.events.missed()
 
 
 def compacts(disk: SessionOnDisk) -> None:
@@ -205,6 +219,162 @@ def test_a_history_that_changes_while_it_is_gathered_from_its_end_is_gathered_ag
     trio.run(main)
 
 
+@pytest.mark.guarantee("G12a")
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_compaction_that_goes_while_the_steps_after_it_are_gathered_is_noticed(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+
+    def goes() -> None:
+        if replaced:
+            disk.put(2, entry("other"))
+        else:
+            (disk.path / "step-000002").unlink()
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            Meanwhile(monkeypatch, goes, direction="backwards")
+            said = ["a", "other", "b"] if replaced else ["a", "b"]
+            assert await live.shown(session, HISTORY_VIEW) == lines(*said)
+            disk.add(entry("c"))
+            live.events.drain()
+            assert await live.shown(session, HISTORY_VIEW) == lines(*said, "c")
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_step_that_comes_back_just_after_a_compaction_is_shown(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"), entry("c"))
+    away = disk.path / "step-000003"
+    aside = away.rename(disk.path / "aside")
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            Meanwhile(monkeypatch, lambda: aside.rename(away), direction="backwards")
+            await refresh(live.means, session, HISTORY_VIEW)
+            assert await live.shown(session, HISTORY_VIEW) == lines("b", "c")
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_history_is_gathered_though_somebody_keeps_editing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
+            gathering = Meanwhile(monkeypatch, *edits, direction="backwards")
+            await refresh(live.means, session, HISTORY_VIEW)
+            assert gathering.left, "it went on until nobody edited any more"
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_beginning_is_found_though_somebody_keeps_editing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", compaction("one"), *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, HISTORY_VIEW)
+            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
+            finding = Meanwhile(monkeypatch, *edits, direction="find_boundary")
+            disk.put(1, compaction("other"))
+            live.events.drain()
+            await refresh(live.means, session, HISTORY_VIEW)
+            assert finding.left, "it went on until nobody edited any more"
+
+    trio.run(main)
+
+
+def test_a_writer_of_later_steps_does_not_make_a_long_view_be_read_again_and_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes in place, as cp, tar and rsync do: each step is empty for a moment."""
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(200)))
+    monkeypatch.setattr(building, "PASS_STEPS", 10)
+
+    def writes() -> None:
+        last = max(disk.numbers())
+        (disk.path / f"step-{last:06}").write_bytes(entry("written"))
+        (disk.path / f"step-{last + 1:06}").touch()
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            writes()
+            reading = Meanwhile(monkeypatch, *[writes] * 1000)
+            live.events.drain()
+            await refresh(live.means, session, LOG_VIEW)
+            assert reading.passes < 2 * (200 // 10)
+            reading.passes = 0
+            await refresh(live.means, session, LOG_VIEW)
+            assert reading.passes < 200 // 10
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c")
+def test_an_opened_history_that_nobody_has_seen_is_not_superseded_when_events_are_lost(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), entry("b"))
+    monkeypatch.setattr(building, "PASS_STEPS", 1)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+
+            def acts() -> None:
+                disk.add(entry("c"))
+                for number in (2, 1):
+                    (disk.path / f"step-{number:06}").unlink()
+                lose_events(live)
+
+            Meanwhile(monkeypatch, acts, direction="backwards")
+            epoch = present(live.means, session, HISTORY_VIEW)
+            epoch.opens = 1
+            assert await refresh(live.means, session, HISTORY_VIEW) is epoch
+            assert await live.text(session, epoch) == lines("c")
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a", "G13d")
+def test_a_view_does_not_grow_by_steps_that_are_read_after_events_were_lost(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(20)))
+    monkeypatch.setattr(building, "PASS_STEPS", 10)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, LOG_VIEW)
+            epoch.opens = 1
+            for number in range(21, 41):
+                disk.put(number, entry(f"{number}"))
+            live.events.drain()
+
+            def acts() -> None:
+                disk.put(5, entry("first"))
+                disk.put(35, entry("then"))
+                lose_events(live)
+
+            Meanwhile(monkeypatch, acts)
+            await refresh(live.means, session, LOG_VIEW)
+            shown = await live.text(session, epoch)
+            assert (b"then" in shown, b"first" in shown) == (False, False)
+
+    trio.run(main)
+
+
 def test_the_remains_of_a_failed_gathering_do_no_harm(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,8 +473,7 @@ def test_steps_added_while_events_were_lost_are_shown_before_later_ones(
                 monkeypatch.undo()
                 found = replay.backwards(*args, **named)
                 disk.add(entry("b"))
-                live.events.watcher.drain()
-                live.events.missed()  # its event is lost
+                lose_events(live)
                 disk.add(entry("c"))
                 return found
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import threading
+from typing import Any
 
 import pytest
 import trio
 
+from fusefs.session import held_text
 from fusefs.session.held_text import pin, text, unpin
 from fusefs.session.refresh import refresh
 from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from storage.errors import StoreError
+from storage.session.replay import forwards
 from tests.support.live import Live, leased
 from tests.support.stores import StoreOnDisk, compaction, entry
 
@@ -35,6 +39,46 @@ def test_evicted_text_is_rendered_again_as_it_was(store: StoreOnDisk, view: View
             let_go(live, epoch)
             assert await live.text(session, epoch) == before
             assert all(segment.held for segment in epoch.segments)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13a")
+def test_text_that_grows_while_it_is_rendered_is_kept_whole(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers render it; after the first, the view grows and memory runs short."""
+    disk = store.session("a_b_1", *(entry(f"{number}" * 40) for number in range(200)))
+    ends, rendered, render = threading.Event(), threading.Event(), forwards
+
+    def slow(*args: Any, **named: Any) -> Any:
+        found = render(*args, **named)
+        if not rendered.is_set() and threading.current_thread() is not threading.main_thread():
+            rendered.set()
+            ends.wait(10)
+        return found
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, View(LOG))
+            epoch.opens += 1
+            let_go(live, epoch)
+            monkeypatch.setattr(held_text, "forwards", slow)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pin, live.means, session, epoch)
+                while not rendered.is_set():
+                    await trio.sleep(0.01)
+                await pin(live.means, session, epoch)
+                disk.add(entry("new"))
+                live.events.drain()
+                await refresh(live.means, session, View(LOG))
+                monkeypatch.setattr(live.means.cache, "limit", 1)
+                await refresh(live.means, session, View(HISTORY))
+                assert epoch.segments[-1].text is None
+                ends.set()
+            shown = await live.shown(session, View(LOG))
+            assert session.epochs[View(LOG)] is epoch
+            assert shown == b"".join(step + b"\n" for step in disk.steps())
 
     trio.run(main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 import pytest
 import trio
@@ -22,9 +23,12 @@ from fusefs.session.listing import (
     relist,
 )
 from fusefs.session.session import Session
+from fusefs.views.cuts import InEpoch
+from fusefs.views.formats import HISTORY, View
 from storage.errors import StoreError
+from storage.session import epochs, stamps
 from tests.support.live import leased
-from tests.support.stores import StoreOnDisk, entry
+from tests.support.stores import StoreOnDisk, compaction, entry
 
 
 class Listings:
@@ -103,6 +107,61 @@ def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_st
             session.listed_at -= CHECK_FACTOR * CHECK_SECONDS
             await ready(live.means, session, exact=False)
             assert session.touched == {5}
+
+    trio.run(main)
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, lists_stat_inodes: bool = True) -> None:
+    """Each stat takes a while, as on a far store; listings may have inode numbers of their own."""
+    stamp = stamps._stamp
+
+    def slow(fd: int, name: str) -> tuple[int, int]:
+        time.sleep(0.005)
+        inode, seen = stamp(fd, name)
+        return inode if lists_stat_inodes else inode + 1, seen
+
+    monkeypatch.setattr(stamps, "_stamp", slow)
+
+
+def test_a_listing_for_which_all_steps_must_be_checked_counts_as_long(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would be checked all the time."""
+    store.session("a_b_1", *(entry(f"{number}") for number in range(1500)))
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await ready(live.means, session)
+            slowly(monkeypatch, lists_stat_inodes=False)
+            session.listed_at -= CHECK_FACTOR * CHECK_SECONDS
+            began = time.monotonic()
+            await ready(live.means, session, exact=False)
+            assert session.listing_seconds > (time.monotonic() - began - CHECK_SECONDS) / 2
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c")
+def test_a_view_of_an_epoch_that_is_gone_keeps_no_other_from_being_shown(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many steps have changed that the search for epochs begins again."""
+    many = [entry(f"{number}") for number in range(30)]
+    disk = store.session("a_b_1", compaction("one"), *many, compaction("two"), entry("b"))
+    monkeypatch.setattr(epochs, "DOUBTFUL_STEPS", 20)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(HISTORY, InEpoch(2)))
+            for number in range(2, 32):
+                disk.put(number, entry(f"edited {number}"))
+            assert await live.shown(session, View(HISTORY)) == entry("b") + b"\n"
+            disk.add(entry("c"))
+            for exact in (False, True):
+                session.listed_at -= MOST_LAG_SECONDS
+                await ready(live.means, session, exact=exact)
+            await ready(live.means, session, shown=False)
+            assert b'"c"' in await live.shown(session, View(HISTORY))
 
     trio.run(main)
 

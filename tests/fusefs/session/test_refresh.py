@@ -10,13 +10,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.session import building
+from fusefs.session import building, lead
 from fusefs.session.refresh import archive, count_epochs, present, refresh
 from fusefs.views.epoch import State
-from fusefs.views.formats import FORMATS, HISTORY, LOG, View
+from fusefs.views.formats import FORMATS, HISTORY, LOG, MESSAGES, View
 from storage.session import replay
 from storage.session.replay import Pass
-from tests.support.live import leased, living
+from tests.support.live import Live, leased, living
 from tests.support.model import VIEWS, shown
 from tests.support.stores import StoreOnDisk, compaction, entry, event
 
@@ -53,6 +53,66 @@ def test_every_view_shows_what_is_in_the_store_whatever_happened(
                             if format_.name in VIEWS:
                                 found = await live.shown(session, View(format_))
                                 assert found == shown(disk.steps(), format_.name)
+
+    trio.run(main)
+
+
+def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], None]) -> None:
+    """Something happens, and its events are drained, while the lead of a view is rendered."""
+    left, render = [acts], lead.lead_text
+
+    def lead_text(*args: Any) -> bytes:
+        found = render(*args)
+        if left:
+            left.pop()()
+            trio.from_thread.run_sync(live.events.drain)
+        return found
+
+    monkeypatch.setattr(lead, "lead_text", lead_text)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_view_whose_compaction_goes_while_its_lead_is_checked_begins_anew(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(MESSAGES))
+            disk.put(1, entry("A"))
+            disk.add(entry("b"))
+            live.events.drain()
+
+            def acts() -> None:
+                (disk.path / "step-000002").unlink()
+                disk.add(entry("c"))
+
+            during_lead(monkeypatch, live, acts)
+            shown_now = await live.shown(session, View(MESSAGES))
+            assert shown_now == shown(disk.steps(), "messages.jsonl")
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_lead_follows_the_dialect_of_what_was_there_when_its_lines_were_read(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+
+            def acts() -> None:
+                disk.put(1, b'{"message":{"role":"user","content":[{"type":"text","text":"a"}]}}')
+                disk.add(entry("c"))
+
+            during_lead(monkeypatch, live, acts)
+            first = await live.shown(session, View(MESSAGES))
+            assert b'"c"' in first
+            assert b'"content":[' in first
 
     trio.run(main)
 

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from storage.session import index
 from storage.session.index import LISTINGS_MOST, Index, scan, scan_agreeing
+from storage.session.stamps import InTurn
 from storage.session.steps import NUMBER_MAX
 
 SCANDIR = os.scandir
@@ -60,6 +62,21 @@ def test_where_no_number_is_missing_one_listing_will_do(
     had = listings(monkeypatch, [4, 5])
     assert list(scan_agreeing(session_fd, 0).numbers) == [1, 2, 3]
     assert len(had) == 1
+
+
+def test_a_listing_that_is_repeated_looks_for_edits_only_once_for_long(
+    session_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, asked = scan_agreeing(session_fd, 0).stamps, []
+
+    def noted(numbers: Sequence[int], first: int, turn: int, seconds: float) -> InTurn:
+        asked.append(seconds)
+        return InTurn(numbers, first, turn, seconds)
+
+    monkeypatch.setattr(index, "InTurn", noted)
+    listings(monkeypatch, [3], [4])
+    scan_agreeing(session_fd, 1, known, 0, 0.1)
+    assert asked == [0.1, 0, 0]
 
 
 def test_a_gap_that_was_there_before_costs_nothing(

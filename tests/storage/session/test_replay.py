@@ -184,3 +184,20 @@ def test_the_message_of_an_archive_has_the_form_of_the_entry_before_it_or_else_a
     stored = [*steps(before), compaction("it"), *steps(after)]
     with opened(stored) as (reader, index):
         assert in_blocks(reader, index, find_boundary(reader, index)) is blocks
+
+
+@pytest.mark.parametrize("odd", ["step-2", "step-0000002"])
+def test_what_has_the_number_of_a_compaction_precedes_it_in_both_directions(
+    store: StoreOnDisk, odd: str
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+    (disk.path / odd).write_bytes(entry("odd"))
+    fd = os.open(disk.path, os.O_RDONLY)
+    try:
+        index, reader = scan(fd), Reader(fd)
+        down = backwards(reader, index.numbers, index.odd, line)
+        up = forwards(reader, index.numbers, index.odd, line, True)
+    finally:
+        os.close(fd)
+    assert whole([down]) == whole([up]) == entry("b") + b"\n"
+    assert down.boundary == up.boundary == Boundary(2, "one")
