@@ -61,6 +61,7 @@ def stories(
         options=st.sampled_from(OPTIONS),
         wait=st.booleans(),
         pass_steps=st.sampled_from([2048, 4, 2]),
+        threads=st.booleans(),
         schedule=st.binary(min_size=100, max_size=400),
     )
 
@@ -96,7 +97,7 @@ def test_nothing_is_lost_beside_a_daemon_in_ten_thousand_orders(story: Story) ->
     play(story)
 
 
-CHANGING = ["adds", "adds", "compacts", "edits", "removes", "hides", "brings back"]
+CHANGING = ["adds", "adds", "compacts", "uncompacts", "edits", "removes", "hides", "brings back"]
 
 
 @pytest.mark.guarantee("G12a", "G13a", "G13c")

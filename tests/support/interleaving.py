@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from fusefs import config
 from fusefs.filesystem import FileSystem
 from fusefs.inotify import EventsLostError
+from fusefs.session.means import INLINE_STEPS
 from fusefs.superblock import Superblock
 from storage.errors import StoreError
 from storage.store import Store
@@ -53,7 +54,7 @@ class Story:
     daemon: tuple[str, ...] = ()
     """says, compacts, rests"""
     outside: tuple[str, ...] = ()
-    """adds, compacts, moves away, edits, removes, hides, brings back"""
+    """adds, compacts, moves away, edits, removes, uncompacts, hides, brings back"""
     accidents: tuple[str, ...] = ()
     """overflow, let go, full"""
     steps: int = 2
@@ -63,6 +64,8 @@ class Story:
     """Whether to unmount only once everything is idle."""
     pass_steps: int = 2048
     """Number of steps that a pass reads at most."""
+    threads: bool = False
+    """Whether every pass runs in a thread, however short."""
     schedule: bytes = b""
 
 
@@ -280,6 +283,8 @@ class World:
                 number = self._added(entry(f"outside {at}"))
                 os.unlink(self.session.path / f"step-{number:06}")
                 yield f"outside had step {number} for a moment"
+            elif does == "uncompacts":
+                yield f"outside removes the compaction {self._uncompacted()}"
             elif does == "brings back":
                 back = [
                     hidden.name
@@ -298,6 +303,15 @@ class World:
                 else:
                     path.unlink()
                 yield f"outside {does} {target}"
+
+    def _uncompacted(self) -> int | None:
+        numbers = [n for n in self.session.numbers() if n not in self.of_daemon]
+        found = [n for n in numbers if b"archive_name" in self.session.step(n)]
+        if not found:
+            return None
+        self.spoilt[self.session.step(found[-1])] += 1
+        os.unlink(self.session.path / f"step-{found[-1]:06}")
+        return found[-1]
 
     def _back(self, hidden: Path) -> bool:
         path = hidden.with_name(hidden.name.removeprefix(".hidden-"))
@@ -388,6 +402,7 @@ def play(story: Story) -> list[str]:
         with (
             staged(story.schedule, clock) as stage,
             patch("fusefs.session.building.PASS_STEPS", story.pass_steps),
+            patch("fusefs.session.means.INLINE_STEPS", -1 if story.threads else INLINE_STEPS),
         ):
             try:
                 trio.run(world.run, stage, clock=clock)

@@ -95,6 +95,8 @@ class _Thread:
             self.outcome = functools.partial(_raise, error)
         else:
             self.outcome = lambda: found
+        if not self._stage.over:
+            self.pause("ends")
         self.label = ""
         self._back.release()
 
