@@ -43,11 +43,16 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             await relist(means, session, exact)
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
+            listed = True  # and nothing was read since
             for patience in itertools.count(PATIENCE, -1):
                 if session.stale and patience > 0:  # events were lost in the meantime
                     await relist(means, session, exact)
                 epoch = present(means, session, view)
+                last = epoch.last
                 settled = await _settle(means, session, epoch, patience > 0)
+                listed = listed and settled and epoch.last == last
+                if settled and patience > 0 and exact and not listed:
+                    settled = await _still_shows(means, session, epoch)
                 if settled and not (session.stale and patience > 0):
                     break
             return await _dated(means, session, present(means, session, view))
@@ -128,6 +133,13 @@ async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -
         return False
     leads = patient and epoch.view.format.history
     return not (leads and session.touches(0, epoch.boundary.number))
+
+
+async def _still_shows(means: Means, session: Session, epoch: Epoch) -> bool:
+    """Whether no step has changed while it was read: without events only another listing tells."""
+    last = epoch.last
+    await relist(means, session, exact=True)
+    return epoch.state is State.CURRENT and epoch.last == last
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

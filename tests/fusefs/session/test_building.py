@@ -131,9 +131,10 @@ def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read
     trio.run(main)
 
 
-@pytest.mark.guarantee("G12a")
+@pytest.mark.guarantee("G12a", "G12c", "G13a")
+@pytest.mark.parametrize("watched", [True, False])
 def test_a_step_that_is_replaced_later_than_another_is_added_is_not_shown_without_it(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, watched: bool
 ) -> None:
     """Both happen while an earlier part of the view is read."""
     disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
@@ -144,7 +145,7 @@ def test_a_step_that_is_replaced_later_than_another_is_added_is_not_shown_withou
         disk.put(30, entry("edited"))
 
     async def main() -> None:
-        async with leased(store) as (live, session):
+        async with leased(store, watched=watched) as (live, session):
             Meanwhile(monkeypatch, acts)
             shown = await live.shown(session, LOG_VIEW)
             assert (b"edited" in shown, b"added" in shown) == (True, True)
@@ -240,6 +241,26 @@ def test_a_compaction_that_goes_while_the_steps_after_it_are_gathered_is_noticed
             disk.add(entry("c"))
             live.events.drain()
             assert await live.shown(session, HISTORY_VIEW) == lines(*said, "c")
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c", "G13a")
+def test_without_events_a_step_that_is_replaced_while_a_history_is_gathered_is_noticed(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+
+    def acts() -> None:
+        disk.add(entry("added"))
+        disk.put(10, entry("edited"))
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            Meanwhile(monkeypatch, acts, direction="backwards")
+            shown = await live.shown(session, HISTORY_VIEW)
+            assert (b"edited" in shown, b"added" in shown) == (True, True)
 
     trio.run(main)
 
