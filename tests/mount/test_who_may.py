@@ -361,6 +361,6 @@ def test_a_session_replaced_by_a_symlink_is_gone(
         assert refused.value.errno == errno.ENOENT
         os.close(fd)
     os.close(history)
-    assert not at.exists()
+    until(lambda: not at.exists())
     assert (secret.path / "meta").read_bytes() == before
     assert len(secret.numbers()) == 1
