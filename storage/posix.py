@@ -131,6 +131,14 @@ def is_regular(name: str, at: int) -> bool:
         return False
 
 
+def may_be_regular(name: str, at: int) -> bool:
+    """Whether `name` is a regular file, or cannot be looked at: reading it will say what is wrong."""
+    try:
+        return stat.S_ISREG(status(name, at).st_mode)
+    except OSError:
+        return True
+
+
 def is_same(name: str, at: int, descriptor: int) -> bool:
     """Whether `name` is still that of the open file. Raises OSError, ENOENT if it is no more."""
     named, opened = os.stat(name, dir_fd=at, follow_symlinks=False), os.fstat(descriptor)

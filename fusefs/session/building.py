@@ -26,8 +26,8 @@ def start_of(session: Session, view: View) -> Boundary | None:
     return session.extents.boundary(view.cut) if view.format.history else START
 
 
-async def search(means: Means, session: Session, view: View) -> None:
-    """Find the last compaction, reading backwards from the end."""
+async def search(means: Means, session: Session, view: View) -> Boundary:
+    """Find the last compaction, reading backwards from the end. Recorded unless it changed meanwhile."""
     session.touched.clear()
     index, end = within_cut(session, view), session.end(view)
     work = partial(find_boundary, index=index, below=end + 1)
@@ -35,6 +35,7 @@ async def search(means: Means, session: Session, view: View) -> None:
     means.events.drain()
     if not session.touches(found.number, found.number):
         session.extents.begins(view.cut, found)
+    return found
 
 
 async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
@@ -42,7 +43,7 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
     session.touched.clear()
     view = epoch.view
     top = session.end(view)
-    end, boundary = top + 1, None
+    end, lowest, boundary = top + 1, 0, None
     epoch.reset()
     while boundary is None and (numbers := session.index.before(end, PASS_STEPS)):
         odd = dict(session.index.odd)
@@ -55,8 +56,10 @@ async def build_backwards(means: Means, session: Session, epoch: Epoch) -> None:
         epoch.extend_backwards(found.texts)
         end = numbers[0] if found.reached is None else found.reached
         await means.cache.settle()
+    if session.stale or session.touches(lowest, top):
+        return
     session.extents.begins(view.cut, boundary or START)
-    lead, version = await find_lead(means, session, view)
+    lead, version = await find_lead(means, session, view, boundary or START)
     known = session.extents.boundary(view.cut) is not None
     if known and not session.stale and not session.touches(0, top):
         epoch.end_backwards(boundary or START, lead, version, top)
@@ -66,8 +69,10 @@ async def begin(means: Means, session: Session, epoch: Epoch) -> bool:
     """Start building a view whose boundary is known. False if the boundary has moved since."""
     view = epoch.view
     start = start_of(session, view)
-    lead, version = await find_lead(means, session, view)
-    if start is None or start != start_of(session, view):
+    if start is None:
+        return False
+    lead, version = await find_lead(means, session, view, start)
+    if start != start_of(session, view):
         return False
     epoch.begin(start, lead, version)
     return True
@@ -119,40 +124,44 @@ async def extend(means: Means, session: Session, epoch: Epoch, end: int, patient
     return True
 
 
-async def compare(means: Means, session: Session, epoch: Epoch, end: int, patient: bool) -> bool:
+async def compare(means: Means, session: Session, epoch: Epoch, end: int) -> bool:
     """Build a draft of the epoch, and check that what the epoch has shown is a prefix of it (G13).
 
     If so the epoch adopts the draft, else the draft supersedes it. Returns False if this was given
-    up: the history turned out to begin elsewhere, or a step changed while `patient`.
+    up: the history turned out to begin elsewhere, or a step changed.
     """
+    start = start_of(session, epoch.view)
+    return start is not None and await _compare(means, session, epoch, start, end, patient=True)
+
+
+async def accept(means: Means, session: Session, epoch: Epoch) -> None:
+    """As `compare`, but whatever changes meanwhile: the epoch shows each step as it was read.
+
+    What did change is compared again by the next refresh. However often somebody changes the steps,
+    each is read at most twice.
+    """
+    start = start_of(session, epoch.view) or await search(means, session, epoch.view)
+    await _compare(means, session, epoch, start, session.end(epoch.view), patient=False)
+
+
+async def _compare(
+    means: Means, session: Session, epoch: Epoch, start: Boundary, end: int, *, patient: bool
+) -> bool:
     session.touched.clear()
     view = epoch.view
-    start = start_of(session, view)
-    lead, version = await find_lead(means, session, view)
-    if start is None or start != start_of(session, view):
-        return False
-    draft = Epoch(view, means.cache)
-    draft.opens = epoch.opens
     if not epoch.built:
         epoch.reset()  # it has shown nothing, which is a prefix of everything
-    check = PrefixCheck(epoch)
-    draft.begin(start, lead, version)
-    check.feed(lead)
-    while numbers := session.index.between(draft.last + 1, end, PASS_STEPS):
-        found = await _forwards(means, session, view, numbers)
-        disturbed = patient and session.touches(0, found.reached or 0)
-        if found.reached is None or found.boundary is not None or disturbed:
-            begins = found.boundary
-            if begins is not None and not session.touches(begins.number, begins.number):
-                session.extents.begins(view.cut, begins)
-            means.cache.drop(draft)
-            epoch.doubt()
-            return False
-        for part in found.texts:
-            check.feed(part.text)
-        draft.extend(found.texts)
-        draft.last = found.reached
-        await means.cache.settle()
+    draft = Epoch(view, means.cache)
+    draft.opens = epoch.opens
+    try:
+        check = await _read_draft(means, session, epoch, draft, start, end, patient=patient)
+    except BaseException:
+        means.cache.drop(draft)
+        raise
+    if check is None or (patient and start != start_of(session, view)):
+        means.cache.drop(draft)
+        epoch.doubt()
+        return False
     draft.complete()
     if check.passed:
         epoch.adopt(draft)
@@ -161,6 +170,46 @@ async def compare(means: Means, session: Session, epoch: Epoch, end: int, patien
     if session.touches(0, end):
         session.epochs[view].doubt()
     return True
+
+
+async def _read_draft(
+    means: Means,
+    session: Session,
+    epoch: Epoch,
+    draft: Epoch,
+    start: Boundary,
+    end: int,
+    *,
+    patient: bool,
+) -> PrefixCheck | None:
+    """Read the steps up to `end` into a draft; None if that was given up while `patient`."""
+    view = draft.view
+    check = await _begin_draft(means, session, epoch, draft, start)
+    while numbers := session.index.between(draft.last + 1, end, PASS_STEPS):
+        found = await _forwards(means, session, view, numbers)
+        begins, reached = found.boundary, found.reached
+        if begins is not None and not session.touches(begins.number, begins.number):
+            session.extents.begins(view.cut, begins)
+        if reached is None or (patient and (begins is not None or session.touches(0, reached))):
+            return None
+        if begins is not None:
+            check = await _begin_draft(means, session, epoch, draft, begins)
+        for part in found.texts:
+            check.feed(part.text)
+        draft.extend(found.texts)
+        draft.last = reached
+        await means.cache.settle()
+    return check
+
+
+async def _begin_draft(
+    means: Means, session: Session, epoch: Epoch, draft: Epoch, start: Boundary
+) -> PrefixCheck:
+    lead, version = await find_lead(means, session, draft.view, start)
+    check = PrefixCheck(epoch)
+    draft.begin(start, lead, version)
+    check.feed(lead)
+    return check
 
 
 def _supersede(means: Means, session: Session, epoch: Epoch, successor: Epoch) -> None:

@@ -26,20 +26,17 @@ async def begins_right(means: Means, session: Session, epoch: Epoch) -> bool:
         return True
     if epoch.boundary != session.extents.boundary(view.cut):
         return False
-    version = await _version(means, session, view)
+    version = await _version(means, session, view, epoch.boundary)
     if version == epoch.lead_version:
         return True
-    if not epoch.leads_with((await find_lead(means, session, view))[0]):
+    if not epoch.leads_with((await find_lead(means, session, view, epoch.boundary))[0]):
         return False
     epoch.lead_version = version
     return True
 
 
-async def _version(means: Means, session: Session, view: View) -> Hashable:
-    """A token that changes whenever the lead of a view may have changed."""
-    boundary = session.extents.boundary(view.cut)
-    if boundary is None:
-        return None
+async def _version(means: Means, session: Session, view: View, boundary: Boundary) -> Hashable:
+    """A token that changes whenever the lead of a view that begins there may have changed."""
     headed = _may_be_headed(session, view, boundary)
     if view.format.lead is None or boundary.archive is None:
         return headed
@@ -60,12 +57,11 @@ def _may_be_headed(session: Session, view: View, boundary: Boundary) -> int:
     return end if followed and isinstance(view.cut, AtTime) else followed
 
 
-async def find_lead(means: Means, session: Session, view: View) -> tuple[bytes, Hashable]:
-    """The lead of a view, and a token that changes whenever it may have changed."""
-    version = await _version(means, session, view)
-    boundary = session.extents.boundary(view.cut)
-    if boundary is None:
-        return b"", None
+async def find_lead(
+    means: Means, session: Session, view: View, boundary: Boundary
+) -> tuple[bytes, Hashable]:
+    """The lead of a view that begins at `boundary`, and a token that changes whenever it may have."""
+    version = await _version(means, session, view, boundary)
     headed = _may_be_headed(session, view, boundary)
     if not headed and (view.format.lead is None or boundary.archive is None):
         return b"", version

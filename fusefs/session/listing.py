@@ -43,8 +43,8 @@ _DIRECTORY_IS_GONE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 async def ready(means: Means, session: Session, exact: bool = True, shown: bool = True) -> None:
     """Bring the index up to date with the store; unless `exact`, it may be slightly old.
 
-    A caller that only stores steps passes `shown=False` and does not learn which were edited. Raises
-    `StoreError`.
+    A caller that only stores steps passes `shown=False`: no more steps than a window of calls are then
+    checked for edits. Raises `StoreError`.
     """
     if session.stale or session.watch is None:
         async with session.lock:
@@ -52,6 +52,8 @@ async def ready(means: Means, session: Session, exact: bool = True, shown: bool 
                 await relist(means, session, exact, shown)
             except OSError as error:
                 raise from_os_error(error, f"list {printable(session.slug)}") from error
+            finally:
+                session.touched.clear()
 
 
 async def relist(means: Means, session: Session, exact: bool, shown: bool = True) -> None:
@@ -65,6 +67,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
+    own, session.own = session.own, set()
     seconds = _check_seconds(session, exact, shown)
     try:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
@@ -76,6 +79,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
         new = await run(session.slug, _listing(means, session, seconds))
     except BaseException as error:
         session.unlisted()
+        session.own |= own
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
             # Another session may have its name and look the same: inode numbers are reused.
             session.gone = True
@@ -85,6 +89,9 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)
     changed = session.relisted(new, stale=session.losses != losses)
+    for number in own:
+        if not session.index.has(number):
+            session.touch(number)  # it was in no listing, so none tells that it is gone
     extra = 0.0 if new.stamps is None else new.stamps.extra_seconds
     session.listed_at, session.listing_seconds = now, time.monotonic() - now - extra
     if changed is None or changed:

@@ -6,11 +6,18 @@ prefix of what it must show (G12, G13). `fusefs.session.session` has the rules o
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import Final
 
-from fusefs.session.building import begin, build_backwards, compare, extend, search, start_of
+from fusefs.session.building import (
+    accept,
+    begin,
+    build_backwards,
+    compare,
+    extend,
+    search,
+    start_of,
+)
 from fusefs.session.lead import begins_right
 from fusefs.session.listing import ready, relist
 from fusefs.session.means import Means
@@ -21,8 +28,8 @@ from fusefs.views.epoch import Epoch, State
 from fusefs.views.formats import BOUNDARY, View
 from storage.errors import from_os_error, printable
 
-PATIENCE: Final = 3
-"""Attempts to rebuild an epoch whose steps keep changing."""
+PATIENCE: Final = 5
+"""Rounds of listing, searching and building, before what keeps changing is accepted as it is read."""
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
@@ -44,7 +51,7 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             listed = True  # and nothing was read since
-            for patience in itertools.count(PATIENCE, -1):
+            for patience in range(PATIENCE, -1, -1):
                 if session.stale and patience > 0:  # events were lost in the meantime
                     await relist(means, session, exact)
                 epoch = present(means, session, view)
@@ -59,6 +66,7 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
         except OSError as error:
             raise from_os_error(error, f"read the steps of {printable(session.slug)}") from error
         finally:
+            session.touched.clear()
             session.skipped.sum_up()
             await means.cache.settle()
 
@@ -102,11 +110,10 @@ async def _settle(means: Means, session: Session, epoch: Epoch, patient: bool) -
     view = epoch.view
     if isinstance(view.cut, InEpoch):
         await survey(means, session)
-    if view.format.history and session.extents.boundary(view.cut) is None:
-        if epoch.built or not patient:
-            await search(means, session, view)
-        else:
-            await build_backwards(means, session, epoch)
+    if patient and start_of(session, view) is None:
+        await (
+            search(means, session, view) if epoch.built else build_backwards(means, session, epoch)
+        )
         return False
     right = await _begins(means, session, epoch, patient)
     # Later steps need not be shown, or we would never catch up with a fast writer. But what was added
@@ -115,9 +122,11 @@ async def _settle(means: Means, session: Session, epoch: Epoch, patient: bool) -
     if right and await extend(means, session, epoch, session.end(view), patient) and epoch.grows:
         epoch.complete()
         return True
-    if patient and (right or not epoch.built):
-        return False
-    return await compare(means, session, epoch, session.end(view), patient) and not patient
+    if not patient:
+        await accept(means, session, epoch)
+    elif epoch.built and not right:
+        await compare(means, session, epoch, session.end(view))
+    return not patient
 
 
 async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -> bool:
@@ -136,10 +145,15 @@ async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -
 
 
 async def _still_shows(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Whether no step has changed while it was read: without events only another listing tells."""
-    last = epoch.last
+    """Whether nothing has changed while steps were read: without events only another listing tells."""
+    before = _position(session, epoch)
     await relist(means, session, exact=True)
-    return epoch.state is State.CURRENT and epoch.last == last
+    return _position(session, epoch) == before
+
+
+def _position(session: Session, epoch: Epoch) -> tuple[object, ...]:
+    view, edits = epoch.view, session.extents.edits
+    return epoch.state, epoch.last, start_of(session, view), session.end(view), edits
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

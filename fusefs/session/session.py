@@ -1,8 +1,8 @@
 """A session: all that the mount knows about one, kept up to date by events from its directory.
 
 Concurrency. A session belongs to the loop. Between two awaits a task owns it; across an await, `touched`
-collects the numbers of the steps that have changed. `lock` serialises tasks that refresh the session,
-`writing` those that store steps. Threads get copies and never touch the session.
+collects for the holder of `lock` which steps have changed. `lock` serialises tasks that refresh the
+session, `writing` those that store steps. Threads get copies and never touch the session.
 
 A session need not be open: `Pool` opens it (descriptor, watch, index) for its users, lets it rest
 without a descriptor when many are open, and closes it when very many are; its epochs stay.
@@ -26,7 +26,7 @@ from fusefs.views.formats import View
 from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
-from storage.posix import exists, is_regular
+from storage.posix import may_be_regular
 from storage.session.claims import Claimer
 from storage.session.index import Index
 from storage.session.meta import NAME as META
@@ -49,8 +49,8 @@ class Session:
     __slots__ = (
         "backlog", "changed_at", "changes", "claimer", "epochs", "extents", "fd", "gone",
         "identity", "index", "judged", "listed_at", "listing_seconds", "lock", "losses", "opening",
-        "reader", "recent", "rests", "skipped", "slug", "stale", "surveying", "syncing", "touched",
-        "unsynced", "users", "verified", "watch", "weighed", "writing",
+        "own", "reader", "recent", "rests", "skipped", "slug", "stale", "surveying", "syncing",
+        "touched", "unsynced", "users", "verified", "watch", "weighed", "writing",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +62,7 @@ class Session:
         """`texts` is shared by all sessions of the mount."""
         self.slug = slug
         self.identity = identity
-        """Device and inode number of its directory; None until that was opened."""
+        """Device and inode number of its directory; None until it was opened."""
         self.gone = False
         """Whether it was deleted, or another session has its name. Final."""
         self.users = 0
@@ -110,7 +110,9 @@ class Session:
         self.backlog: list[Change] | None = None
         """Changes since the listing in progress began; None if there is none."""
         self.touched: set[int] = set()
-        """Numbers of steps that have changed since a pass cleared this."""
+        """Numbers of steps that have changed since the holder of `lock` cleared this."""
+        self.own: set[int] = set()
+        """Without events: numbers of steps that this mount has stored since the last listing."""
         self.skipped = Skipped(self.slug)
         for epoch in self.epochs.values():
             epoch.doubt()
@@ -222,7 +224,9 @@ class Session:
         if self.index.add(name := step_name(number)) is None:
             return
         self.touch(number)
-        if self.watch is not None and number not in self.index.odd:
+        if self.watch is None:
+            self.own.add(number)
+        elif number not in self.index.odd:
             self.judged.add(name, step)
 
     def restored(self, number: int) -> None:
@@ -230,10 +234,13 @@ class Session:
         self.changes += 1
         if self.index.add(step_name(number)) is not None:
             self.touch(number)
+            if self.watch is None:
+                self.own.add(number)
 
     def touch(self, number: int) -> None:
         """Step `number` was added, removed or changed."""
-        self.touched.add(number)
+        if self.lock.locked():
+            self.touched.add(number)
         self.judged.forget(step_name(number))
         self.extents.changed(number)
         for view, epoch in self.epochs.items():
@@ -289,8 +296,7 @@ class Session:
             self.recent.moved_over(number, change.moved_from)
 
     def _lost(self, name: str) -> Meaning:
-        number = self.index.discard(name)
-        if number is None:
+        if (number := self.index.discard(name)) is None:
             return Meaning.NOTHING
         self.touch(number)
         return Meaning.CHANGED
@@ -298,7 +304,7 @@ class Session:
     def _appeared(self, change: Change, number: int) -> Meaning:
         if change.moved_from is None and self.index.knows(change.name, number):
             return Meaning.GREW  # the CREATE of a step that this mount stored itself
-        if not self._may_be_read(change.name):
+        if not may_be_regular(change.name, self.fd):
             self.skipped.note(change.name, "it is not a regular file")
             self._lost(change.name)  # a step that it may have replaced is gone
             return Meaning.CHANGED
@@ -306,12 +312,6 @@ class Session:
         self.index.add(change.name)
         self.touch(number)
         return Meaning.GREW if after_all else Meaning.CHANGED
-
-    def _may_be_read(self, name: str) -> bool:
-        try:
-            return is_regular(name, self.fd) or not exists(name, self.fd)
-        except OSError:
-            return True  # reading it will say what is wrong
 
     def _doubt_everything(self) -> None:
         self.extents.forget_all()

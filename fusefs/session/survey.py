@@ -6,11 +6,16 @@ The first survey examines all steps; later ones only steps that were added or ha
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from storage.errors import from_os_error, printable
 from storage.session.epochs import compactions
+
+AGAIN_MOST: Final = 8
+"""Passes over steps that have changed since they were examined. If they change faster than they are
+examined, the last results count until the next survey."""
 
 
 async def survey(means: Means, session: Session) -> None:
@@ -19,7 +24,9 @@ async def survey(means: Means, session: Session) -> None:
     Does not hold `Session.lock`, so the history can be read at the same time.
     """
     async with session.surveying:
-        while (look := session.extents.compactions.next_pass(session.index)) is not None:
+        again = 0
+        while again < AGAIN_MOST and (look := session.extents.compactions.next_pass(session.index)):
+            again += look.again
             work = partial(compactions, numbers=look.numbers, odd=dict(session.index.odd))
             try:
                 seen = await means.replay(session, len(look.numbers), work)

@@ -49,16 +49,14 @@ class Epochs:
 
     def next_pass(self, index: Index) -> Look | None:
         """The steps to examine next; None if the epochs are up to date with the index."""
-        numbers: Sequence[int]
-        if self._doubtful:
-            numbers = sorted(self._doubtful)[:PASS_STEPS]
-            self._doubtful.difference_update(numbers)
-        else:
-            numbers = index.between(self._reached + 1, index.greatest, PASS_STEPS)
-            if not numbers:
-                return None
+        if numbers := index.between(self._reached + 1, index.greatest, PASS_STEPS):
             self._reached = numbers[-1]
-        return Look(self._generation, numbers)
+            return Look(self._generation, numbers, again=False)
+        if not self._doubtful:
+            return None
+        numbers = sorted(self._doubtful)[:PASS_STEPS]
+        self._doubtful.difference_update(numbers)
+        return Look(self._generation, numbers, again=True)
 
     @property
     def begun(self) -> bool:
@@ -128,6 +126,8 @@ class Look:
 
     generation: int
     numbers: Sequence[int]
+    again: bool
+    """Whether they have changed since they were examined."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,12 +13,13 @@ import trio
 
 from fusefs import config
 from fusefs.filesystem import FileSystem
-from fusefs.session import building
+from fusefs.session import building, means
 from fusefs.session.building import build_backwards, compare
 from fusefs.session.refresh import PATIENCE, present, refresh
 from fusefs.superblock import Superblock
 from fusefs.views.epoch import State
 from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
+from fusefs.views.spool import Spool
 from storage.errors import StoreError
 from storage.session import replay
 from storage.store import Store
@@ -317,6 +321,90 @@ def test_a_beginning_is_found_though_somebody_keeps_editing(
     trio.run(main)
 
 
+@pytest.mark.guarantee("G12a")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_beginning_is_found_though_somebody_keeps_replacing_the_compaction(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    disk = store.session("a_b_1", entry("a"), *([compaction("one"), entry("b")] if known else []))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, HISTORY_VIEW)
+            replaces = [lambda: disk.put(2, compaction("other"))] * 500
+            direction = "find_boundary" if known else "forwards"
+            finding = Meanwhile(monkeypatch, *replaces, direction=direction)
+            disk.put(2, compaction("other"))
+            live.events.drain()
+            shown = await live.shown(session, HISTORY_VIEW)
+            assert shown == (lines("b") if known else b"")
+            assert finding.left, "it went on until nobody replaced it any more"
+            finding.left.clear()
+            assert await live.shown(session, HISTORY_VIEW) == shown
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_compaction_that_goes_while_text_is_put_aside_is_noticed(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b" * 300))
+    write = Spool.write
+
+    async def main() -> None:
+        async with leased(store, cache=200) as (live, session):
+            (await refresh(live.means, session, LOG_VIEW)).opens = 1
+            acts = [(disk.path / "step-000002").unlink]
+
+            def slow(spool: Spool, text: bytes) -> int:
+                at = write(spool, text)
+                if acts:
+                    acts.pop()()
+                    trio.from_thread.run_sync(live.events.drain)  # as any other operation does
+                return at
+
+            monkeypatch.setattr(Spool, "write", slow)
+            await refresh(live.means, session, HISTORY_VIEW)
+            assert not acts
+            assert await live.shown(session, HISTORY_VIEW) == lines("a", "b" * 300)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23f")
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_comparison_that_does_not_end_leaves_no_text_and_no_descriptor(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    disk = store.session("a_b_1", *(entry("x" * 3000) for _ in range(400)))
+    monkeypatch.setattr(building, "PASS_STEPS", 100)
+
+    async def main() -> None:
+        async with leased(store, cache=100_000) as (live, session):
+            (await refresh(live.means, session, LOG_VIEW)).opens = 1
+            await refresh(live.means, session, LOG_VIEW)
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(5):
+                disk.put(400, entry("x" * 3000))
+                live.events.drain()
+
+                def ends() -> None:
+                    if not cancelled:
+                        raise OSError(errno.EIO, "the disk does not answer")
+                    trio.from_thread.run_sync(scope.cancel)
+
+                with monkeypatch.context() as patched, trio.CancelScope() as scope:
+                    Meanwhile(patched, int, int, ends)
+                    patched.setattr(means, "INLINE_STEPS", -1)
+                    with suppress(StoreError):
+                        await refresh(live.means, session, LOG_VIEW)
+                assert scope.cancelled_caught is cancelled
+            assert len(os.listdir("/proc/self/fd")) <= before
+
+    trio.run(main)
+
+
 def test_a_writer_of_later_steps_does_not_make_a_long_view_be_read_again_and_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,7 +526,7 @@ def test_a_rebuilt_draft_is_adopted_if_it_begins_with_what_was_shown(
             disk.put(2, entry("b" if kept else "other"))
             live.events.drain()
             assert epoch.state is State.SUSPECT
-            assert await compare(live.means, session, epoch, 2, True)
+            assert await compare(live.means, session, epoch, 2)
             assert epoch.superseded is not kept
             assert (session.epochs[LOG_VIEW] is epoch) is kept
             assert await live.text(session, epoch) == before

@@ -38,8 +38,8 @@ def remembering(live: Live, text: str) -> Iterator[None]:
 
 
 async def lead(live: Live, session: Session, view: View) -> bytes:
-    await refresh(live.means, session, view)
-    return (await find_lead(live.means, session, view))[0]
+    shown = await refresh(live.means, session, view)
+    return (await find_lead(live.means, session, view, shown.boundary))[0]
 
 
 @pytest.mark.guarantee("G2c")
@@ -92,7 +92,7 @@ def test_the_message_of_an_archive_takes_the_form_of_the_entry_that_is_before_it
         await refresh(live.means, session, View(MESSAGES))
         shown = session.epochs[View(MESSAGES)]
         assert await begins_right(live.means, session, shown)
-        lead, _ = await find_lead(live.means, session, View(MESSAGES))
+        lead, _ = await find_lead(live.means, session, View(MESSAGES), shown.boundary)
         assert shown.leads_with(lead)
         return type(json.loads(lead)["content"])
 

@@ -10,11 +10,14 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusefs.config import Sync
 from fusefs.session import building, lead
 from fusefs.session.refresh import archive, count_epochs, present, refresh
+from fusefs.session.writer import Writer
 from fusefs.views.epoch import State
 from fusefs.views.formats import FORMATS, HISTORY, LOG, MESSAGES, View
-from storage.session import replay
+from storage.formats.kinds import classify
+from storage.session import index, replay, stamps
 from storage.session.replay import Pass
 from tests.support.live import Live, leased, living
 from tests.support.model import VIEWS, shown
@@ -188,6 +191,77 @@ def test_the_archive_and_the_number_of_epochs_follow_the_compactions(store: Stor
                     live.events.drain()
                 assert await archive(live.means, session) == name
                 assert await count_epochs(live.means, session) == count
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c", "G13d")
+@pytest.mark.parametrize("in_place", [True, False])
+def test_without_events_what_is_edited_during_a_listing_is_not_shown_without_what_came_before(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+    acts = [True]
+
+    def looked(*args: Any) -> Any:  # when the names were listed, and before the steps are checked
+        if acts:
+            acts.pop()
+            disk.add(entry("added"))
+            if in_place:
+                (disk.path / "step-000030").write_bytes(entry("edited"))
+            else:
+                disk.put(30, entry("edited"))
+        return stamps.look(*args)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(LOG))
+            monkeypatch.setattr(index, "look", looked)
+            found = await live.shown(session, View(LOG))
+            assert (b"edited" in found, b"added" in found) == (True, True)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c", "G13d")
+def test_without_events_a_compaction_that_is_replaced_while_it_is_read_is_noticed(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"))
+    acts = [True]
+
+    def read(*args: Any, **named: Any) -> Pass:
+        if acts:
+            acts.pop()
+            disk.add(entry("added"))
+            disk.put(2, compaction("two"))
+        return replay.backwards(*args, **named)
+
+    monkeypatch.setattr(building, "backwards", read)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            found = await live.shown(session, View(MESSAGES))
+            assert (b"two" in found, b"added" in found) == (True, True)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a", "G12c")
+@pytest.mark.parametrize("step", [entry("mine"), compaction("mine")], ids=["entry", "compaction"])
+def test_without_events_an_own_step_that_others_remove_before_it_is_listed_is_not_shown_any_more(
+    store: StoreOnDisk, step: bytes
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            before = await live.shown(session, View(HISTORY))
+            await Writer(live.means, Sync.NEVER).append(session, [classify(step)])
+            await refresh(live.means, session, View(HISTORY), exact=False)
+            (disk.path / "step-000002").unlink()
+            disk.put(3, entry("b"))
+            assert await live.shown(session, View(HISTORY)) == before + entry("b") + b"\n"
 
     trio.run(main)
 

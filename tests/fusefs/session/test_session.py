@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from fusefs.inotify import Change
 from fusefs.session.session import Meaning, Session
@@ -54,6 +55,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     made.opened(os.open(tmp_path, os.O_RDONLY), near=True)
     made.watch = 7
     made.relisted(scan(made.fd), stale=False)
+    trio.run(made.lock.__aenter__)  # as who refreshes it
     yield made
     os.close(made.fd)
 
@@ -70,6 +72,12 @@ def test_a_step_after_all_others_is_growth_and_an_earlier_one_is_a_change(sessio
     assert list(session.index.numbers) == [1, 2, 3, 5, 7]
     assert session.touches(5, 7)
     assert not session.touches(1, 4)
+
+
+def test_what_changes_is_noted_only_for_who_refreshes_the_session(session: Session) -> None:
+    trio.run(session.lock.__aexit__)
+    session.stored(4, classify(entry("mine")))
+    assert session.touched == set()
 
 
 def test_the_event_of_a_step_that_this_mount_stored_itself_changes_nothing(

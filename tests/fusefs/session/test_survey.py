@@ -9,7 +9,7 @@ import trio
 
 from fusefs.session import survey as surveys
 from fusefs.session.listing import ready
-from fusefs.session.survey import survey
+from fusefs.session.survey import AGAIN_MOST, survey
 from storage.errors import StoreError
 from storage.session import epochs
 from tests.support.live import leased
@@ -63,6 +63,31 @@ def test_a_failed_survey_is_repeated_by_the_next_caller(
                     await survey(live.means, session)
             await survey(live.means, session)
             assert len(session.extents.compactions) == 2
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G29b")
+def test_a_survey_ends_though_somebody_keeps_editing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
+    surveyed = 0
+
+    def edited(*args: object, **named: object) -> object:
+        nonlocal surveyed
+        surveyed += 1
+        found = epochs.compactions(*args, **named)  # type: ignore[arg-type]
+        disk.put(2, compaction(f"edited {surveyed}"))
+        return found
+
+    monkeypatch.setattr(surveys, "compactions", edited)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await ready(live.means, session)
+            await survey(live.means, session)
+            assert (surveyed, len(session.extents.compactions)) == (1 + AGAIN_MOST, 2)
 
     trio.run(main)
 

@@ -132,7 +132,7 @@ def test_a_pass_that_began_before_everything_was_forgotten_is_discarded() -> Non
     found.forget()
     found.found(look, Seen(1, [1]))
     assert ends(found) == [None]
-    assert found.next_pass(index) == Look(1, index.numbers)
+    assert found.next_pass(index) == Look(1, index.numbers, again=False)
 
 
 def test_a_pass_that_failed_is_done_again() -> None:
