@@ -17,6 +17,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 WANTED = os.environ.get("SHARED_STORES", "").split()
 EVERYWHERE = ["test_two_hosts.py", "test_drills.py", "test_whole_life.py"]
 STORIES = {
+    "nfs": [*EVERYWHERE, "test_latency.py"],
     "seaweedfs": ["test_refused.py"],
     "slowfs": [*EVERYWHERE, "test_silent.py", "test_slow.py"],
 }
