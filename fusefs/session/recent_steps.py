@@ -69,7 +69,7 @@ class RecentSteps:
         """If set, all kept steps of greater numbers are doubted too."""
         self.reach = Reach()
         """What is known about the daemons."""
-        self._early: dict[int, bool] | None = None
+        self.early: dict[int, bool] | None = None
         """Within `claiming`: numbers whose names have changed, and whether a daemon displaced them."""
         self._displaced_at: float | None = None
         """When `displaced_seconds` first saw displaced steps."""
@@ -109,11 +109,11 @@ class RecentSteps:
     def claiming(self) -> Iterator[None]:
         """A context in which steps are claimed, perhaps in a thread, and then remembered. The caller
         drains the events in between: what befell a name since it was claimed is kept for its step."""
-        self._early = {}
+        self.early = {}
         try:
             yield
         finally:
-            self._early = None
+            self.early = None
             self._moves.clear()
 
     def remember(self, number: int, identity: int, text: bytes, archive: str | None = None) -> None:
@@ -179,7 +179,7 @@ class RecentSteps:
 
     def _keep(self, step: Remembered, *, anew: bool = False) -> None:
         """Keep a step under its old number, or `anew` under a new one."""
-        befell = self._early.pop(step.number, None) if self._early else None
+        befell = self.early.pop(step.number, None) if self.early else None
         if befell is False:
             self._let_go(step)
             return
@@ -215,7 +215,7 @@ class RecentSteps:
 
     def created(self, number: int) -> None:
         """Step `number` was created: earlier events about that name no longer count."""
-        if self._early and self._early.pop(number, None) is not None:
+        if self.early and self.early.pop(number, None) is not None:
             self._doubted.add(number)  # in case that the claim came before them
 
     def moved_over(self, number: int, moved_from: str) -> None:
@@ -232,8 +232,8 @@ class RecentSteps:
         step = self._pop(number)
         if step is not None:
             self._displaced.add(step)
-        elif self._early is not None:
-            self._early[number] = True
+        elif self.early is not None:
+            self.early[number] = True
         if not self.doubtful:  # else a daemon may have renamed over some of them unseen
             self._forget_passed()
 
@@ -249,15 +249,15 @@ class RecentSteps:
         step = self._pop(number)
         if step is not None:
             self._let_go(step)
-        elif self._early is not None:
-            self._early.setdefault(number, False)
+        elif self.early is not None:
+            self.early.setdefault(number, False)
 
     def doubt(self, numbers: Iterable[int] | None = None) -> None:
         """Doubt these steps, or all if None: events about them may have been lost."""
         if numbers is None:
             self._doubted_after = -1
-            if self._early:
-                self._early.clear()  # the claims that came after these events may be among the lost
+            if self.early:
+                self.early.clear()  # the claims that came after these events may be among the lost
         else:
             self._doubted.update(number for number in numbers if self._kept.get(number))
 

@@ -220,22 +220,12 @@ class Session:
 
     def stored(self, number: int, step: Step) -> None:
         """This mount has stored a step."""
-        self.changes += 1
-        if self.index.add(name := step_name(number)) is None:
-            return
-        self.touch(number)
-        if self.watch is None:
-            self.own.add(number)
-        elif number not in self.index.odd:
-            self.judged.add(name, step)
+        if self._added(number) and self.watch is not None and number not in self.index.odd:
+            self.judged.add(step_name(number), step)
 
     def restored(self, number: int) -> None:
         """This mount has stored a step again, or moved it, to `number`."""
-        self.changes += 1
-        if self.index.add(step_name(number)) is not None:
-            self.touch(number)
-            if self.watch is None:
-                self.own.add(number)
+        self._added(number)
 
     def touch(self, number: int) -> None:
         """Step `number` was added, removed or changed."""
@@ -270,6 +260,16 @@ class Session:
         """The error if another session has its name: ESTALE makes the kernel look it up again."""
         sentence = f"another session has the name {printable(self.slug)} by now"
         return StoreError(errno.ESTALE, "session-replaced", sentence)
+
+    def _added(self, number: int) -> bool:
+        """Whether a step of this mount is new; if others took it away since, events have told so."""
+        self.changes += 1
+        if number in (self.recent.early or ()) or self.index.add(step_name(number)) is None:
+            return False
+        if self.watch is None:
+            self.own.add(number)
+        self.touch(number)
+        return True
 
     def _take(self, change: Change) -> Meaning:
         number = step_number(change.name)

@@ -95,8 +95,9 @@ def test_without_events_only_exact_callers_list_a_session_each_time(
 
 @pytest.mark.guarantee("G12c")
 def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_step(
-    store: StoreOnDisk,
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listing, "CHECK_SECONDS", seconds := 30)  # even on a machine that is busy
     disk = store.session("a_b_1", *(entry(f"{number}") for number in range(400)))
     early = disk.path / "step-000005"
 
@@ -105,7 +106,7 @@ def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_st
             epoch = await refresh(live.means, session, View(LOG))
             session.index.stamps.turn = 6  # type: ignore[union-attr]
             early.write_bytes(entry("edited"))
-            session.listed_at -= CHECK_FACTOR * CHECK_SECONDS
+            session.listed_at -= CHECK_FACTOR * seconds
             await ready(live.means, session, exact=False)
             assert epoch.state is State.SUSPECT
 

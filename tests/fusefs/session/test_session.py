@@ -90,6 +90,21 @@ def test_the_event_of_a_step_that_this_mount_stored_itself_changes_nothing(
     assert step_name(4) in session.judged.steps
 
 
+@pytest.mark.guarantee("G12a")
+def test_a_step_that_others_remove_while_a_thread_still_stores_is_not_shown(
+    session: Session,
+) -> None:
+    with session.recent.claiming():
+        session.apply(Change(7, step_name(4), appeared=True))
+        session.apply(Change(7, step_name(4), disappeared=True))
+        session.stored(4, classify(entry("mine")))
+        session.apply(Change(7, step_name(5), disappeared=True))  # of who had the number before
+        session.stored(5, classify(entry("mine")))
+        came(session, 5)
+    assert list(session.index.numbers) == [1, 2, 3, 5]
+    assert step_name(4) not in session.judged.steps
+
+
 @pytest.mark.parametrize(
     ("change", "meaning"),
     [
