@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 
 from fusefs.views.cuts import AtStep, Cut, InEpoch
 from storage.errors import StoreError, printable
 from storage.session.epochs import Epochs
 from storage.session.index import Index
 from storage.session.replay import Boundary
+from storage.session.steps import NUMBER_MAX
+
+
+@dataclass(eq=False, slots=True)
+class Beginning:
+    """Where a history begins. Another one takes its place, even if it says the same, once a step has
+    changed on which that or its lead may depend."""
+
+    boundary: Boundary
+    reach: int = NUMBER_MAX
+    """The number of the last step on which its lead depends, as far as that is known: an entry
+    determines the dialect of the archive's message."""
 
 
 class Extents:
@@ -18,11 +31,8 @@ class Extents:
         self._slug = slug
         self.compactions = Epochs()
         """The compactions found so far by surveys."""
-        self._boundaries: dict[Cut | None, Boundary] = {}
+        self._beginnings: dict[Cut | None, Beginning] = {}
         """Where the history begins for each cut (None: all steps), if known."""
-        self.edits = 0
-        """Counts changes to steps before a history's beginning: an entry there determines the dialect
-        of the archive's message."""
 
     def end(self, cut: Cut | None, index: Index) -> int:
         """The number of the last step under a cut, 0 if there is none. Raises as `boundary`."""
@@ -41,14 +51,19 @@ class Extents:
 
         Raises `StoreError` ENOENT for an epoch that no longer exists.
         """
-        found = self._boundaries.get(cut)
+        found = self.beginning(cut)
+        return None if found is None else found.boundary
+
+    def beginning(self, cut: Cut | None) -> Beginning | None:
+        """As `boundary`: the same object until that or the lead may have changed. Raises likewise."""
+        found = self._beginnings.get(cut)
         if found is None or not isinstance(cut, InEpoch):
             return found
-        return found if found.number == self._bounds(cut.number)[0] else None
+        return found if found.boundary.number == self._bounds(cut.number)[0] else None
 
     def begins(self, cut: Cut | None, boundary: Boundary) -> None:
         """Record that a pass found `boundary` for a cut. Raises as `boundary`."""
-        self._boundaries[cut] = boundary
+        self._beginnings[cut] = Beginning(boundary)
         if isinstance(cut, InEpoch) and self.boundary(cut) is None:
             # The compactions have changed since the survey: examine these again.
             for number in filter(None, (boundary.number, self._bounds(cut.number)[0])):
@@ -57,21 +72,20 @@ class Extents:
     def changed(self, number: int) -> None:
         """Step `number` was added, removed or changed."""
         self.compactions.changed(number)
-        for cut, boundary in list(self._boundaries.items()):
-            if boundary.number == number:
-                del self._boundaries[cut]
-            elif boundary.number > number:
-                self.edits += 1
+        for cut, beginning in list(self._beginnings.items()):
+            if beginning.boundary.number == number:
+                del self._beginnings[cut]
+            elif number <= beginning.reach:
+                self._beginnings[cut] = Beginning(beginning.boundary)
 
     def forget(self, cut: Cut | None) -> None:
         """Drop a cut that is no longer used."""
-        self._boundaries.pop(cut, None)
+        self._beginnings.pop(cut, None)
 
     def forget_all(self) -> None:
         """Any step may have changed."""
-        self.edits += 1
         self.compactions.forget()
-        self._boundaries.clear()
+        self._beginnings.clear()
 
     def _bounds(self, epoch: int) -> tuple[int, int | None]:
         """The compaction after which an epoch begins, and its last step if it is closed, else None."""

@@ -152,8 +152,9 @@ async def _still_shows(means: Means, session: Session, epoch: Epoch) -> bool:
 
 
 def _position(session: Session, epoch: Epoch) -> tuple[object, ...]:
-    view, edits = epoch.view, session.extents.edits
-    return epoch.state, epoch.last, start_of(session, view), session.end(view), edits
+    view = epoch.view
+    begins = session.extents.beginning(view.cut) if view.format.history else None
+    return epoch.state, epoch.last, begins, session.end(view)
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

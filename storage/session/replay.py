@@ -11,13 +11,13 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from storage.formats.dialects import has_blocks
 from storage.render.lines import nothing
 from storage.session.index import Index
 from storage.session.reader import Met, Read, Reader, Show, Skipped
-from storage.session.steps import LongStep, step_name
+from storage.session.steps import NUMBER_MAX, LongStep, step_name
 
 PASS_STEPS: Final = 2048
 PASS_BYTES: Final = 4 << 20
@@ -205,15 +205,26 @@ def find_boundary(reader: Reader, index: Index, below: int | None = None) -> Bou
     return START
 
 
-def in_blocks(reader: Reader, index: Index, boundary: Boundary) -> bool | None:
-    """Whether an archive's message should have content blocks (G2); None if there is no entry.
+class Form(NamedTuple):
+    """The form of the message that an archive becomes (G2)."""
 
-    It follows the last entry before the compaction, or if there is none the first one after it.
-    """
-    message = _last_message(reader, index, boundary.number)
-    if message is None:
-        message = _first_message(reader, index, boundary.number)
-    return None if message is None else has_blocks(message)
+    in_blocks: bool | None
+    """Whether it should have content blocks; None if there is no entry that decides it."""
+    reach: int
+    """The number of the last step on which that depends; `NUMBER_MAX` without an entry."""
+
+
+def archive_form(reader: Reader, index: Index, boundary: Boundary) -> Form:
+    """The form of an archive's message, which is that of the last entry before the compaction, or if
+    there is none of the first one after it (G2)."""
+    before = _last_message(reader, index, boundary.number)
+    if before is not None:
+        return Form(has_blocks(before), boundary.number)
+    numbers = index.between(boundary.number + 1, index.greatest, len(index.numbers))
+    for number in numbers:
+        if (after := _first_entry(reader, index.names(number))) is not None:
+            return Form(has_blocks(after), number)
+    return Form(None, NUMBER_MAX)
 
 
 def _last_message(reader: Reader, index: Index, end: int) -> Any:
@@ -223,11 +234,6 @@ def _last_message(reader: Reader, index: Index, end: int) -> Any:
             return message
         end = numbers[0]
     return None
-
-
-def _first_message(reader: Reader, index: Index, after: int) -> Any:
-    numbers = index.between(after + 1, index.greatest, len(index.numbers))
-    return _first_entry(reader, (name for number in numbers for name in index.names(number)))
 
 
 def _first_entry(reader: Reader, names: Iterable[str]) -> Any:

@@ -77,6 +77,28 @@ def test_a_beginning_is_known_until_its_compaction_changes() -> None:
     assert extents.boundary(None) is None
 
 
+@pytest.mark.parametrize(("number", "same"), [(2, False), (5, False), (6, False), (7, True)])
+def test_a_beginning_stays_the_same_until_a_step_changes_on_which_its_lead_depends(
+    number: int, same: bool
+) -> None:
+    extents = Extents("a_b_1")
+    extents.begins(None, Boundary(4, "name"))
+    beginning = extents.beginning(None)
+    assert beginning is not None
+    beginning.reach = 6
+    extents.changed(number)
+    assert (extents.beginning(None) is beginning) is same
+    assert extents.boundary(None) == Boundary(4, "name")
+
+
+def test_as_long_as_nobody_knows_on_which_steps_a_lead_depends_each_of_them_counts() -> None:
+    extents = Extents("a_b_1")
+    extents.begins(None, Boundary(4, "name"))
+    beginning = extents.beginning(None)
+    extents.changed(1000)
+    assert extents.beginning(None) is not beginning
+
+
 def test_only_what_nobody_uses_any_more_is_forgotten() -> None:
     extents = Extents("a_b_1")
     extents.begins(None, Boundary(4, "name"))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trio
 
+from fusefs.session import lead as lead_of_a_view
 from fusefs.session.lead import begins_right, find_lead, within_cut
+from fusefs.session.means import Means
 from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
 from fusefs.views.cuts import AtStep, AtTime
 from fusefs.views.formats import HISTORY, LOG, MARKDOWN, MESSAGES, View
 from storage.archives import Memory
+from storage.session.replay import Boundary
 from tests.support.live import Live, leased, living
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 
@@ -78,6 +82,26 @@ def test_an_epoch_begins_right_until_the_text_of_its_archive_changes(store: Stor
     trio.run(main)
 
 
+def content(messages: bytes) -> type:
+    """The type of the first message's content."""
+    return type(json.loads(messages.splitlines()[0])["content"])
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[View]:
+    """The views whose lead is looked up from now on."""
+    looked: list[View] = []
+    find = lead_of_a_view.find_lead
+
+    async def noted(
+        means: Means, session: Session, view: View, boundary: Boundary
+    ) -> tuple[bytes, Hashable]:
+        looked.append(view)
+        return await find(means, session, view, boundary)
+
+    monkeypatch.setattr(lead_of_a_view, "find_lead", noted)
+    return looked
+
+
 BLOCKS = b'{"message":{"role":"user","content":[{"type":"text","text":"a"}]}}'
 
 
@@ -103,6 +127,91 @@ def test_the_message_of_an_archive_takes_the_form_of_the_entry_that_is_before_it
             assert await form(live, session) is list
             disk.put(1, entry("back"))
             assert await form(live, session) is str
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G2c", "G13b")
+def test_the_message_of_an_archive_follows_an_entry_that_is_restored_with_its_compaction(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("name"))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            assert content(await live.shown(session, View(MESSAGES))) is str
+            disk.put(2, compaction("name"))
+            disk.put(1, BLOCKS)
+            live.events.drain()
+            await live.shown(session, View(MESSAGES))
+            assert content(await live.shown(session, View(MESSAGES))) is list
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G2c", "G13b")
+def test_the_message_of_an_archive_that_no_entry_precedes_follows_the_first_one_after_it(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", compaction("name"), event())
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            assert content(await live.shown(session, View(MESSAGES))) is str
+            for number, step, form in ((4, BLOCKS, list), (2, entry("a"), str), (2, event(), list)):
+                disk.put(number, step)
+                live.events.drain()
+                assert content(await live.shown(session, View(MESSAGES))) is form
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G2c", "G13b")
+def test_an_entry_that_comes_while_the_lead_is_rendered_decides_the_form_of_the_message(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", compaction("name"), event())
+    render = lead_of_a_view.rendered
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+
+            def rendered(*args: Any) -> lead_of_a_view.Lead:
+                found = render(*args)
+                if disk.numbers() == [1, 2]:
+                    disk.add(BLOCKS)
+                    trio.from_thread.run_sync(live.events.drain)
+                return found
+
+            monkeypatch.setattr(lead_of_a_view, "rendered", rendered)
+            await live.shown(session, View(MESSAGES))
+            assert disk.numbers() == [1, 2, 3]
+            assert content(await live.shown(session, View(MESSAGES))) is list
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G24b")
+@pytest.mark.parametrize(
+    "steps", [(entry("a"), compaction("name")), (compaction("name"), entry("a")), (entry("a"),)]
+)
+def test_the_lead_is_looked_up_once_however_many_steps_come_later(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, steps: Sequence[bytes]
+) -> None:
+    disk = store.session("a_b_1", *steps)
+    looked = counted(monkeypatch)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            for view in (View(MESSAGES), View(MARKDOWN)):
+                await refresh(live.means, session, view)
+            looked.clear()
+            for _ in range(5):
+                disk.add(entry("later"))
+                live.events.drain()
+                for view in (View(MESSAGES), View(MARKDOWN)):
+                    await refresh(live.means, session, view)
+            assert looked == []
 
     trio.run(main)
 
@@ -133,6 +242,26 @@ def test_a_page_of_a_time_has_a_head_if_a_step_was_stored_by_then(
         async with leased(store) as (live, session):
             found = await lead(live, session, View(MARKDOWN, AtTime("then", time_ns)))
             assert bool(found) is headed
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G2e", "G30b")
+def test_a_page_of_a_time_has_a_head_once_an_earlier_step_takes_the_place_of_a_later_one(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    view = View(MARKDOWN, AtTime("then", 5))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            assert await live.shown(session, view) == b""
+            earlier = disk.path / "copied.tmp"
+            earlier.write_bytes(entry("a"))
+            os.utime(earlier, ns=(0, 1))
+            earlier.rename(disk.path / "step-000001")
+            live.events.drain()
+            assert (await live.shown(session, view)).startswith(b"# `a_b_1`")
 
     trio.run(main)
 

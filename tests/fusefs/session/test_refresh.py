@@ -62,16 +62,16 @@ def test_every_view_shows_what_is_in_the_store_whatever_happened(
 
 def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], None]) -> None:
     """Something happens, and its events are drained, while the lead of a view is rendered."""
-    left, render = [acts], lead.lead_text
+    left, render = [acts], lead.rendered
 
-    def lead_text(*args: Any) -> bytes:
+    def rendered(*args: Any) -> lead.Lead:
         found = render(*args)
         if left:
             left.pop()()
             trio.from_thread.run_sync(live.events.drain)
         return found
 
-    monkeypatch.setattr(lead, "lead_text", lead_text)
+    monkeypatch.setattr(lead, "rendered", rendered)
 
 
 @pytest.mark.guarantee("G12a")

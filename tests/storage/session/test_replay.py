@@ -21,10 +21,10 @@ from storage.session.replay import (
     START,
     Boundary,
     Pass,
+    archive_form,
     backwards,
     find_boundary,
     forwards,
-    in_blocks,
 )
 from tests.support.stores import StoreOnDisk, compaction, entry, event
 
@@ -183,7 +183,7 @@ def test_the_message_of_an_archive_has_the_form_of_the_entry_before_it_or_else_a
 
     stored = [*steps(before), compaction("it"), *steps(after)]
     with opened(stored) as (reader, index):
-        assert in_blocks(reader, index, find_boundary(reader, index)) is blocks
+        assert archive_form(reader, index, find_boundary(reader, index)).in_blocks is blocks
 
 
 @pytest.mark.parametrize("odd", ["step-2", "step-0000002"])
