@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fusefs.views.cuts import AtStep, Cut, InEpoch
+from fusefs.views.cuts import AtStep, AtTime, Cut, InEpoch
 from storage.errors import StoreError, printable
 from storage.session.epochs import Epochs
 from storage.session.index import Index
@@ -72,7 +73,15 @@ class Extents:
     def changed(self, number: int) -> None:
         """Step `number` was added, removed or changed."""
         self.compactions.changed(number)
-        for cut, beginning in list(self._beginnings.items()):
+        self._affected(number, self._beginnings)
+
+    def redated(self, number: int) -> None:
+        """The time of step `number` may have changed."""
+        self._affected(number, [cut for cut in self._beginnings if isinstance(cut, AtTime)])
+
+    def _affected(self, number: int, cuts: Iterable[Cut | None]) -> None:
+        for cut in tuple(cuts):
+            beginning = self._beginnings[cut]
             if beginning.boundary.number == number:
                 del self._beginnings[cut]
             elif number <= beginning.reach:

@@ -19,6 +19,7 @@ from fusefs.session.judged_steps import JudgedSteps
 from fusefs.session.recent_steps import RecentSteps
 from fusefs.session.skipped import Skipped
 from fusefs.session.step_texts import StepTexts
+from fusefs.session.step_times import redated
 from fusefs.session.unsynced import Unsynced
 from fusefs.turn import Turn
 from fusefs.views.epoch import Epoch
@@ -54,10 +55,7 @@ class Session:
     )  # fmt: skip
 
     def __init__(
-        self,
-        slug: str,
-        identity: tuple[int, int] | None = None,
-        texts: StepTexts | None = None,
+        self, slug: str, identity: tuple[int, int] | None = None, texts: StepTexts | None = None
     ) -> None:
         """`texts` is shared by all sessions of the mount."""
         self.slug = slug
@@ -172,9 +170,7 @@ class Session:
         if change.name == META:
             self.verified = False
         number = step_number(change.name)
-        if number is not None and change.attributes:
-            return Meaning.NOTHING
-        if number is not None and is_usual(change.name):
+        if number is not None and is_usual(change.name) and not change.attributes:
             self._befell(number, change)
         if not self.is_open:
             self.stale = True
@@ -281,7 +277,10 @@ class Session:
             return self._appeared(change, number)
         if not self.index.has(number):
             return Meaning.NOTHING
-        self.touch(number)
+        if change.attributes:
+            redated(self, number)
+        else:
+            self.touch(number)
         return Meaning.CHANGED
 
     def _befell(self, number: int, change: Change) -> None:

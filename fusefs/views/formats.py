@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fusefs.views.cuts import Cut
+from fusefs.views.cuts import AtTime, Cut
 from storage.render import jsonl, lines, markdown
 from storage.session import for_people
 from storage.session.reader import Show
@@ -26,6 +26,8 @@ class Format:
     lead: Callable[[str, str | None, bool], bytes] | None = None
     """Renders what follows the head after a compaction, given the archive's name, its text if known, and
     whether messages there have content blocks."""
+    times: bool = False
+    """Whether it shows the times of the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class View:
 
     format: Format
     cut: Cut | None = None
+
+    @property
+    def follows_times(self) -> bool:
+        """Whether what it shows depends on the times of the steps."""
+        return self.format.times or isinstance(self.cut, AtTime)
 
 
 HISTORY: Final = Format("history.jsonl", lines.history, history=True)
@@ -44,6 +51,7 @@ MARKDOWN: Final = Format(
     history=True,
     head=for_people.head,
     lead=lambda name, text, _: markdown.archive(name, text),
+    times=True,
 )
 LOG: Final = Format("log.jsonl", lines.log, history=False)
 FORMATS: Final = (HISTORY, MESSAGES, MARKDOWN, LOG)

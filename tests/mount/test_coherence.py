@@ -362,6 +362,8 @@ def test_the_time_of_a_view_is_pushed_with_it(store: StoreOnDisk, mount: Mounts)
     session.add(entry("two"))
     expected = (session.path / "step-000002").stat().st_mtime_ns
     until(lambda: history.stat().st_mtime_ns == expected, PUSHED)
+    os.utime(session.path / "step-000002", (0, 1000))
+    until(lambda: history.stat().st_mtime_ns == 1000 * 10**9, PUSHED)
 
 
 # --- sessions come and go ------------------------------------------------------------------------

@@ -112,6 +112,8 @@ CHANGES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("what is no step", lambda s: s.add(b"{}"), ()),
     ("the same bytes under a new inode", lambda s: remade(s, 5, entry("b")), ()),
     ("the same bytes of another time", lambda s: remade(s, 5, entry("b"), 9), ("history.md",)),
+    ("the time of a step", lambda s: os.utime(s.path / "step-000005", (0, 9)), ("history.md",)),
+    ("the mode of a step", lambda s: (s.path / "step-000005").chmod(0o600), ()),
     ("the same step with white space around", lambda s: remade(s, 5, entry("b") + b"\n"), ()),
     ("a compaction", lambda s: s.add(compaction("new")), HISTORY),
     ("a step replaced", lambda s: s.put(3, entry("other")), VIEWS),

@@ -99,6 +99,16 @@ def test_as_long_as_nobody_knows_on_which_steps_a_lead_depends_each_of_them_coun
     assert extents.beginning(None) is not beginning
 
 
+@pytest.mark.guarantee("G30b")
+def test_the_time_of_a_step_matters_to_beginnings_at_a_time_alone() -> None:
+    extents, then = Extents("a_b_1"), AtTime("1970-01-01T00:00:00Z", 0)
+    for cut in (None, AtStep(9), then):
+        extents.begins(cut, Boundary(4, "name"))
+    extents.redated(4)
+    known = [extents.boundary(cut) is not None for cut in (None, AtStep(9), then)]
+    assert known == [True, True, False]
+
+
 def test_only_what_nobody_uses_any_more_is_forgotten() -> None:
     extents = Extents("a_b_1")
     extents.begins(None, Boundary(4, "name"))

@@ -39,11 +39,10 @@ def test_whatever_happens_is_counted() -> None:
         assert session.changes > before
 
 
-def test_attribute_changes_matter_except_those_of_steps() -> None:
+def test_attribute_changes_matter() -> None:
     session = Session("crab_tg-42_1")
-    assert session.apply(Change(1, "step-000001", attributes=True)) is Meaning.NOTHING
-    assert session.apply(Change(1, "meta", attributes=True)) is Meaning.CHANGED
-    assert session.apply(Change(1, "", attributes=True)) is Meaning.CHANGED
+    for name in ("step-000001", "meta", ""):
+        assert session.apply(Change(1, name, attributes=True)) is Meaning.CHANGED
 
 
 @pytest.fixture
@@ -112,6 +111,8 @@ def test_a_step_that_others_remove_while_a_thread_still_stores_is_not_shown(
         (Change(7, step_name(9), disappeared=True), Meaning.NOTHING),
         (Change(7, step_name(2)), Meaning.CHANGED),
         (Change(7, step_name(9)), Meaning.NOTHING),
+        (Change(7, step_name(2), attributes=True), Meaning.CHANGED),
+        (Change(7, step_name(9), attributes=True), Meaning.NOTHING),
         (Change(7, "meta", appeared=True), Meaning.CHANGED),
         (Change(7, "", gone=True), Meaning.GONE),
     ],
