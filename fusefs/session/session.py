@@ -232,8 +232,8 @@ class Session:
         for view, epoch in self.epochs.items():
             if number > epoch.last or (view.format.history and number < epoch.boundary.number):
                 continue
-            if number > epoch.last_shown:
-                epoch.last = max(number - 1, epoch.boundary.number)
+            if number > max(epoch.last_shown, epoch.boundary.number):
+                epoch.last = number - 1
             else:
                 epoch.doubt()
 

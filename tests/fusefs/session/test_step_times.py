@@ -102,6 +102,24 @@ def test_the_time_of_a_view_follows_that_of_its_last_step(store: StoreOnDisk, vi
     trio.run(main)
 
 
+@pytest.mark.guarantee("G3c")
+def test_a_view_that_shows_no_step_has_the_time_at_which_its_compaction_was_written_last(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("name"))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            disk.put(2, compaction("name"))
+            live.events.drain()
+            for view in (View(MESSAGES), View(HISTORY)):
+                epoch = await refresh(live.means, session, view)
+                assert epoch.mtime_ns == (disk.path / "step-000002").stat().st_mtime_ns
+
+    trio.run(main)
+
+
 @pytest.mark.guarantee("G2e", "G3c")
 def test_a_time_that_is_set_while_the_session_rests_is_noticed(store: StoreOnDisk) -> None:
     disk = store.session("a_b_1", entry("a"))
