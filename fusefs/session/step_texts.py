@@ -56,8 +56,7 @@ class StepTexts:
         """The bytes of all texts in memory."""
         self._extents: list[_Extent] = []
         """The parts of the spool in use, by ascending address."""
-        self._spool: Spool | None = None
-        """The spool file, created on first use."""
+        self._spool = Spool()
         self._settling = False
         """Whether texts are being spooled."""
         self._failing = False
@@ -96,7 +95,7 @@ class StepTexts:
         """The texts at these addresses, of these lengths; None for one that was dropped or freed."""
         found = [self._memory.get(at) for at, _ in places]
         spooled = [n for n, (at, _) in enumerate(places) if found[n] is None and self._extent(at)]
-        if spooled and self._spool is not None:
+        if spooled:
             with self._spool as spool:
                 texts = await self._work.long(self, _read, spool, [places[n] for n in spooled])
             for n, text in zip(spooled, texts, strict=True):
@@ -133,14 +132,12 @@ class StepTexts:
             self._give_back(unneeded)
 
     def _give_back(self, extent: _Extent) -> None:
-        if extent.live > 0 or self._settling or self._spool is None:
+        if extent.live > 0 or self._settling:
             return
         self._extents.remove(extent)
         self._spool.punch(extent.start, extent.end - extent.start)
 
     def _write(self, texts: Mapping[int, bytes]) -> None:
-        if self._spool is None:
-            self._spool = Spool()
         run: list[bytes] = []
         start = end = 0
         for at, text in texts.items():
@@ -163,8 +160,7 @@ class StepTexts:
         """Drop all texts and close the spool."""
         self._memory.clear()
         self._extents.clear()
-        if self._spool is not None:
-            self._spool.close()
+        self._spool.close()
 
 
 def _read(spool: Spool, places: Sequence[tuple[int, int]]) -> list[bytes | None]:

@@ -17,16 +17,14 @@ WRITTEN_BYTES: Final = 256 << 10
 
 
 class Spool:
-    """Keeps text in a file that nobody else can open.
+    """Keeps text in a file that nobody else can open, and that is made when it is first written.
 
     `write` and `read` may run in threads, one `write` at a time; a context of the spool keeps the file
-    until they are done.
+    until they are done. Making the spool itself takes no system call, so it has its owner at once.
     """
 
     def __init__(self) -> None:
-        """Raises `OSError`, such as ENOSPC."""
-        self._fd, path = tempfile.mkstemp(prefix="stepfs-", dir=_directory())
-        os.unlink(path)
+        self._fd: int | None = None
         self.size = 0
         self._users = 0
         self._closed = False
@@ -39,6 +37,8 @@ class Spool:
 
     def put(self, at: int, text: bytes) -> None:
         """Write `text` at offset `at`, which is unused. Raises `OSError`, such as ENOSPC."""
+        if self._fd is None:
+            self._fd = _unnamed_file()
         view, end = memoryview(text), at
         while view:
             written = os.pwrite(self._fd, view[:WRITTEN_BYTES], end)
@@ -47,11 +47,12 @@ class Spool:
 
     def punch(self, at: int, length: int) -> None:
         """Free the disk space of `length` bytes at `at`, if the file system can do that."""
-        punch(self._fd, at, length)
+        if self._fd is not None:
+            punch(self._fd, at, length)
 
     def read(self, at: int, length: int) -> bytes:
-        """Read `length` bytes at offset `at`. Raises `OSError`."""
-        return os.pread(self._fd, length, at)
+        """Read `length` bytes at offset `at`, or as many as there are. Raises `OSError`."""
+        return b"" if self._fd is None else os.pread(self._fd, length, at)
 
     def __enter__(self) -> Spool:
         """Keep its file open within the context, for use in a thread."""
@@ -70,10 +71,18 @@ class Spool:
             self._close()
 
     def _close(self) -> None:
+        if self._fd is None:
+            return
         if self.size <= SMALL_BYTES:
             os.close(self._fd)
         else:
             threading.Thread(target=os.close, args=(self._fd,), daemon=True).start()
+
+
+def _unnamed_file() -> int:
+    fd, path = tempfile.mkstemp(prefix="stepfs-", dir=_directory())
+    os.unlink(path)
+    return fd
 
 
 def _directory() -> str | None:

@@ -156,7 +156,7 @@ class TextCache:
         segment.text = None
 
     def _size(self, segment: Segment) -> int:
-        held = segment in self._held or segment in self._owed
+        held = self._holder(segment) is not None
         return len(segment.text) if held and segment.text is not None else 0
 
     def hand_over(self, holder: Holder, successor: Holder) -> None:
@@ -206,30 +206,42 @@ class TextCache:
         return holder.spool.size < SPOOL_FACTOR * self.limit
 
     async def _spool(self, holder: Holder, segment: Segment) -> None:
-        """Spool the text of a segment; if that fails it stays in memory as long as a file is open."""
+        """Spool the text of a segment; if that fails it stays in memory as long as a file is open.
+
+        Meanwhile the segment may grow, be dropped, or be handed over with the spool to another holder.
+        """
         text = segment.text
         assert text is not None
         self._held[segment] = holder
+        spool = holder.spool = holder.spool or Spool()
         try:
-            if holder.spool is None:
-                holder.spool = await self._work.long(None, Spool)
-            spool = holder.spool
             with spool:
                 at = await self._work.long(spool, spool.write, text)
         except OSError as error:
-            if not holder.pinned:
-                self._let_go(segment)
-                self.lost += 1
-                return
-            log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
-            self._held.update(self._owed)
-            self._owed.clear()
+            self._not_spooled(segment, error)
             return
-        if segment.text is text and holder.spool is spool:
+        owner = self._holder(segment)
+        if owner is not None and owner.spool is spool and segment.text is text:
             segment.spooled_at = at
             self._let_go(segment)
-            if not holder.pinned:
-                self._limit_spools(holder)
+            if not owner.pinned:
+                self._limit_spools(owner)
+
+    def _not_spooled(self, segment: Segment, error: OSError) -> None:
+        holder = self._holder(segment)
+        if holder is None:
+            return
+        if not holder.pinned:
+            self._let_go(segment)
+            self.lost += 1
+            return
+        log.warning("text of an open file stays in memory, it could not be spooled: %s", error)
+        self._held.update(self._owed)
+        self._owed.clear()
+
+    def _holder(self, segment: Segment) -> Holder | None:
+        """Whose segment it is by now; None if its text is not in memory any more."""
+        return self._held.get(segment) or self._owed.get(segment)
 
     def _close_spool(self, holder: Holder) -> None:
         assert holder.spool is not None

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import tempfile
+import threading
 from array import array
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -35,6 +40,10 @@ class Owner:
         self.segments.append(segment)
         cache.keep(self, segment, text)
         return segment
+
+
+def full(_spool: Spool, _at: int, _text: bytes) -> None:
+    raise OSError(errno.ENOSPC, "no space left on device")
 
 
 def test_the_most_recently_used_text_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +125,8 @@ def test_a_spool_that_was_handed_over_is_dropped_when_others_need_the_room() -> 
 def test_text_that_nobody_has_open_is_evicted_where_it_cannot_be_spooled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full() -> Spool:
-        raise OSError(errno.ENOSPC, "no space left on device")
-
     async def main() -> None:
-        monkeypatch.setattr(text_cache, "Spool", full)
+        monkeypatch.setattr(Spool, "put", full)
         cache, owner = TextCache(LIMIT), Owner()
         for number in range(4):
             owner.add(cache, bytes([number]) * 40)
@@ -135,16 +141,13 @@ def test_text_that_nobody_has_open_is_evicted_where_it_cannot_be_spooled(
 def test_where_nothing_can_be_spooled_pinned_text_stays_in_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full() -> Spool:
-        raise OSError(errno.ENOSPC, "no space left on device")
-
     async def main() -> None:
         cache, owner = TextCache(LIMIT), Owner()
         owner.pinned = True
         for number in range(4):
             owner.add(cache, bytes([number]) * 60)
         with monkeypatch.context() as patched:
-            patched.setattr(text_cache, "Spool", full)
+            patched.setattr(Spool, "put", full)
             await cache.settle()
         assert all(segment.text is not None for segment in owner.segments)
         assert len(caplog.records) == 1
@@ -215,6 +218,128 @@ def test_the_loop_goes_on_while_a_spool_waits_for_the_disk(
                 nursery.start_soon(cache.settle)
             await trio.sleep(0.05)
             gate.set()
+        assert all(segment.held for segment in owner.segments)
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+def two_texts(cache: TextCache, letter: bytes) -> Owner:
+    """An owner of one text in memory and one that is owed to a spool."""
+    owner = Owner()
+    owner.pinned = True
+    for half in (b"1", b"2"):
+        owner.add(cache, letter + half * 60)
+    return owner
+
+
+def hand_over(cache: TextCache, draft: Owner, owner: Owner) -> None:
+    """As `Epoch.adopt` does."""
+    cache.drop(owner)
+    for segment in draft.segments:
+        text = segment.text
+        cache.drop(draft, [segment])
+        if text is not None:
+            cache.keep(owner, segment, text)
+    owner.segments, draft.segments = draft.segments, []
+    cache.hand_over(draft, owner)
+
+
+class Making:
+    """The files of spools are made, or fail to be, only after a gate."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: OSError | None = None) -> None:
+        self._begun, self._gate = threading.Event(), threading.Event()
+        make = tempfile.mkstemp
+
+        def made(*args: Any, **named: Any) -> Any:
+            self._begun.set()
+            assert self._gate.wait(10)
+            if error is not None:
+                raise error
+            return make(*args, **named)
+
+        monkeypatch.setattr(tempfile, "mkstemp", made)
+
+    async def meanwhile(self, cache: TextCache, act: Callable[[], object]) -> None:
+        """Spool what is owed, and call `act` while a file is made for that."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.settle)
+            while not self._begun.is_set():
+                await trio.sleep(0.001)
+            act()
+            self._gate.set()
+
+
+@pytest.mark.guarantee("G23f")
+def test_a_spool_that_is_made_for_an_owner_which_goes_meanwhile_keeps_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        cache = TextCache(LIMIT)
+        owner = two_texts(cache, b"a")
+        await trio.to_thread.run_sync(os.getpid)  # a thread has descriptors of its own
+        before = os.listdir("/proc/self/fd")
+        making = Making(monkeypatch)
+        await making.meanwhile(cache, lambda: cache.drop(owner))
+        assert os.listdir("/proc/self/fd") == before
+        assert cache.bytes == 0
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c")
+def test_an_owner_that_takes_over_texts_while_a_spool_is_made_for_it_shows_these(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        cache = TextCache(LIMIT)
+        draft = two_texts(cache, b"b")
+        await cache.settle()
+        owner = two_texts(cache, b"a")
+        making = Making(monkeypatch)
+        await making.meanwhile(cache, lambda: hand_over(cache, draft, owner))
+        shown = [await cache.text(owner, segment) for segment in owner.segments]
+        assert shown == [b"b" + b"1" * 60, b"b" + b"2" * 60]
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c", "G23a")
+def test_text_that_is_handed_over_while_it_is_spooled_is_read_from_that_spool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        draft = two_texts(cache, b"a")
+        making = Making(monkeypatch)
+        await making.meanwhile(cache, lambda: hand_over(cache, draft, owner))
+        assert all(segment.held for segment in owner.segments)
+        assert cache.bytes <= LIMIT
+        shown = [await cache.text(owner, segment) for segment in owner.segments]
+        assert shown == [b"a" + b"1" * 60, b"a" + b"2" * 60]
+        cache.drop(owner)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13c")
+def test_text_that_is_handed_over_to_an_open_file_stays_though_it_cannot_be_spooled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        draft = two_texts(cache, b"a")
+
+        def act() -> None:
+            hand_over(cache, draft, owner)
+            draft.pinned = False
+
+        making = Making(monkeypatch, OSError(errno.ENOSPC, "no space left on device"))
+        await making.meanwhile(cache, act)
         assert all(segment.held for segment in owner.segments)
         cache.drop(owner)
 
