@@ -130,6 +130,7 @@ class TextCache:
             text = await self._work.long(spool, spool.read, at, length)
         if segment.spooled_at == at and segment.length == length:
             self.keep(holder, segment, text)
+            await self.settle()
         return text
 
     def drop(self, holder: Holder, segments: Sequence[Segment] | None = None) -> None:

@@ -80,6 +80,22 @@ def test_pinned_text_over_the_limit_is_spooled_and_read_from_there() -> None:
     trio.run(main)
 
 
+@pytest.mark.guarantee("G23a")
+def test_memory_is_within_its_limit_after_spooled_text_was_read() -> None:
+    async def main() -> None:
+        cache, owner = TextCache(LIMIT), Owner()
+        owner.pinned = True
+        for number in range(2):
+            owner.add(cache, bytes([number]) * 60)
+        await cache.settle()
+        assert await cache.text(owner, owner.segments[0]) == b"\0" * 60
+        assert cache.bytes <= LIMIT
+        assert all(segment.held for segment in owner.segments)
+        cache.drop(owner)
+
+    trio.run(main)
+
+
 @pytest.mark.guarantee("G23a", "G24a")
 def test_text_that_exceeds_the_memory_alone_is_spooled_before_anybody_opens_it() -> None:
     async def main() -> None:
