@@ -7,6 +7,8 @@ are no longer valid.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -75,11 +77,8 @@ class Publisher:
         while True:
             session = await self._events.take()
             try:
-                await self._publish(session)
-            except StoreError as error:
-                log.debug("nothing was published of %s: %s", session.slug, error.sentence)
-            except Exception:
-                log.exception("%s could not be published", printable(session.slug))
+                with _reporting(printable(session.slug)):
+                    await self._publish(session)
             finally:
                 nursery.start_soon(self._rest, session)
             # Let waiting operations run before the next session.
@@ -115,7 +114,9 @@ class Publisher:
                 # Without events, this finds the steps that a daemon may have displaced.
                 await ready(self._means, session, exact=False)
             for file in list(directory.views.values()):
-                await file.publish(session)
+                # What is wrong with one view is nothing to those who wait for another.
+                with _reporting(f"{printable(session.slug)}/{file.name}"):
+                    await file.publish(session)
             session.judged.clear()
 
     def _gone(self, directory: SessionDirectory) -> None:
@@ -164,3 +165,14 @@ class Publisher:
                 if not session.is_open:
                     session.recent.doubt()
                 self._events.mark(session)
+
+
+@contextmanager
+def _reporting(what: str) -> Iterator[None]:
+    """Within it a failure only means that nothing is published of `what`."""
+    try:
+        yield
+    except StoreError as error:
+        log.debug("nothing was published of %s: %s", what, error.sentence)
+    except Exception:
+        log.exception("%s could not be published", what)

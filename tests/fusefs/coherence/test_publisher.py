@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import trio.testing
 from fusefs import config
 from fusefs.filesystem import FileSystem
 from fusefs.inodes.session_directory import SessionDirectory
+from fusefs.inodes.view_file import ViewFile
+from fusefs.session.session import Session
 from fusefs.superblock import Superblock
+from storage.errors import StoreError
 from storage.store import Store
 from tests.support.model_kernel import Caches, ModelKernel
 from tests.support.stores import StoreOnDisk, compaction, entry
@@ -128,6 +133,63 @@ def test_a_new_session_invalidates_the_list(store: StoreOnDisk) -> None:
         assert "a_b_1" in await kernel.listdir("")
 
     published(store.path, test)
+
+
+class Waiter:
+    """A program that waits in poll(2)."""
+
+    def __init__(self) -> None:
+        self.woken = False
+
+    def notify(self) -> None:
+        self.woken = True
+
+
+@pytest.mark.guarantee("G14b")
+def test_waiters_are_woken_while_somebody_has_an_epoch_open_that_no_longer_exists(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("name"), entry("b"))
+
+    async def test(_told: Told, kernel: ModelKernel, _superblock: Superblock) -> None:
+        past = await kernel.open("a_b_1/.epochs/2/history.jsonl")
+        (disk.path / "step-000002").unlink()
+        log, waiter = await kernel.open("a_b_1/log.jsonl"), Waiter()
+        await kernel.filesystem.poll(log, waiter)
+        disk.add(entry("c"))
+        await until(lambda: waiter.woken)
+        for opened in (past, log):
+            await kernel.close(opened)
+
+    published(store.path, test)
+
+
+@pytest.mark.guarantee("G14b", "G19b")
+@pytest.mark.parametrize("error", [StoreError(errno.ETIMEDOUT, "slow", "too long"), KeyError()])
+def test_a_view_that_cannot_be_published_does_not_keep_others_of_its_session_from_it(
+    store: StoreOnDisk,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    publish = ViewFile.publish
+
+    async def broken(file: ViewFile, session: Session) -> None:
+        if file.name == "history.md":
+            raise error
+        await publish(file, session)
+
+    async def test(told: Told, kernel: ModelKernel, _superblock: Superblock) -> None:
+        await kernel.stat("a_b_1/history.md")
+        found = await kernel.stat("a_b_1/log.jsonl")
+        monkeypatch.setattr(ViewFile, "publish", broken)
+        disk.add(entry("b"))
+        await until(lambda: f"grown {found.ino} {2 * found.size}" in told.calls)
+
+    published(store.path, test)
+    unforeseen = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert bool(unforeseen) is isinstance(error, KeyError)
 
 
 @pytest.mark.guarantee("G19c")
