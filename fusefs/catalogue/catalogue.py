@@ -10,6 +10,7 @@ thread is abandoned at the deadline, and keeps the lock until it ends.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from bisect import bisect_left, insort
@@ -34,6 +35,7 @@ Stamp = tuple[int, int, int]
 NEVER: Final[Stamp] = (0, 0, 0)
 """The stamp of a meta that was not read."""
 _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_DIRECTORY: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 T = TypeVar("T")
 
 
@@ -144,7 +146,7 @@ class Catalogue:
             return set()
         if self._missed:
             self._missed = False
-            self._watches.start_again()
+            self._watches.close()
             changed = Changed(lost=True)
         else:
             changed = self._watches.changed()
@@ -155,13 +157,14 @@ class Catalogue:
 
     def _list(self) -> None:
         """List the store's directory, and examine everything in it."""
-        self._listed = self._watches is not None and self._watches.watch_root()
+        followed = self._watches is not None and self._watches.watch_root()
         found = self._store.directories()
         for slug in self._sessions.keys() - found.keys():
             self._look(slug)
         for slug, directory in sorted(found.items()):
             if self._watches is not None or not self._is_same(slug, directory):
                 self._look(slug, directory)
+        self._listed = followed
 
     def _is_same(self, slug: str, directory: int | None = None) -> bool:
         """Whether a session is unchanged, judging by one system call."""
@@ -177,23 +180,28 @@ class Catalogue:
     def _look(self, slug: str, directory: int | None = None) -> None:
         """Examine a name: a session, a directory that may become one, or neither.
 
-        `directory` is the inode number that a listing gave it.
+        `directory` is the inode number that a listing gave it. A session that cannot be examined, such
+        as for want of descriptors, stays what it was, and is examined again at the next query (G19).
         """
         if slug.startswith("."):
             return
         self._unsure.add(slug)
         try:
             fd = os.open(slug, _LOOK, dir_fd=self._store.fd)
-        except OSError:
-            self._unsure.discard(slug)
-            self._drop(slug)
+        except OSError as error:
+            if error.errno in _NO_DIRECTORY:
+                self._unsure.discard(slug)
+                self._drop(slug)
             return
         try:
             watched = self._watches is not None and self._watches.watch(slug, fd)
             self._look_into(slug, fd, directory or os.fstat(fd).st_ino)
+        except OSError:
+            return
         finally:
             os.close(fd)
-        if watched and slug in self._sessions:
+        known = self._sessions.get(slug)
+        if watched and known is not None and known.stamp != NEVER:
             self._unsure.discard(slug)
 
     def _look_into(self, slug: str, fd: int, directory: int) -> None:
@@ -209,7 +217,11 @@ class Catalogue:
         if known != seen:
             self._sessions[slug] = seen
             if self._lines is not None:
-                self._lines.put(slug, _line(slug, fd, self._read))
+                try:
+                    about = _about(fd, self._read)
+                except OSError:
+                    about, seen.stamp = b"", NEVER
+                self._lines.put(slug, _line(slug, about))
             if self._latest is not None:
                 self._latest.put(slug)
 
@@ -225,10 +237,11 @@ class Catalogue:
 
 
 def _seen(session_fd: int, directory: int) -> _Session | None:
-    """The present state of the session in a directory; None if it is not a session."""
+    """The present state of the session in a directory; None if it is not a session, or none for this
+    user. Raises `OSError` where it may be one."""
     try:
         found = os.stat("meta", dir_fd=session_fd, follow_symlinks=False)
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return None
     if not S_ISREG(found.st_mode):
         return None
@@ -239,14 +252,22 @@ def _stamp(found: os.stat_result) -> Stamp:
     return found.st_ino, found.st_ctime_ns, found.st_size
 
 
-def _line(slug: str, session_fd: int, read: Callable[[int], meta.Seen]) -> bytes:
+def _about(session_fd: int, read: Callable[[int], meta.Seen]) -> bytes:
+    """The meta of a session; nothing if it cannot be one, or is not for this user. Raises `OSError`
+    where it may be read later."""
+    try:
+        return read(session_fd)[0]
+    except (StoreError, PermissionError):
+        return b""
+
+
+def _line(slug: str, about: bytes) -> bytes:
     """`{"session": slug, …meta}`; only the session if its meta is broken."""
     start = b'{"session":' + orjson.dumps(slug if slug.isascii() else printable(slug))
     try:
-        data = read(session_fd)[0]
-        value = jsontext.parse(data)
-    except (jsontext.NotJSON, StoreError, OSError):
+        value = jsontext.parse(about)
+    except jsontext.NotJSON:
         value = None
     if not isinstance(value, dict) or not value:
         return start + b"}\n"
-    return start + b"," + jsontext.one_line(data)[1:].lstrip() + b"\n"
+    return start + b"," + jsontext.one_line(about)[1:].lstrip() + b"\n"

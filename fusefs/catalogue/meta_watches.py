@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from inotify_simple import flags
+from inotify_simple import INotify, flags
 
 from fusefs.inotify import new_inotify
+from storage.errors import StoreError
 
 _META: Final = int(
     flags.MODIFY
@@ -47,7 +48,8 @@ class MetaWatches:
 
     def __init__(self, store_fd: int) -> None:
         self._store_fd = store_fd
-        self._inotify = new_inotify()
+        self._inotify: INotify | None = None
+        """Made when it is first needed, and again after `close`."""
         self._slugs: dict[int, str] = {}
         self._root: int | None = None
         self._most = _share()
@@ -74,32 +76,31 @@ class MetaWatches:
     def changed(self) -> Changed:
         """The changes since the last call."""
         found = Changed()
-        for event in self._inotify.read(timeout=0):
+        for event in [] if self._inotify is None else self._inotify.read(timeout=0):
             if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT):
-                self.start_again()
+                self.close()
                 return Changed(lost=True)
             if event.wd == self._root:
                 if event.mask & flags.IGNORED:
-                    self.start_again()
+                    self.close()
                     return Changed(lost=True)
                 found.names.add(event.name)
             elif (slug := self._slugs.pop(event.wd, None)) is not None:
                 found.metas.add(slug)
         return found
 
-    def start_again(self) -> None:
-        """End all watches, ready to begin again."""
-        self._inotify.close()
-        self._inotify, self._slugs, self._root = new_inotify(), {}, None
-
     def close(self) -> None:
-        """End all watches."""
-        self._inotify.close()
+        """End all watches. Others may be added afterwards."""
+        if self._inotify is not None:
+            self._inotify.close()
+        self._inotify, self._slugs, self._root = None, {}, None
 
     def _add(self, path: str, mask: int) -> int | None:
         try:
+            if self._inotify is None:
+                self._inotify = new_inotify()
             return int(self._inotify.add_watch(path, mask))
-        except OSError:
+        except (OSError, StoreError):
             return None
 
 

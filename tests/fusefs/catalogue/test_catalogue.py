@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from inotify_simple import INotify
 
 from fusefs.catalogue.catalogue import Catalogue
 from fusefs.work import Work
+from storage.errors import StoreError
 from storage.latest import links
 from storage.posix import exchange
 from storage.store import Store
@@ -39,6 +43,106 @@ def told(store: StoreOnDisk, request: pytest.FixtureRequest) -> Iterator[Callabl
     yield compare
     catalogue.close()
     opened.close()
+
+
+@pytest.fixture
+def catalogue(store: StoreOnDisk) -> Iterator[Catalogue]:
+    opened = Store(str(store.path))
+    made = Catalogue(opened, Work(near=True))
+    yield made
+    made.close()
+    opened.close()
+
+
+def failing(call: Callable[..., Any], failures: int, number: int) -> Callable[..., Any]:
+    """As `call`, but its first calls fail with this errno."""
+    left = [OSError(number, os.strerror(number))] * failures
+
+    def fails(*args: Any, **named: Any) -> Any:
+        if left:
+            raise left.pop()
+        return call(*args, **named)
+
+    return fails
+
+
+@pytest.mark.guarantee("G19b")
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("open", errno.EMFILE), ("open", errno.EACCES), ("open", errno.EIO), ("stat", errno.EIO)],
+)
+def test_a_session_that_cannot_be_examined_for_a_moment_is_listed_all_the_time(
+    store: StoreOnDisk,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+) -> None:
+    one = write(store.path / "a_b_1", "one")
+    assert list(catalogue._names()) == ["a_b_1"]
+    write(one, "two")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, failing(getattr(os, call), 2, number))
+        assert list(catalogue._names()) == ["a_b_1"]
+    told = catalogue._text()
+    assert (list(catalogue._names()), told.read(0, len(told))) == expected(store.path)
+
+
+@pytest.mark.guarantee("G19b", "G12d")
+def test_a_session_that_cannot_be_examined_when_it_is_new_is_listed_later(
+    store: StoreOnDisk, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(catalogue._names()) == []
+    write(store.path / "a_b_1", "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing(os.open, 1, errno.EMFILE))
+        catalogue._names()
+    assert list(catalogue._names()) == ["a_b_1"]
+
+
+@pytest.mark.guarantee("G19b")
+def test_a_meta_that_cannot_be_read_for_a_moment_is_read_later(
+    store: StoreOnDisk, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store.path / "a_b_1", "one")
+    read = failing(catalogue._read, 1, errno.EMFILE)
+    monkeypatch.setattr(catalogue, "_read", read)
+    told = catalogue._text()
+    assert told.read(0, len(told)) == b'{"session":"a_b_1"}\n'
+    told = catalogue._text()
+    assert told.read(0, len(told)) == expected(store.path)[1]
+
+
+@pytest.mark.guarantee("G19b", "G12d")
+def test_the_sessions_of_a_store_that_could_not_be_listed_are_found_later(
+    store: StoreOnDisk, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store.path / "a_b_1", "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing(os.scandir, 1, errno.EMFILE))
+        with pytest.raises(StoreError):
+            catalogue._names()
+    assert list(catalogue._names()) == ["a_b_1"]
+
+
+@pytest.mark.guarantee("G19b", "G12d")
+def test_changes_are_noticed_though_for_a_while_nothing_could_be_watched(
+    store: StoreOnDisk, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write(store.path / "a_b_1", "one")
+    catalogue._text()
+    with monkeypatch.context() as patched:
+        patched.setattr("fusefs.inotify.INotify", failing(INotify, 100, errno.EMFILE))
+        catalogue.missed()
+        for title in ("unwatched", "again"):
+            write(one, title)
+            told = catalogue._text()
+            assert told.read(0, len(told)) == expected(store.path)[1]
+    for title in ("watched", "again"):
+        write(one, title)
+        told = catalogue._text()
+        assert told.read(0, len(told)) == expected(store.path)[1]
+    assert catalogue.is_followed
 
 
 def expected(root: Path) -> tuple[list[str], bytes]:
