@@ -37,6 +37,8 @@ _UNCLEAR: Final = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EINTR, errno.EREMOTEIO}
 )
 """Errors after which a link may have been made nevertheless."""
+_PASSING: Final = _UNCLEAR | {errno.EEXIST}
+"""Errors after which a link is tried again if its name is free: others may just have freed it."""
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
@@ -165,8 +167,7 @@ class Claimer:
             for number in numbers:
                 with contextlib.suppress(OSError):
                     os.unlink(step_name(number), dir_fd=self.fd)
-            gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            numbers, error = [], from_os_error(gone, "store a step")
+            numbers, error = [], from_os_error(FileNotFoundError(errno.ENOENT, ""), "store a step")
         # Only now: removals would delay the check above.
         self._clear_beside((*linked, *files), names if numbers else None)
         return numbers, error
@@ -191,7 +192,7 @@ class Claimer:
         try:
             fd = os.open(".", flags, ownership.mode, dir_fd=self.fd)
         except OSError as error:
-            if error.errno not in _NO_UNNAMED or _is_gone(self.fd):
+            if error.errno not in _NO_UNNAMED or os.fstat(self.fd).st_nlink == 0:
                 raise
             self._unnamed = False
             return None
@@ -262,18 +263,18 @@ class Claimer:
         """Link the file `temporary` under `name`; False if another file has that name.
 
         The reply to a link can be lost or unclear on a network, so after any error the name is checked;
-        if it is free and the error unclear, the link is tried again (G25). Raises `OSError`.
+        if it is free and the error passing, the link is tried again (G25). Raises `OSError`.
         """
         for left in reversed(range(_ATTEMPTS)):
             try:
                 os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             except OSError as error:
-                found = self._found(name)
-                if found is not None:  # sshfs returns EPERM if the name exists
+                if (found := self._found(name)) is not None:  # sshfs returns EPERM if it exists
                     mine = os.stat(temporary, dir_fd=self.fd, follow_symlinks=False)
                     return os.path.samestat(found, mine)
-                if left == 0 or error.errno not in _UNCLEAR or is_deleted(self.fd):
+                if left == 0 or error.errno not in _PASSING or is_deleted(self.fd):
                     raise
+                refresh(name, self.fd)
                 time.sleep(_RETRY_SECONDS)
             else:
                 return True
@@ -312,7 +313,3 @@ def _clear(
     for temporary in temporaries:
         with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
             os.unlink(temporary.get(), dir_fd=directory)
-
-
-def _is_gone(directory_fd: int) -> bool:
-    return os.fstat(directory_fd).st_nlink == 0

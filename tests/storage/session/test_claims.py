@@ -195,6 +195,27 @@ def test_a_link_that_failed_in_passing_is_tried_again(
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
 
 
+@pytest.mark.guarantee("G15b", "G25a")
+def test_a_number_that_is_freed_just_after_a_link_found_it_taken_is_claimed(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another mount frees it that moves its steps up, or a daemon that goes back."""
+    taken = session / "step-000001"
+    taken.write_bytes(b"other")
+
+    def link(*names: Any, **where: Any) -> None:
+        try:
+            LINK(*names, **where)
+        except FileExistsError:
+            taken.rename(session / "step-001001")
+            raise
+
+    monkeypatch.setattr(os, "link", link)
+    assert claim(named, 1, b"mine") == 1
+    assert taken.read_bytes() == b"mine"
+    assert sorted(os.listdir(session)) == ["meta", "step-000001", "step-001001"]
+
+
 def test_a_taken_name_that_is_reported_as_forbidden_counts_as_taken(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
