@@ -128,18 +128,17 @@ class Pool:
         self._trim()
         work, slug = self._means.work, session.slug
         try:
-            fd, identity = await work.small(slug, _opened, self._store, slug)
+            opened = await work.small(slug, _Opened, self._store, slug)
         except StoreError as error:
             if error.errno not in _NO_DESCRIPTOR:
                 raise
             self.let_go()
-            fd, identity = await work.small(slug, _opened, self._store, slug)
-        if session.identity not in (None, identity):
-            os.close(fd)
+            opened = await work.small(slug, _Opened, self._store, slug)
+        if session.identity not in (None, opened.identity):
             raise session.replaced()
-        session.identity = identity
+        session.identity = opened.identity
         begin = session.reopened if session.is_known else session.opened
-        begin(fd, near=work.near, documents=self._means.documents)
+        begin(opened.take(), near=work.near, documents=self._means.documents)
         self._open[session] = None
         self._resting.pop(session, None)
         self._closed.pop(session, None)
@@ -247,7 +246,24 @@ class Lease:
         self._pool.release(self._session)
 
 
-def _opened(store: Store, slug: str) -> tuple[int, tuple[int, int]]:
-    fd = store.open_session(slug)
-    found = os.fstat(fd)
-    return fd, (found.st_dev, found.st_ino)
+class _Opened:
+    """A new descriptor of a session, closed unless it is taken: when a far store answers at last, nobody
+    may wait for it any more (G27b)."""
+
+    __slots__ = ("_fd", "identity")
+
+    def __init__(self, store: Store, slug: str) -> None:
+        self._fd: int | None = None
+        self._fd = store.open_session(slug)
+        found = os.fstat(self._fd)
+        self.identity = found.st_dev, found.st_ino
+
+    def take(self) -> int:
+        """The descriptor, which is the caller's to close from now on."""
+        assert self._fd is not None
+        fd, self._fd = self._fd, None
+        return fd
+
+    def __del__(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
 from fusefs.views.formats import LOG, View
 from storage.errors import StoreError
+from storage.store import Store
 from tests.support.commands import until
 from tests.support.drivers import TreeDriver
 from tests.support.live import Live, living
@@ -109,7 +111,7 @@ def test_when_descriptors_run_out_unused_sessions_are_closed(
 ) -> None:
     for number in (1, 2, 3):
         store.session(f"a_b_{number}", entry("a"))
-    opened, failing = pools._opened, [OSError(errno.EMFILE, "too many open files")]
+    opened, failing = pools._Opened, [OSError(errno.EMFILE, "too many open files")]
 
     def short(*args: object) -> object:
         if failing:
@@ -122,9 +124,45 @@ def test_when_descriptors_run_out_unused_sessions_are_closed(
             async with live.pool.lease(kept):
                 pass
             async with live.pool.lease(used):
-                monkeypatch.setattr(pools, "_opened", short)
+                monkeypatch.setattr(pools, "_Opened", short)
                 async with live.pool.lease(new):
                     assert [kept.is_open, used.is_open, new.is_open] == [False, True, True]
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23f", "G27b")
+@pytest.mark.parametrize("why", ["deadline", "patience"])
+def test_an_open_session_for_which_nobody_waits_any_more_keeps_no_descriptor(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    store.session("a_b_1", entry("a"))
+    answers, open_session = threading.Event(), Store.open_session
+
+    def slow(opened: Store, slug: str) -> int:
+        answers.wait(10)
+        return open_session(opened, slug)
+
+    async def main() -> None:
+        with living(store, watched=False) as live:
+            session = live.session("a_b_1")
+            await live.means.work.small(None, os.getpid)  # a thread has descriptors of its own
+            before = descriptors()
+            with monkeypatch.context() as patched:
+                patched.setattr(Store, "open_session", slow)
+                if why == "deadline":
+                    patched.setattr(live.means.work, "_deadline", 0.05)
+                    with refused(errno.ETIMEDOUT):
+                        await live.pool.hold(session)
+                else:
+                    with trio.move_on_after(0.05):
+                        await live.pool.hold(session)
+                answers.set()
+                with trio.fail_after(5):
+                    while live.means.work.silent_seconds or descriptors() > before:
+                        await trio.sleep(0.01)
+            async with live.pool.lease(session):
+                assert descriptors() == before + 1
 
     trio.run(main)
 
