@@ -276,7 +276,9 @@ class Epoch:
 
     @staticmethod
     def _fits(tail: Segment, text: Text) -> bool:
-        return tail.length + len(text.text) <= TEXT_BYTES
+        """Whether lines may join this segment. The lead stays apart, since it comes from no steps: what
+        is rendered again after an eviction is either the lead or lines."""
+        return bool(tail.shown) and tail.length + len(text.text) <= TEXT_BYTES
 
 
 class PrefixCheck:

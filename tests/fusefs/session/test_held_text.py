@@ -13,7 +13,7 @@ from fusefs.session import held_text
 from fusefs.session.held_text import pin, text, unpin
 from fusefs.session.refresh import refresh
 from fusefs.views.epoch import Epoch, State
-from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
+from fusefs.views.formats import HISTORY, LOG, MARKDOWN, MESSAGES, View
 from storage.errors import StoreError
 from storage.session.replay import forwards
 from tests.support.live import Live, leased
@@ -39,6 +39,39 @@ def test_evicted_text_is_rendered_again_as_it_was(store: StoreOnDisk, view: View
             let_go(live, epoch)
             assert await live.text(session, epoch) == before
             assert all(segment.held for segment in epoch.segments)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G13a", "G23a")
+@pytest.mark.parametrize("view", [View(MESSAGES), View(MARKDOWN)])
+@pytest.mark.parametrize("how", ["backwards", "forwards", "grown", "grown from its lead"])
+def test_evicted_text_behind_a_lead_is_rendered_again_however_it_was_built(
+    store: StoreOnDisk, view: View, how: str
+) -> None:
+    disk = store.session("a_b_1", entry("a"), compaction("name"))
+    steps = [entry(text) for text in "bcd"]
+
+    def add(*more: bytes) -> None:
+        for step in more:
+            disk.add(step)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            if how != "grown from its lead":
+                add(*(steps[:1] if how == "grown" else steps))
+            if how == "forwards":
+                await live.shown(session, View(HISTORY))  # now it is known where histories begin
+            if how.startswith("grown"):
+                await live.shown(session, view)
+                add(*steps[1:] if how == "grown" else steps)
+                live.events.drain()
+            before = await live.shown(session, view)
+            epoch = session.epochs[view]
+            assert epoch.lines == len(steps)
+            let_go(live, epoch)
+            assert await live.text(session, epoch) == before
+            assert epoch.state is State.CURRENT
 
     trio.run(main)
 
