@@ -86,6 +86,14 @@ class Work:
         """Run long computations, such as reading and judging many steps. Raises as `small`."""
         return await self._in_thread(self._replays, self._others, key, work, *args)
 
+    def afterwards(self, key: Hashable, call: Callable[[], object]) -> None:
+        """Make a short call as soon as no thread works for `key`, not even one that was abandoned."""
+        share = self._shares.get(key)
+        if share is None:
+            call()
+        else:
+            share.afterwards.append(call)
+
     async def _in_thread(
         self,
         threads: trio.CapacityLimiter,
@@ -94,10 +102,7 @@ class Work:
         work: Callable[[*Ts], T],
         *args: *Ts,
     ) -> T:
-        share = self._shares.get(key)
-        if share is None:
-            share = self._shares[key] = _Share(self._shares, key)
-        limiter = cast(trio.CapacityLimiter, _Both(share, threads, pieces))
+        limiter = cast(trio.CapacityLimiter, _Both(self._shares, key, threads, pieces))
         if self.near:
             return await trio.to_thread.run_sync(work, *args, limiter=limiter)
         with trio.move_on_after(self._deadline):
@@ -118,6 +123,8 @@ class _Share:
     """The thread limit of one key; dropped when no thread is in use or waited for."""
 
     def __init__(self, shares: dict[Hashable, _Share], key: Hashable) -> None:
+        self.afterwards: list[Callable[[], object]] = []
+        """Calls to be made when it is dropped."""
         self._shares = shares
         self._key = key
         self._limiter = trio.CapacityLimiter(KEY_THREADS)
@@ -137,8 +144,10 @@ class _Share:
 
     def _leave(self) -> None:
         self._users -= 1
-        if self._users == 0 and self._shares.get(self._key) is self:
+        if self._users == 0:
             del self._shares[self._key]
+            for call in self.afterwards:
+                call()
 
 
 class _Both:
@@ -149,14 +158,23 @@ class _Both:
     """
 
     def __init__(
-        self, share: _Share, threads: trio.CapacityLimiter, pieces: dict[object, float]
+        self,
+        shares: dict[Hashable, _Share],
+        key: Hashable,
+        threads: trio.CapacityLimiter,
+        pieces: dict[object, float],
     ) -> None:
-        self._share = share
+        self._shares = shares
+        self._key = key
         self._threads = threads
         self._pieces = pieces
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         self._pieces[self] = trio.current_time()
+        share = self._shares.get(self._key)
+        if share is None:
+            share = self._shares[self._key] = _Share(self._shares, self._key)
+        self._share = share
         try:
             await self._share.acquire_on_behalf_of(borrower)
             try:

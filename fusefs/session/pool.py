@@ -15,6 +15,7 @@ import random
 import resource
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -187,7 +188,7 @@ class Pool:
         if not known or session.gone or owed:
             self.close(session)
         elif not session.busy:
-            os.close(session.fd)
+            self._close_directory(session)
             session.rested()
             del self._open[session]
             self._resting[session] = None
@@ -202,7 +203,7 @@ class Pool:
         for epoch in session.epochs.values():
             self._means.cache.drop(epoch)
         if session.is_open:
-            os.close(session.fd)
+            self._close_directory(session)
         session.closed()
         if len(session.recent):
             self._closed[session] = None
@@ -214,6 +215,10 @@ class Pool:
         self._open.pop(session, None)
         self._resting.pop(session, None)
         self._means.events.mark(session)  # its inodes may be reaped now
+
+    def _close_directory(self, session: Session) -> None:
+        # Else a thread that was given up goes on in whatever gets the number of the descriptor next.
+        self._means.work.afterwards(session.slug, partial(os.close, session.fd))
 
     def _forget_earliest(self) -> None:
         """If too many closed sessions remember steps, the first ones forget theirs, unless they owe

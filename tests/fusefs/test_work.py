@@ -147,6 +147,25 @@ def test_a_far_store_that_does_not_answer_is_given_up_and_blocks_few_threads() -
     run(test)
 
 
+@pytest.mark.parametrize("cancelled", ["before it began", "while it ran"])
+def test_what_waits_for_the_threads_of_a_key_comes_after_those_that_were_given_up(
+    cancelled: str,
+) -> None:
+    async def test() -> None:
+        work, end, made = Work(near=False), threading.Event(), list[int]()
+        with trio.CancelScope() as given_up:
+            given_up.deadline = trio.current_time() + (0.05 if cancelled == "while it ran" else 0)
+            await work.long("key", wait, end)
+        work.afterwards("other", lambda: made.append(1))
+        work.afterwards("key", lambda: made.append(2))
+        assert made == ([1] if cancelled == "while it ran" else [1, 2])
+        end.set()
+        while len(made) < 2:
+            await trio.sleep(0.01)
+
+    run(test)
+
+
 @pytest.mark.guarantee("G27b")
 def test_a_silent_store_is_distinguished_from_one_that_answers() -> None:
     async def test() -> None:

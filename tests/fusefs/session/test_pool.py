@@ -167,6 +167,37 @@ def test_an_open_session_for_which_nobody_waits_any_more_keeps_no_descriptor(
     trio.run(main)
 
 
+@pytest.mark.guarantee("G15b", "G27b")
+def test_a_descriptor_is_not_closed_under_a_thread_that_was_given_up(store: StoreOnDisk) -> None:
+    """Else it would go on in whatever session has the number next."""
+    for number in (1, 2):
+        store.session(f"a_b_{number}", entry("a"))
+    answers, found = threading.Event(), list[int]()
+
+    def slow(fd: int) -> None:
+        answers.wait(10)
+        found.append(os.fstat(fd).st_ino)
+
+    async def main() -> None:
+        with living(store, watched=False) as live:
+            given_up, other = live.session("a_b_1"), live.session("a_b_2")
+            await live.pool.hold(given_up)
+            before = descriptors()
+            with trio.move_on_after(0.05):
+                await live.means.work.long("a_b_1", slow, given_up.fd)
+            live.pool.release(given_up)
+            live.pool.close(given_up)
+            await live.pool.hold(other)
+            answers.set()
+            with trio.fail_after(5):
+                while descriptors() > before:
+                    await trio.sleep(0.01)
+            assert found == [(store.path / "a_b_1").stat().st_ino]
+            live.pool.release(other)
+
+    trio.run(main)
+
+
 def test_the_least_recently_used_sessions_are_closed_when_there_are_many(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
