@@ -140,8 +140,10 @@ async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -
         right = await begin(means, session, epoch)
     if not right or epoch.boundary != start_of(session, epoch.view):
         return False
-    leads = patient and epoch.view.format.history
-    return not (leads and session.touches(0, epoch.boundary.number))
+    if not (patient and epoch.view.format.history):
+        return True
+    beginning = session.extents.beginning(epoch.view.cut)
+    return beginning is not None and not session.touches(0, beginning.reach)
 
 
 async def _still_shows(means: Means, session: Session, epoch: Epoch) -> bool:

@@ -12,7 +12,7 @@ The states of an epoch, and what leads from one to the next:
                                                        v
                                                   SUPERSEDED
 
-- EMPTY: it shows nothing. A history is first built backwards from its end, all at once.
+- EMPTY: it shows nothing. A history is first built backwards from its end: then it is CURRENT at once.
 - BUILDING: it has its lead and perhaps some lines. Nobody has seen it, so it is rebuilt from its start
   if one of its steps changes or the history turns out to begin elsewhere.
 - CURRENT: it shows everything it must up to step `last`.

@@ -120,6 +120,24 @@ def test_a_lead_follows_the_dialect_of_what_was_there_when_its_lines_were_read(
     trio.run(main)
 
 
+@pytest.mark.guarantee("G2c")
+def test_a_lead_follows_the_first_entry_that_comes_while_it_is_looked_up(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", compaction("one"))
+    blocks = b'{"message":{"role":"user","content":[{"type":"text","text":"a"}]}}'
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            during_lead(monkeypatch, live, lambda: disk.add(blocks))
+            first = await live.shown(session, View(MESSAGES))
+            assert first == await live.shown(session, View(MESSAGES))
+            assert first.count(b'"content":[') == 2
+
+    trio.run(main)
+
+
 @pytest.mark.guarantee("G24a", "G24b")
 def test_what_was_shown_is_not_read_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
