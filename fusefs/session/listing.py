@@ -10,7 +10,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Final
 
@@ -19,7 +19,9 @@ from fusefs.session.session import Session
 from fusefs.views.cuts import InEpoch
 from fusefs.views.formats import View
 from storage.errors import from_os_error, printable
+from storage.session.claims import UNKNOWN
 from storage.session.index import Index, scan, scan_agreeing
+from storage.session.steps import step_name
 
 INLINE_DIRECTORY_BYTES: Final = 1 << 14
 """Directories up to this size in bytes are listed on the loop."""
@@ -88,13 +90,14 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
         raise
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)
-    changed = session.relisted(new, stale=session.losses != losses)
+    stale = session.losses != losses
+    changed = session.relisted(new, stale, known=_as_stored(session, new, own))
     for number in own:
         if not session.index.has(number):
             session.touch(number)  # it was in no listing, so none tells that it is gone
     extra = 0.0 if new.stamps is None else new.stamps.extra_seconds
     session.listed_at, session.listing_seconds = now, time.monotonic() - now - extra
-    if changed is None or changed:
+    if changed is None or changed or own:
         session.changed_at = now
     if session.recent.owed:
         means.events.mark(session)
@@ -107,6 +110,14 @@ def _listing(means: Means, session: Session, seconds: float) -> Callable[[], Ind
     known, first = session.index, _first_shown(session)
     stamps = None if means.work.near else known.stamps
     return partial(scan_agreeing, session.fd, known.greatest, stamps, first, seconds)
+
+
+def _as_stored(session: Session, new: Index, own: Set[int]) -> Set[int]:
+    """Those of the `own` steps, stored since the last listing, that nobody has changed since."""
+    stored, stamps = session.claimer.identities or {}, new.stamps
+    found = {} if stamps is None else stamps.identities
+    known = {number: stored.pop(number, UNKNOWN) for number in own}
+    return {n for n, identity in known.items() if identity and identity == found.get(step_name(n))}
 
 
 def _check_seconds(session: Session, exact: bool, shown: bool) -> float:

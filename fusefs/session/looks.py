@@ -9,8 +9,7 @@ import os
 from collections.abc import Sequence
 
 from fusefs.session.step_table import Remembered
-from storage.session.claims import step_identity
-from storage.session.steps import read_step, step_name
+from storage.session.steps import read_step, step_identity, step_name
 
 
 def identity(session_fd: int, step: Remembered) -> int | None:

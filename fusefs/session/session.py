@@ -11,6 +11,7 @@ without a descriptor when many are open, and closes it when very many are; its e
 from __future__ import annotations
 
 import errno
+from collections.abc import Set
 from enum import Enum
 
 from fusefs.inotify import Change
@@ -189,15 +190,15 @@ class Session:
         if self.watch is not None:  # else the next listing shows what has changed
             self.recent.doubt()
 
-    def relisted(self, new: Index, stale: bool) -> list[int] | None:
+    def relisted(self, new: Index, stale: bool, known: Set[int] = frozenset()) -> list[int] | None:
         """Take over a new listing of the directory. Returns the numbers of the steps that have changed
-        since the last one; None if that may be any."""
+        since the last one, but for those `known` as they are; None if that may be any."""
         old, backlog = self.index, self.backlog or []
         self.backlog, self.index, self.stale = None, new, stale
         changed: list[int] | None = None
         if old.stamps is not None and new.stamps is not None:
             names = new.stamps.changed(old.stamps)
-            changed = [number for name in names if (number := step_number(name)) is not None]
+            changed = sorted({number for name in names if (number := step_number(name))} - known)
             for number in changed:
                 self.touch(number)
         else:

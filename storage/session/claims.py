@@ -23,7 +23,7 @@ from typing import Final
 from storage.ahead import Outcome, start
 from storage.errors import StoreError, from_os_error
 from storage.posix import listing, refresh, token, write_all
-from storage.session.steps import NUMBER_MAX, Ownership, step_name, step_number
+from storage.session.steps import NUMBER_MAX, Ownership, step_identity, step_name, step_number
 from storage.session.tombstone import is_deleted
 
 _COLLISIONS: Final = 4
@@ -55,20 +55,10 @@ class Claim:
 UNKNOWN: Final = 0
 
 
-def step_identity(found: os.stat_result) -> int:
-    """A 64-bit value that changes if a step file is replaced or edited.
-
-    It does not depend on the number of links, the mode or the owner. It may differ even if the contents
-    are the same: some shared file systems set the mtime only when a file is closed.
-    """
-    return hash((found.st_ino, found.st_mtime_ns, found.st_size)) & NUMBER_MAX
-
-
 class Claimer:
     """Claims step numbers in one session's directory.
 
-    Usable from any thread, by one at a time. Its only state is the descriptor, what the file system can
-    do, the last known ownership, and the removal of the last temporaries.
+    Usable from any thread, by one at a time.
     """
 
     def __init__(self, session_fd: int, unnamed: bool) -> None:
@@ -79,6 +69,8 @@ class Claimer:
         """The removal of the last temporaries, and of all before them; None if there were none."""
         self.took: Ownership | None = None
         """The ownership that `confirm` last returned; None if it never did."""
+        self.identities: dict[int, int] | None = None if unnamed else {}
+        """On far stores, the `step_identity` of new steps by number, until the caller takes it out."""
 
     def claim(
         self,
@@ -169,7 +161,7 @@ class Claimer:
                     os.unlink(step_name(number), dir_fd=self.fd)
             numbers, error = [], from_os_error(FileNotFoundError(errno.ENOENT, ""), "store a step")
         # Only now: removals would delay the check above.
-        self._clear_beside((*linked, *files), names if numbers else None)
+        self._clear_beside((*linked, *files), names if numbers else None, numbers)
         return numbers, error
 
     def settle(self) -> None:
@@ -204,9 +196,12 @@ class Claimer:
         return fd
 
     def _temporary(self, ownership: Ownership, sync: bool, data: bytes) -> str:
-        """Write and close a hidden file: on some file systems a link shows only what was closed."""
+        """Write and close a hidden file: on some file systems a link shows only what was closed.
+
+        Nobody else has its name, so it need not be created exclusively, which takes NFS much longer.
+        """
         name = f".stepfs-{token()}.tmp"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, ownership.mode, dir_fd=self.fd)
         try:
             try:
@@ -220,10 +215,34 @@ class Claimer:
         return name
 
     def _clear_beside(
-        self, temporaries: Iterable[Outcome[str]], names: Outcome[None] | None = None
+        self,
+        temporaries: Iterable[Outcome[str]],
+        names: Outcome[None] | None = None,
+        numbers: Sequence[int] = (),
     ) -> None:
-        """Start to sync `names` and to remove temporaries in a thread, for which no writer waits."""
-        self.clearing = start(partial(_clear, self.fd, tuple(temporaries), names, self.clearing))
+        """Start to sync `names` and to remove temporaries in a thread, for which no writer waits. The
+        first ones were linked under `numbers`."""
+        clear = partial(self._clear, tuple(temporaries), names, tuple(numbers), self.clearing)
+        self.clearing = start(clear)
+
+    def _clear(
+        self,
+        temporaries: Sequence[Outcome[str]],
+        names: Outcome[None] | None,
+        numbers: Sequence[int],
+        after: Outcome[None] | None,
+    ) -> None:
+        if names is not None:
+            names.run()
+        if after is not None:
+            after.get()
+        for temporary, number in itertools.zip_longest(temporaries, numbers):
+            with contextlib.suppress(OSError):
+                if number is not None and self.identities is not None:
+                    found = os.stat(temporary.get(), dir_fd=self.fd, follow_symlinks=False)
+                    self.identities[number] = step_identity(found)
+            with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
+                os.unlink(temporary.get(), dir_fd=self.fd)
 
     def _was_deleted(self) -> bool:
         """Whether the session is certainly deleted; in doubt, linked steps count as stored."""
@@ -298,18 +317,3 @@ def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
         os.fchown(fd, *ownership.owner)
     if sync:
         os.fdatasync(fd)
-
-
-def _clear(
-    directory: int,
-    temporaries: Sequence[Outcome[str]],
-    names: Outcome[None] | None,
-    after: Outcome[None] | None,
-) -> None:
-    if names is not None:
-        names.run()
-    if after is not None:
-        after.get()
-    for temporary in temporaries:
-        with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
-            os.unlink(temporary.get(), dir_fd=directory)

@@ -12,8 +12,8 @@ from functools import partial
 
 from storage.errors import from_os_error
 from storage.posix import UNSUPPORTED, rename_new, token
-from storage.session.claims import Claimer, step_identity
-from storage.session.steps import step_name
+from storage.session.claims import Claimer
+from storage.session.steps import step_identity, step_name
 
 
 class Mover:

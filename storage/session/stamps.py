@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from storage.ahead import WINDOW, ahead
+from storage.session.steps import step_identity
 
 LAST: Final = 16
 """Last steps checked with each listing that need not be exact."""
@@ -34,6 +35,8 @@ class Stamps:
     """The inode number in the listing."""
     seen: dict[str, int] = field(default_factory=dict)
     """A hash that identifies the contents, as of the last check."""
+    identities: dict[str, int] = field(default_factory=dict)
+    """The `step_identity` of those that no listing had shown before."""
     turn: int = 0
     """As `InTurn.turn`."""
     extra_seconds: float = 0.0
@@ -91,25 +94,35 @@ def look(
     replaced, so all steps are checked. `names` are taken one by one as calls return. Raises `OSError`.
     """
     if known is None:
-        return Stamps(listed, {name: seen for name, (_, seen) in _looked(session_fd, listed)})
+        return Stamps(listed, {name: stamp.seen for name, stamp in _looked(session_fd, listed)})
     different = {name for name, _ in listed.items() - known.listed.items()}
     others = (name for name in names if name not in different)
     found = dict(_looked(session_fd, chain(different, others)))
-    if any(inode not in (0, listed[name]) for name, (inode, _) in found.items()):
+    if any(stamp.inode not in (0, listed[name]) for name, stamp in found.items()):
         return look(session_fd, listed, names, None)
-    seen = {name: found[name][1] if name in found else known.seen[name] for name in listed}
-    return Stamps(listed, seen)
+    seen = {name: found[name].seen if name in found else known.seen[name] for name in listed}
+    new = {name: found[name].identity for name in different if name not in known.seen}
+    return Stamps(listed, seen, new)
 
 
-def _looked(session_fd: int, names: Iterable[str]) -> Iterable[tuple[str, tuple[int, int]]]:
+class Stamp(NamedTuple):
+    """What one step is known by; zeros if it is gone."""
+
+    inode: int = 0
+    seen: int = 0
+    """A hash of this, its size and its times."""
+    identity: int = 0
+    """Its `step_identity`."""
+
+
+def _looked(session_fd: int, names: Iterable[str]) -> Iterable[tuple[str, Stamp]]:
     return ((name, found.get()) for name, found in ahead(partial(_stamp, session_fd), names))
 
 
-def _stamp(session_fd: int, name: str) -> tuple[int, int]:
-    """The inode number of a step, and a hash that identifies its contents; zeros if it is gone."""
+def _stamp(session_fd: int, name: str) -> Stamp:
     try:
         found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return 0, 0
-    identity = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
-    return found.st_ino, hash(identity)
+        return Stamp()
+    seen = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
+    return Stamp(found.st_ino, hash(seen), step_identity(found))

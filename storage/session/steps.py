@@ -36,6 +36,15 @@ def is_usual(name: str) -> bool:
     return len(name) == _USUAL_LENGTH or (len(name) > _USUAL_LENGTH and name[len("step-")] != "0")
 
 
+def step_identity(found: os.stat_result) -> int:
+    """A 64-bit value that changes if a step file is replaced or edited.
+
+    It does not depend on the number of links, the mode or the owner. It may differ even if the contents
+    are the same: some shared file systems set the mtime only when a file is closed.
+    """
+    return hash((found.st_ino, found.st_mtime_ns, found.st_size)) & NUMBER_MAX
+
+
 class LongStep(Exception):  # noqa: N818 - it says what the step is
     """A step that is too long to be read by this reader."""
 

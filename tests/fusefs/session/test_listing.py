@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from typing import Any
 
 import pytest
 import trio
 
-from fusefs.session import listing
+from fusefs.config import Sync
+from fusefs.session import building, listing
 from fusefs.session.listing import (
     CHECK_FACTOR,
     CHECK_SECONDS,
@@ -24,11 +26,13 @@ from fusefs.session.listing import (
 )
 from fusefs.session.refresh import refresh
 from fusefs.session.session import Session
+from fusefs.session.writer import Writer
 from fusefs.views.cuts import InEpoch
 from fusefs.views.epoch import State
 from fusefs.views.formats import HISTORY, LOG, View
 from storage.errors import StoreError
-from storage.session import epochs, stamps
+from storage.formats.kinds import classify
+from storage.session import epochs, replay, stamps
 from tests.support.live import leased
 from tests.support.stores import StoreOnDisk, compaction, entry
 
@@ -113,14 +117,46 @@ def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_st
     trio.run(main)
 
 
+@pytest.mark.guarantee("G24b", "G12c")
+@pytest.mark.parametrize("edited", [False, True])
+def test_without_events_an_own_step_is_read_once_unless_others_have_changed_it(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(100)))
+    read: list[int] = []
+
+    def counted(*args: Any, **named: Any) -> replay.Pass:
+        read.extend(named["numbers"])
+        return replay.forwards(*args, **named)
+
+    monkeypatch.setattr(building, "forwards", counted)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(HISTORY))
+            await live.shown(session, View(HISTORY))
+            writer = Writer(live.means, Sync.NEVER)
+            await writer.append(session, [classify(entry("mine")), classify(entry("too"))])
+            await refresh(live.means, session, View(HISTORY), exact=False)  # as it is published
+            await writer.settle(session)
+            assert read == [101, 102]
+            if edited:
+                disk.put(102, entry("its"))
+            shown = await live.shown(session, View(HISTORY))
+            assert shown.splitlines()[-1] == entry("its" if edited else "too")
+            assert (read == [101, 102]) is not edited
+
+    trio.run(main)
+
+
 def slowly(monkeypatch: pytest.MonkeyPatch, lists_stat_inodes: bool = True) -> None:
     """Each stat takes a while, as on a far store; listings may have inode numbers of their own."""
     stamp = stamps._stamp
 
-    def slow(fd: int, name: str) -> tuple[int, int]:
+    def slow(fd: int, name: str) -> stamps.Stamp:
         time.sleep(0.005)
-        inode, seen = stamp(fd, name)
-        return inode if lists_stat_inodes else inode + 1, seen
+        found = stamp(fd, name)
+        return found if lists_stat_inodes else found._replace(inode=found.inode + 1)
 
     monkeypatch.setattr(stamps, "_stamp", slow)
 

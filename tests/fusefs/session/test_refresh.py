@@ -60,7 +60,7 @@ def test_every_view_shows_what_is_in_the_store_whatever_happened(
     trio.run(main)
 
 
-def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], None]) -> None:
+def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], object]) -> None:
     """Something happens, and its events are drained, while the lead of a view is rendered."""
     left, render = [acts], lead.rendered
 

@@ -13,9 +13,9 @@ import pytest
 from storage.errors import StoreError
 from storage.posix import rename_new
 from storage.session import moving
-from storage.session.claims import Claimer, step_identity
+from storage.session.claims import Claimer
 from storage.session.moving import Mover
-from storage.session.steps import Ownership, step_name
+from storage.session.steps import Ownership, step_identity, step_name
 
 
 @pytest.fixture

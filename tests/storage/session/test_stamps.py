@@ -41,7 +41,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     stamp = stamps._stamp
 
-    def noted(descriptor: int, name: str) -> tuple[int, int]:
+    def noted(descriptor: int, name: str) -> stamps.Stamp:
         names.append(name)
         return stamp(descriptor, name)
 
