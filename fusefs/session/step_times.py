@@ -16,7 +16,8 @@ def redated(session: Session, number: int) -> None:
 
     That its contents stay as they are spares all views that show no times.
     """
-    session.touched.add(number)
+    if session.lock.locked():
+        session.touched.add(number)
     session.extents.redated(number)
     for view, epoch in session.epochs.items():
         if view.follows_times and epoch.boundary.number <= number <= epoch.last:
