@@ -276,20 +276,24 @@ def _both_write_the_meta(
     """
     reference = Daemon(session.path.parent)
     lost_daemon = lost_mount = mount_last = 0
-    chance = random.Random(7)
+    chance, took = random.Random(7), 0.002
     with ThreadPoolExecutor(1) as pool, INotify(nonblocking=True) as watching:
         watching.add_watch(str(session.path), flags.MOVED_TO | flags.MOVED_FROM)
         for number in range(rounds):
-            start = Barrier(2)
+            start, delay = Barrier(2), chance.uniform(0, 2 * took)
 
-            def daemon_writes(start: Barrier = start, number: int = number) -> None:
+            def daemon_writes(
+                start: Barrier = start, delay: float = delay, number: int = number
+            ) -> None:
                 start.wait()
-                time.sleep(chance.uniform(0, 0.004))
+                time.sleep(delay)
                 reference.store_meta(session.slug, title=f"title {number}")
 
             writing = pool.submit(daemon_writes)
             start.wait()
+            began = time.monotonic()
             write(number)
+            took = time.monotonic() - began  # so that they meet on a machine of any speed
             writing.result()
             found = session.meta()
             lost_daemon += found["title"] != f"title {number}"
