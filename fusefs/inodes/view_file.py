@@ -214,7 +214,9 @@ class ViewFile(Inode):
             began = self.session_directory.services.began_ns
             return self.rights.attributes(self.ino, self.kind, 0, began)
         session = self._session
-        size, mtime_ns = max(self.told, 0), self.epoch.mtime_ns
+        # What was superseded before anybody learned its size does not grow any more.
+        unseen = self.superseded and self.told == NEVER
+        size, mtime_ns = self.epoch.size if unseen else max(self.told, 0), self.epoch.mtime_ns
         found = self.rights.attributes(self.ino, stat.S_IFREG, size, mtime_ns)
         if session.is_open and session.watch is None:
             # Without events these may be a second old already: the kernel must not cache them (G12).

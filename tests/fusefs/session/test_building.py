@@ -13,6 +13,7 @@ import trio
 
 from fusefs import config
 from fusefs.filesystem import FileSystem
+from fusefs.inodes.inode import ROOT_INO
 from fusefs.session import building, means
 from fusefs.session.building import build_backwards, compare
 from fusefs.session.refresh import PATIENCE, present, refresh
@@ -106,6 +107,30 @@ def test_a_stat_during_a_compaction_returns_the_size_before_or_after_it(
             Meanwhile(monkeypatch, lambda: compacts(disk))
             assert (await kernel.stat(f"{disk.slug}/messages.jsonl")).size in sizes
             await kernel.forget_everything()
+        finally:
+            superblock.close()
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G3a", "G12a")
+def test_a_stat_of_a_file_that_was_replaced_while_it_was_opened_returns_its_size(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"), entry("b"))
+    same = store.session("a_b_2", *disk.steps())
+
+    async def main() -> None:
+        caches = Caches()
+        superblock = Superblock(Store(str(store.path)), config.parse(["sync=never"]), caches)
+        kernel = ModelKernel(FileSystem(superblock), caches)
+        try:
+            before = (await kernel.stat(f"{same.slug}/messages.jsonl")).size
+            session = await kernel.filesystem.lookup(ROOT_INO, disk.slug)
+            ino = (await kernel.filesystem.lookup(session.ino, "messages.jsonl")).ino
+            Meanwhile(monkeypatch, lambda: disk.add(compaction("one")), direction="backwards")
+            await kernel.close(await kernel.open(f"{disk.slug}/messages.jsonl"))
+            assert (await kernel.filesystem.getattr(ino)).size == before
         finally:
             superblock.close()
 
