@@ -87,8 +87,9 @@ class Work:
         return await self._in_thread(self._replays, self._others, key, work, *args)
 
     def afterwards(self, key: Hashable, call: Callable[[], object]) -> None:
-        """Make a short call as soon as no thread works for `key`, not even one that was abandoned."""
-        share = self._shares.get(key)
+        """Make a short call as soon as no thread that works for `key` now does so any more, not even one
+        that was abandoned. Later work does not delay it."""
+        share = self._shares.pop(key, None)
         if share is None:
             call()
         else:
@@ -145,7 +146,8 @@ class _Share:
     def _leave(self) -> None:
         self._users -= 1
         if self._users == 0:
-            del self._shares[self._key]
+            if self._shares.get(self._key) is self:
+                del self._shares[self._key]
             for call in self.afterwards:
                 call()
 

@@ -115,7 +115,7 @@ class Publisher:
                 await ready(self._means, session, exact=False)
             for file in list(directory.views.values()):
                 # What is wrong with one view is nothing to those who wait for another.
-                with _reporting(f"{printable(session.slug)}/{file.name}"):
+                with _reporting(f"{printable(session.slug)}/{file.name}", but="store-silent"):
                     await file.publish(session)
             session.judged.clear()
 
@@ -168,11 +168,13 @@ class Publisher:
 
 
 @contextmanager
-def _reporting(what: str) -> Iterator[None]:
-    """Within it a failure only means that nothing is published of `what`."""
+def _reporting(what: str, but: str = "") -> Iterator[None]:
+    """Within it a failure, `but` for one code, only means that nothing is published of `what`."""
     try:
         yield
     except StoreError as error:
+        if error.code == but:
+            raise
         log.debug("nothing was published of %s: %s", what, error.sentence)
     except Exception:
         log.exception("%s could not be published", what)

@@ -155,10 +155,11 @@ async def _compare(
     draft.opens = epoch.opens
     try:
         check = await _read_draft(means, session, epoch, draft, start, end, patient=patient)
+        moved = patient and start != start_of(session, view)
     except BaseException:
         means.cache.drop(draft)
         raise
-    if check is None or (patient and start != start_of(session, view)):
+    if check is None or moved:
         means.cache.drop(draft)
         epoch.doubt()
         return False
@@ -168,7 +169,7 @@ async def _compare(
     else:
         _supersede(means, session, epoch, draft)
     if session.touches(0, end):
-        session.epochs[view].doubt()
+        (epoch if check.passed else draft).doubt()
     return True
 
 

@@ -10,7 +10,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import Final
 
@@ -19,7 +19,6 @@ from fusefs.session.session import Session
 from fusefs.views.cuts import InEpoch
 from fusefs.views.formats import View
 from storage.errors import from_os_error, printable
-from storage.session.claims import UNKNOWN
 from storage.session.index import Index, scan, scan_agreeing
 from storage.session.steps import step_name
 
@@ -54,8 +53,6 @@ async def ready(means: Means, session: Session, exact: bool = True, shown: bool 
                 await relist(means, session, exact, shown)
             except OSError as error:
                 raise from_os_error(error, f"list {printable(session.slug)}") from error
-            finally:
-                session.touched.clear()
 
 
 async def relist(means: Means, session: Session, exact: bool, shown: bool = True) -> None:
@@ -69,7 +66,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     if not session.stale and not exact and now - session.listed_at < lag_seconds(session):
         return
     session.backlog = []
-    own, session.own = session.own, set()
+    own, session.own = session.own, {}
     seconds = _check_seconds(session, exact, shown)
     try:
         directory = await means.work.small(session.slug, os.fstat, session.fd)
@@ -81,7 +78,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
         new = await run(session.slug, _listing(means, session, seconds))
     except BaseException as error:
         session.unlisted()
-        session.own |= own
+        session.own = own | session.own
         if isinstance(error, OSError) and error.errno in _DIRECTORY_IS_GONE:
             # Another session may have its name and look the same: inode numbers are reused.
             session.gone = True
@@ -91,7 +88,7 @@ async def relist(means: Means, session: Session, exact: bool, shown: bool = True
     for name, sentence in new.strange:
         session.skipped.note(name, sentence)
     stale = session.losses != losses
-    changed = session.relisted(new, stale, known=_as_stored(session, new, own))
+    changed = session.relisted(new, stale, known=_as_stored(new, own))
     for number in own:
         if not session.index.has(number):
             session.touch(number)  # it was in no listing, so none tells that it is gone
@@ -112,12 +109,11 @@ def _listing(means: Means, session: Session, seconds: float) -> Callable[[], Ind
     return partial(scan_agreeing, session.fd, known.greatest, stamps, first, seconds)
 
 
-def _as_stored(session: Session, new: Index, own: Set[int]) -> Set[int]:
-    """Those of the `own` steps, stored since the last listing, that nobody has changed since."""
-    stored, stamps = session.claimer.identities or {}, new.stamps
-    found = {} if stamps is None else stamps.identities
-    known = {number: stored.pop(number, UNKNOWN) for number in own}
-    return {n for n, identity in known.items() if identity and identity == found.get(step_name(n))}
+def _as_stored(new: Index, own: Mapping[int, int]) -> Set[str]:
+    """The names of this mount's `own` steps, by identity, that nobody has changed since."""
+    found = {} if new.stamps is None else new.stamps.identities
+    names = {step_name(number): identity for number, identity in own.items()}
+    return {name for name, identity in names.items() if identity and identity == found.get(name)}
 
 
 def _check_seconds(session: Session, exact: bool, shown: bool) -> float:

@@ -24,7 +24,7 @@ from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.survey import survey
 from fusefs.views.cuts import InEpoch
-from fusefs.views.epoch import Epoch, State
+from fusefs.views.epoch import UNDATED, Epoch, State
 from fusefs.views.formats import BOUNDARY, View
 from storage.errors import from_os_error, printable
 
@@ -46,8 +46,13 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
     if epoch is not None and await _is_fresh(means, session, epoch):
         return epoch
     async with session.lock:
+        session.refreshing = view
         try:
+            epoch = present(means, session, view)
+            built, last = epoch.built, epoch.last
+            session.touched.clear()
             await relist(means, session, exact)
+            edited = not built or session.touches(0, last)
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             listed = True  # and nothing was read since
@@ -59,13 +64,15 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
                 settled = await _settle(means, session, epoch, patience > 0)
                 listed = listed and settled and epoch.last == last
                 if settled and patience > 0 and exact and not listed:
-                    settled = await _still_shows(means, session, epoch)
+                    settled = await _still_shows(means, session, epoch, edited)
+                    edited = edited or not settled
                 if settled and not (session.stale and patience > 0):
                     break
             return await _dated(means, session, present(means, session, view))
         except OSError as error:
             raise from_os_error(error, f"read the steps of {printable(session.slug)}") from error
         finally:
+            session.refreshing = None
             session.touched.clear()
             session.skipped.sum_up()
             await means.cache.settle()
@@ -97,6 +104,7 @@ async def _is_fresh(means: Means, session: Session, epoch: Epoch) -> bool:
         and not session.stale
         and session.watch is not None
         and epoch.last >= session.end(epoch.view)
+        and epoch.dated != UNDATED
         and await begins_right(means, session, epoch)
     )
 
@@ -146,17 +154,21 @@ async def _begins(means: Means, session: Session, epoch: Epoch, patient: bool) -
     return beginning is not None and not session.touches(0, beginning.reach)
 
 
-async def _still_shows(means: Means, session: Session, epoch: Epoch) -> bool:
-    """Whether nothing has changed while steps were read: without events only another listing tells."""
-    before = _position(session, epoch)
+async def _still_shows(means: Means, session: Session, epoch: Epoch, edited: bool) -> bool:
+    """Whether nothing has changed while steps were read: without events only another listing tells.
+
+    Steps that came since need not be shown, unless something that was `edited` was read: that may have
+    come after them.
+    """
+    view, last, end = epoch.view, epoch.last, session.end(epoch.view)
+    session.touched.clear()
     await relist(means, session, exact=True)
-    return _position(session, epoch) == before
-
-
-def _position(session: Session, epoch: Epoch) -> tuple[object, ...]:
-    view = epoch.view
-    begins = session.extents.beginning(view.cut) if view.format.history else None
-    return epoch.state, epoch.last, begins, session.end(view)
+    if isinstance(view.cut, InEpoch):
+        await survey(means, session)
+    if epoch.state is not State.CURRENT or session.touches(0, last):
+        return False
+    begins = not view.format.history or epoch.boundary == start_of(session, view)
+    return begins and (not edited or session.end(view) == end)
 
 
 async def _dated(means: Means, session: Session, epoch: Epoch) -> Epoch:

@@ -217,8 +217,8 @@ class Restorer:
         self._slow = (time.monotonic() - began) / len(steps) > SLOW_SECONDS
 
     def _take_in(self, session: Session, piece: _Done, done: Restored) -> None:
-        for _, number, _ in piece.stored:
-            session.restored(number)
+        for _, number, new in piece.stored:
+            session.restored(number, new)
         self.means.events.drain()  # what befell the new names before does not concern these steps
         for step, number, new in piece.stored:
             session.recent.restored(step, number, new)

@@ -1,7 +1,7 @@
 """A session: all that the mount knows about one, kept up to date by events from its directory.
 
 Concurrency. A session belongs to the loop. Between two awaits a task owns it; across an await, `touched`
-collects for the holder of `lock` which steps have changed. `lock` serialises tasks that refresh the
+collects for who refreshes which steps have changed. `lock` serialises tasks that refresh the
 session, `writing` those that store steps. Threads get copies and never touch the session.
 
 A session need not be open: `Pool` opens it (descriptor, watch, index) for its users, lets it rest
@@ -29,7 +29,7 @@ from storage.documents.pool import Documents
 from storage.errors import StoreError, printable
 from storage.formats.kinds import Step
 from storage.posix import may_be_regular
-from storage.session.claims import Claimer
+from storage.session.claims import UNKNOWN, Claimer
 from storage.session.index import Index
 from storage.session.meta import NAME as META
 from storage.session.reader import Reader
@@ -51,8 +51,8 @@ class Session:
     __slots__ = (
         "backlog", "changed_at", "changes", "claimer", "epochs", "extents", "fd", "gone",
         "identity", "index", "judged", "listed_at", "listing_seconds", "lock", "losses", "opening",
-        "own", "reader", "recent", "rests", "skipped", "slug", "stale", "surveying", "syncing",
-        "touched", "unsynced", "users", "verified", "watch", "weighed", "writing",
+        "own", "reader", "recent", "refreshing", "rests", "skipped", "slug", "stale", "surveying",
+        "syncing", "touched", "unsynced", "users", "verified", "watch", "weighed", "writing",
     )  # fmt: skip
 
     def __init__(
@@ -109,9 +109,11 @@ class Session:
         self.backlog: list[Change] | None = None
         """Changes since the listing in progress began; None if there is none."""
         self.touched: set[int] = set()
-        """Numbers of steps that have changed since the holder of `lock` cleared this."""
-        self.own: set[int] = set()
-        """Without events: numbers of steps that this mount has stored since the last listing."""
+        """Numbers of steps that have changed since who refreshes cleared this."""
+        self.refreshing: View | None = None
+        """What the holder of `lock` refreshes."""
+        self.own: dict[int, int] = {}
+        """Without events: the identities of steps that this mount has stored since the last listing."""
         self.skipped = Skipped(self.slug)
         for epoch in self.epochs.values():
             epoch.doubt()
@@ -173,7 +175,7 @@ class Session:
         number = step_number(change.name)
         if number is not None and is_usual(change.name) and not change.attributes:
             self._befell(number, change)
-        if not self.is_open:
+        if not self.is_open and (number is None or not change.attributes):
             self.stale = True
             return Meaning.CHANGED
         if self.backlog is not None:
@@ -190,15 +192,15 @@ class Session:
         if self.watch is not None:  # else the next listing shows what has changed
             self.recent.doubt()
 
-    def relisted(self, new: Index, stale: bool, known: Set[int] = frozenset()) -> list[int] | None:
+    def relisted(self, new: Index, stale: bool, known: Set[str] = frozenset()) -> list[int] | None:
         """Take over a new listing of the directory. Returns the numbers of the steps that have changed
-        since the last one, but for those `known` as they are; None if that may be any."""
+        since the last one, but for names `known` as they are; None if that may be any."""
         old, backlog = self.index, self.backlog or []
         self.backlog, self.index, self.stale = None, new, stale
         changed: list[int] | None = None
         if old.stamps is not None and new.stamps is not None:
-            names = new.stamps.changed(old.stamps)
-            changed = sorted({number for name in names if (number := step_number(name))} - known)
+            names = new.stamps.changed(old.stamps) - known
+            changed = sorted({number for name in names if (number := step_number(name))})
             for number in changed:
                 self.touch(number)
         else:
@@ -215,18 +217,25 @@ class Session:
         for change in backlog:
             self._take(change)
 
-    def stored(self, number: int, step: Step) -> None:
-        """This mount has stored a step."""
-        if self._added(number) and self.watch is not None and number not in self.index.odd:
+    def stored(self, number: int, step: Step, identity: int = UNKNOWN) -> None:
+        """This mount has stored a step, of that `step_identity`."""
+        if self.restored(number, identity) and self.is_told and number not in self.index.odd:
             self.judged.add(step_name(number), step)
 
-    def restored(self, number: int) -> None:
-        """This mount has stored a step again, or moved it, to `number`."""
-        self._added(number)
+    def restored(self, number: int, identity: int = UNKNOWN) -> bool:
+        """This mount has stored a step again, or moved it, to `number`. Returns whether that is new; if
+        others took it away since, events have told so."""
+        self.changes += 1
+        if number in (self.recent.early or ()) or self.index.add(step_name(number)) is None:
+            return False
+        if self.watch is None:
+            self.own[number] = identity
+        self.touch(number)
+        return True
 
     def touch(self, number: int) -> None:
         """Step `number` was added, removed or changed."""
-        if self.lock.locked():
+        if self.refreshing is not None:
             self.touched.add(number)
         self.judged.forget(step_name(number))
         self.extents.changed(number)
@@ -257,16 +266,6 @@ class Session:
         """The error if another session has its name: ESTALE makes the kernel look it up again."""
         sentence = f"another session has the name {printable(self.slug)} by now"
         return StoreError(errno.ESTALE, "session-replaced", sentence)
-
-    def _added(self, number: int) -> bool:
-        """Whether a step of this mount is new; if others took it away since, events have told so."""
-        self.changes += 1
-        if number in (self.recent.early or ()) or self.index.add(step_name(number)) is None:
-            return False
-        if self.watch is None:
-            self.own.add(number)
-        self.touch(number)
-        return True
 
     def _take(self, change: Change) -> Meaning:
         number = step_number(change.name)

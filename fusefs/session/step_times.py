@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from storage.posix import status
+from fusefs.views.epoch import UNDATED
 
 if TYPE_CHECKING:
     from fusefs.session.session import Session
@@ -14,15 +13,13 @@ if TYPE_CHECKING:
 def redated(session: Session, number: int) -> None:
     """The time of step `number` may have changed: it was set, or the owner or the permissions were.
 
-    That its contents stay as they are spares all views that show no times.
+    That its contents stay as they are spares all views that show no times, and the listing.
     """
-    if session.lock.locked():
+    if session.refreshing is not None and session.refreshing.follows_times:
         session.touched.add(number)
     session.extents.redated(number)
     for view, epoch in session.epochs.items():
         if view.follows_times and epoch.boundary.number <= number <= epoch.last:
             epoch.doubt()
         if number == epoch.dated:
-            with suppress(OSError):  # it has gone since
-                name = session.index.names(number)[-1]
-                epoch.mtime_ns = status(name, session.fd).st_mtime_ns
+            epoch.dated = UNDATED

@@ -5,6 +5,7 @@ The first survey examines all steps; later ones only steps that were added or ha
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Final
 
@@ -14,8 +15,8 @@ from storage.errors import from_os_error, printable
 from storage.session.epochs import compactions
 
 AGAIN_MOST: Final = 8
-"""Passes over steps that have changed since they were examined. If they change faster than they are
-examined, the last results count until the next survey."""
+"""How often a step is examined again that keeps changing; then the last result counts until the next
+survey."""
 
 
 async def survey(means: Means, session: Session) -> None:
@@ -24,9 +25,8 @@ async def survey(means: Means, session: Session) -> None:
     Does not hold `Session.lock`, so the history can be read at the same time.
     """
     async with session.surveying:
-        again = 0
-        while again < AGAIN_MOST and (look := session.extents.compactions.next_pass(session.index)):
-            again += look.again
+        again: Counter[int] = Counter()
+        while look := session.extents.compactions.next_pass(session.index):
             work = partial(compactions, numbers=look.numbers, odd=dict(session.index.odd))
             try:
                 seen = await means.replay(session, len(look.numbers), work)
@@ -38,3 +38,7 @@ async def survey(means: Means, session: Session) -> None:
                 raise
             means.events.drain()  # steps that changed during the pass are examined again
             session.extents.compactions.found(look, seen)
+            if look.again:
+                again.update(look.numbers[: seen.steps])
+                if max(again.values()) >= AGAIN_MOST:
+                    return

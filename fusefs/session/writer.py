@@ -27,7 +27,7 @@ from storage.ahead import Outcome
 from storage.errors import StoreError, doing, from_os_error, printable
 from storage.formats.kinds import Step
 from storage.posix import status
-from storage.session.claims import UNKNOWN, Claim, Claimer
+from storage.session.claims import Claim, Claimer
 from storage.session.steps import Ownership, sync_steps
 
 BATCH_STEPS: Final = 32
@@ -144,7 +144,7 @@ class Writer:
         for step, claim in taken:
             if not self.means.work.near and claim.number != session.index.greatest + 1:
                 session.stale = True  # others have stored steps that are not known yet
-            session.stored(claim.number, step)
+            session.stored(claim.number, step, claim.identity)
         # The names may have been freed just before they were claimed: an event that tells so is not
         # about these steps.
         self.means.events.drain()
@@ -229,7 +229,7 @@ def _claim_far(
     names: Outcome[None] | None,
 ) -> Claims:
     batch = [step.data for step in _batch(steps)[:FAR_BATCH_STEPS]]
-    numbers, error = claimer.claim_batch(
+    return claimer.claim_batch(
         first,
         batch,
         ownership,
@@ -238,7 +238,6 @@ def _claim_far(
         until=FAR_BATCH_SECONDS,
         confirm=confirm,
     )
-    return [Claim(number, None, UNKNOWN) for number in numbers], error
 
 
 def _claim_durably(

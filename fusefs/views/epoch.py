@@ -37,6 +37,7 @@ from fusefs.views.text_cache import Segment, TextCache
 from storage.session.replay import START, TEXT_BYTES, Boundary, Text, fingerprint
 
 NO_LEAD: Final = fingerprint(b"")
+UNDATED: Final = -1
 
 
 class State(Enum):
@@ -71,23 +72,10 @@ class Epoch:
     """
 
     __slots__ = (
-        "_cache",
-        "_followers",
-        "_offsets",
-        "boundary",
-        "dated",
-        "held_as_of",
-        "last",
-        "lead_digest",
-        "lead_version",
-        "mtime_ns",
-        "opens",
-        "segments",
-        "size",
-        "spool",
-        "state",
-        "view",
-    )
+        "_cache", "_followers", "_offsets", "boundary", "dated", "held_as_of", "last",
+        "lead_digest", "lead_version", "mtime_ns", "opens", "segments", "size", "spool",
+        "state", "view",
+    )  # fmt: skip
 
     def __init__(self, view: View, cache: TextCache) -> None:
         self.view = view
@@ -103,8 +91,8 @@ class Epoch:
         self.last = 0
         """The number of the last step that was examined."""
         self.mtime_ns = 0
-        self.dated = -1
-        """Step whose mtime is cached in `mtime_ns`."""
+        self.dated = UNDATED
+        """Step whose mtime is cached in `mtime_ns`; `UNDATED` if none is."""
         self.opens = 0
         """Open files that show it."""
         self._followers = _NOBODY
@@ -210,7 +198,7 @@ class Epoch:
         self.boundary, self.last = other.boundary, other.last
         self.lead_digest, self.lead_version = other.lead_digest, other.lead_version
         self._cache.hand_over(other, self)
-        self.dated = -1
+        self.dated = UNDATED
         self.state = State.CURRENT
 
     def begin(self, boundary: Boundary, lead: bytes, version: Hashable) -> None:

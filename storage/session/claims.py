@@ -69,8 +69,6 @@ class Claimer:
         """The removal of the last temporaries, and of all before them; None if there were none."""
         self.took: Ownership | None = None
         """The ownership that `confirm` last returned; None if it never did."""
-        self.identities: dict[int, int] | None = None if unnamed else {}
-        """On far stores, the `step_identity` of new steps by number, until the caller takes it out."""
 
     def claim(
         self,
@@ -96,11 +94,11 @@ class Claimer:
                     return self._claim_unnamed(fd, first, keep)
         except OSError as error:
             raise from_os_error(error, "store a step") from error
-        numbers, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
+        claims, failed = self.claim_batch(first, [data], ownership, sync=sync or keep)
         self.settle()
         if failed is not None:
             raise failed
-        return Claim(numbers[0], None, UNKNOWN)
+        return claims[0]
 
     def claim_batch(
         self,
@@ -112,7 +110,7 @@ class Claimer:
         names: Outcome[None] | None = None,
         until: float = math.inf,
         confirm: Callable[[], Ownership] | None = None,
-    ) -> tuple[list[int], StoreError | None]:
+    ) -> tuple[list[Claim], StoreError | None]:
         """Store the texts in `batch` in order, as `claim` does without unnamed files: for far stores.
 
         Files are written in parallel and linked one after the other; after `until` seconds no more are,
@@ -120,7 +118,7 @@ class Claimer:
         `sync` the contents are on disk before their names exist (G17). If any do, the call `names` puts
         these on disk, in another thread; removals, which would delay it, come after it.
         With `confirm`, `ownership` is the last known one, and the current one is what `confirm` returns
-        while the first files are written. Returns the numbers of the stored steps, and the error of the
+        while the first files are written. Returns the claims of the stored steps, and the error of the
         next one (or what `confirm` raised). The temporaries are gone once `settle` has returned.
         """
         numbers: list[int] = []
@@ -129,6 +127,7 @@ class Claimer:
         make = partial(self._temporary, ownership, sync)
         files = deque(Outcome(partial(make, data)) for data in batch[:1])
         linked: list[Outcome[str]] = []
+        identities: list[Outcome[int]] = []
         left = iter(batch[1:])
         asked = None if confirm is None else start(confirm)
         files.extend(start(partial(make, data)) for data in itertools.islice(left, FILES_AHEAD - 1))
@@ -148,6 +147,8 @@ class Claimer:
                             first, batch, self.took, sync=sync, names=names, until=until
                         )
                 linked.append(files.popleft())
+                # Begun before it has a name, under which others could edit it.
+                identities.append(start(partial(self._identity, linked[-1].get())))
                 link = partial(self.link_named, linked[-1].get())
                 numbers.append(self.first_free(first, link))
                 first = numbers[-1] + 1
@@ -161,8 +162,9 @@ class Claimer:
                     os.unlink(step_name(number), dir_fd=self.fd)
             numbers, error = [], from_os_error(FileNotFoundError(errno.ENOENT, ""), "store a step")
         # Only now: removals would delay the check above.
-        self._clear_beside((*linked, *files), names if numbers else None, numbers)
-        return numbers, error
+        self._clear_beside((*linked, *files), names if numbers else None)
+        found = zip(numbers, identities, strict=False)
+        return [Claim(number, None, identity.get()) for number, identity in found], error
 
     def settle(self) -> None:
         """Wait until the temporaries of all batches were removed."""
@@ -214,35 +216,17 @@ class Claimer:
             raise
         return name
 
-    def _clear_beside(
-        self,
-        temporaries: Iterable[Outcome[str]],
-        names: Outcome[None] | None = None,
-        numbers: Sequence[int] = (),
-    ) -> None:
-        """Start to sync `names` and to remove temporaries in a thread, for which no writer waits. The
-        first ones were linked under `numbers`."""
-        clear = partial(self._clear, tuple(temporaries), names, tuple(numbers), self.clearing)
-        self.clearing = start(clear)
+    def _identity(self, name: str) -> int:
+        try:
+            return step_identity(os.stat(name, dir_fd=self.fd, follow_symlinks=False))
+        except OSError:
+            return UNKNOWN
 
-    def _clear(
-        self,
-        temporaries: Sequence[Outcome[str]],
-        names: Outcome[None] | None,
-        numbers: Sequence[int],
-        after: Outcome[None] | None,
+    def _clear_beside(
+        self, temporaries: Iterable[Outcome[str]], names: Outcome[None] | None = None
     ) -> None:
-        if names is not None:
-            names.run()
-        if after is not None:
-            after.get()
-        for temporary, number in itertools.zip_longest(temporaries, numbers):
-            with contextlib.suppress(OSError):
-                if number is not None and self.identities is not None:
-                    found = os.stat(temporary.get(), dir_fd=self.fd, follow_symlinks=False)
-                    self.identities[number] = step_identity(found)
-            with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
-                os.unlink(temporary.get(), dir_fd=self.fd)
+        """Start to sync `names` and to remove temporaries in a thread, for which no writer waits."""
+        self.clearing = start(partial(_clear, self.fd, tuple(temporaries), names, self.clearing))
 
     def _was_deleted(self) -> bool:
         """Whether the session is certainly deleted; in doubt, linked steps count as stored."""
@@ -317,3 +301,18 @@ def _fill(fd: int, data: bytes, ownership: Ownership, sync: bool) -> None:
         os.fchown(fd, *ownership.owner)
     if sync:
         os.fdatasync(fd)
+
+
+def _clear(
+    directory: int,
+    temporaries: Sequence[Outcome[str]],
+    names: Outcome[None] | None,
+    after: Outcome[None] | None,
+) -> None:
+    if names is not None:
+        names.run()
+    if after is not None:
+        after.get()
+    for temporary in temporaries:
+        with contextlib.suppress(OSError):  # it was never created, or `stepfs check` finds it
+            os.unlink(temporary.get(), dir_fd=directory)

@@ -71,7 +71,11 @@ class Epochs:
             self._remove(number)
         for number in seen.compactions:
             insort(self._compactions, number)
-        self._doubtful.update(look.numbers[seen.steps :])
+        left = look.numbers[seen.steps :]
+        if left and not look.again and self._reached == look.numbers[-1]:
+            self._reached = left[0] - 1  # they are next
+        else:
+            self._doubtful.update(left)
 
     def failed(self, look: Look) -> None:
         """The steps of `look` could not be read: have them examined again."""

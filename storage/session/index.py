@@ -155,7 +155,7 @@ def scan_agreeing(
         again = seconds if seconds == math.inf else 0.0
         before, index = index, scan_stamped(session_fd, index.stamps, first, again)
         if before.stamps is not None and index.stamps is not None:
-            index.stamps.extra_seconds += before.stamps.extra_seconds
+            index.stamps.follow(before.stamps)
         if before.numbers == index.numbers:
             break
     return index

@@ -36,11 +36,17 @@ class Stamps:
     seen: dict[str, int] = field(default_factory=dict)
     """A hash that identifies the contents, as of the last check."""
     identities: dict[str, int] = field(default_factory=dict)
-    """The `step_identity` of those that no listing had shown before."""
+    """The `step_identity` of those that were checked because they had come or were replaced."""
     turn: int = 0
     """As `InTurn.turn`."""
     extra_seconds: float = 0.0
     """As `InTurn.extra_seconds`."""
+
+    def follow(self, before: Stamps) -> None:
+        """They were made just after those of `before`, in one look at the directory."""
+        self.extra_seconds += before.extra_seconds
+        same = {n: i for n, i in before.identities.items() if self.seen.get(n) == before.seen[n]}
+        self.identities = same | self.identities
 
     def changed(self, since: Stamps) -> set[str]:
         """The names that were added or removed, or whose contents have changed."""
@@ -99,10 +105,11 @@ def look(
     others = (name for name in names if name not in different)
     found = dict(_looked(session_fd, chain(different, others)))
     if any(stamp.inode not in (0, listed[name]) for name, stamp in found.items()):
-        return look(session_fd, listed, names, None)
+        every = look(session_fd, listed, (), None)
+        every.identities = {name: found[name].identity for name in listed.keys() - known.listed}
+        return every
     seen = {name: found[name].seen if name in found else known.seen[name] for name in listed}
-    new = {name: found[name].identity for name in different if name not in known.seen}
-    return Stamps(listed, seen, new)
+    return Stamps(listed, seen, {name: found[name].identity for name in different})
 
 
 class Stamp(NamedTuple):

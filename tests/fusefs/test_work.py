@@ -166,6 +166,22 @@ def test_what_waits_for_the_threads_of_a_key_comes_after_those_that_were_given_u
     run(test)
 
 
+def test_a_call_afterwards_waits_for_no_thread_that_began_later() -> None:
+    async def test() -> None:
+        work, end, made = Work(near=False), threading.Event(), list[int]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work.long, "key", wait, end)
+            await trio.sleep(0.05)
+            work.afterwards("key", lambda: made.append(1))
+            await work.long("key", int)
+            work.afterwards("key", lambda: made.append(2))
+            assert made == [2]
+            end.set()
+        assert made == [2, 1]
+
+    run(test)
+
+
 @pytest.mark.guarantee("G27b")
 def test_a_silent_store_is_distinguished_from_one_that_answers() -> None:
     async def test() -> None:

@@ -192,6 +192,29 @@ def test_a_view_that_cannot_be_published_does_not_keep_others_of_its_session_fro
     assert bool(unforeseen) is isinstance(error, KeyError)
 
 
+@pytest.mark.guarantee("G27b")
+def test_of_a_session_on_a_silent_store_no_more_views_are_tried(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    tried: list[str] = []
+
+    async def silent(file: ViewFile, _session: Session) -> None:
+        tried.append(file.name)
+        raise StoreError(errno.ETIMEDOUT, "store-silent", "the store has not answered")
+
+    async def test(_told: Told, kernel: ModelKernel, _superblock: Superblock) -> None:
+        for name in ("history.jsonl", "history.md", "log.jsonl"):
+            await kernel.stat(f"a_b_1/{name}")
+        monkeypatch.setattr(ViewFile, "publish", silent)
+        disk.add(entry("b"))
+        await until(lambda: bool(tried))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(tried) == 1
+
+    published(store.path, test)
+
+
 @pytest.mark.guarantee("G19c")
 def test_a_session_that_cannot_be_published_does_not_keep_others_from_it(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

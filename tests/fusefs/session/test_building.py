@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -393,6 +394,52 @@ def test_a_compaction_that_goes_while_text_is_put_aside_is_noticed(
             await refresh(live.means, session, HISTORY_VIEW)
             assert not acts
             assert await live.shown(session, HISTORY_VIEW) == lines("a", "b" * 300)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a", "G24c")
+def test_a_view_without_times_is_read_once_though_somebody_keeps_setting_permissions(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, HISTORY_VIEW)
+            disk.put(30, entry("edited"))
+            live.events.drain()
+            step = disk.path / "step-000003"
+            modes = [partial(step.chmod, 0o600), partial(step.chmod, 0o640)] * PATIENCE
+            reading = Meanwhile(monkeypatch, *modes)
+            await refresh(live.means, session, HISTORY_VIEW)
+            assert reading.passes == 1
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G23a")
+def test_a_draft_of_an_epoch_that_turns_out_to_be_gone_leaves_no_text(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("x" * 1000))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            epoch = await refresh(live.means, session, HISTORY_VIEW)
+            disk.put(1, entry("y" * 1000))
+            live.events.drain()
+
+            def gone() -> None:
+                monkeypatch.setattr(building, "start_of", raises)
+
+            def raises(*_args: object) -> None:
+                raise StoreError(errno.ENOENT, "no-such-epoch", "it is gone")
+
+            Meanwhile(monkeypatch, gone)
+            with pytest.raises(StoreError):
+                await refresh(live.means, session, HISTORY_VIEW)
+            assert live.means.cache.bytes <= epoch.size
 
     trio.run(main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,9 +31,10 @@ from fusefs.session.writer import Writer
 from fusefs.views.cuts import InEpoch
 from fusefs.views.epoch import State
 from fusefs.views.formats import HISTORY, LOG, View
+from storage.ahead import Outcome, start
 from storage.errors import StoreError
 from storage.formats.kinds import classify
-from storage.session import epochs, replay, stamps
+from storage.session import claims, epochs, replay, stamps
 from tests.support.live import leased
 from tests.support.stores import StoreOnDisk, compaction, entry
 
@@ -118,10 +120,13 @@ def test_without_events_a_stat_of_a_session_that_was_idle_sees_an_edit_of_any_st
 
 
 @pytest.mark.guarantee("G24b", "G12c")
+@pytest.mark.parametrize("inodes", [True, False], ids=["listed", "not listed"])
 @pytest.mark.parametrize("edited", [False, True])
 def test_without_events_an_own_step_is_read_once_unless_others_have_changed_it(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: bool
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: bool, inodes: bool
 ) -> None:
+    if not inodes:
+        slowly(monkeypatch, lists_stat_inodes=False)
     disk = store.session("a_b_1", *(entry(f"{number}") for number in range(100)))
     read: list[int] = []
 
@@ -145,6 +150,49 @@ def test_without_events_an_own_step_is_read_once_unless_others_have_changed_it(
             shown = await live.shown(session, View(HISTORY))
             assert shown.splitlines()[-1] == entry("its" if edited else "too")
             assert (read == [101, 102]) is not edited
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("S2", "G12c")
+def test_without_events_another_name_of_an_own_step_is_shown_too(store: StoreOnDisk) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(HISTORY))
+            await Writer(live.means, Sync.NEVER).append(session, [classify(entry("mine"))])
+            await refresh(live.means, session, View(HISTORY), exact=False)
+            (disk.path / "step-2").write_bytes(entry("beside"))
+            assert b"beside" in await live.shown(session, View(HISTORY))
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c")
+def test_without_events_an_own_step_that_is_edited_before_its_temporary_goes_is_read_again(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+    removals: list[Outcome[None]] = []
+
+    def late(call: partial[None]) -> Outcome[None]:
+        """The store takes long to remove a temporary."""
+        if call.func is not claims._clear:
+            return start(call)
+        removals.append(Outcome(call))
+        return removals[-1]
+
+    monkeypatch.setattr(claims, "start", late)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(HISTORY))
+            await Writer(live.means, Sync.NEVER).append(session, [classify(entry("mine"))])
+            await refresh(live.means, session, View(HISTORY), exact=False)
+            (disk.path / "step-000002").write_bytes(entry("edited in place"))
+            removals[0].run()
+            assert b"edited in place" in await live.shown(session, View(HISTORY))
 
     trio.run(main)
 

@@ -14,10 +14,11 @@ from fusefs.config import Sync
 from fusefs.session import building, lead
 from fusefs.session.refresh import archive, count_epochs, present, refresh
 from fusefs.session.writer import Writer
+from fusefs.views.cuts import InEpoch
 from fusefs.views.epoch import State
 from fusefs.views.formats import FORMATS, HISTORY, LOG, MESSAGES, View
 from storage.formats.kinds import classify
-from storage.session import index, replay, stamps
+from storage.session import epochs, index, replay, stamps
 from storage.session.replay import Pass
 from tests.support.live import Live, leased, living
 from tests.support.model import VIEWS, shown
@@ -261,6 +262,59 @@ def test_without_events_a_compaction_that_is_replaced_while_it_is_read_is_notice
         async with leased(store, watched=False) as (live, session):
             found = await live.shown(session, View(MESSAGES))
             assert (b"two" in found, b"added" in found) == (True, True)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G24a")
+def test_without_events_an_open_takes_two_listings_while_others_only_add_steps(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(3)))
+    listings: list[int] = []
+    scan = index.scan_stamped
+
+    def scanned(*args: Any) -> index.Index:
+        found = scan(*args)
+        listings.append(disk.add(entry("other")))
+        return found
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(HISTORY))
+            disk.add(entry("new"))
+            monkeypatch.setattr(index, "scan_stamped", scanned)
+            assert b"new" in await live.shown(session, View(HISTORY))
+            assert len(listings) == 2
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G29a")
+def test_without_events_an_epoch_is_there_though_very_many_steps_change_while_it_is_read(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "DOUBTFUL_STEPS", 4)
+    disk = store.session(
+        "a_b_1", *(entry(f"{number}") for number in range(8)), compaction("c"), entry("x")
+    )
+    listed: list[object] = []
+    scan = index.scan_stamped
+
+    def scanned(*args: Any) -> index.Index:
+        found = scan(*args)
+        listed.append(found)
+        for number in range(1, 9) if len(listed) == 2 else ():
+            disk.put(number, disk.step(number))
+        return found
+
+    monkeypatch.setattr(index, "scan_stamped", scanned)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            shown_then = await live.shown(session, View(HISTORY, InEpoch(2)))
+            assert shown_then == entry("x") + b"\n"
+            assert len(listed) > 2
 
     trio.run(main)
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from fusefs.config import Sync
+from fusefs.session import looks
 from fusefs.session import restorer as restoring
 from fusefs.session.restorer import BATCH_STEPS, SYNCED_STEPS, Restorer
 from fusefs.session.session import Session
@@ -72,6 +73,27 @@ def test_a_step_replaced_by_a_file_of_the_same_contents_counts_as_present(
 ) -> None:
     disk = store.session("a_b_1")
     assert after(store, disk, lambda path: replaced(path, MINE)) == [MINE]
+
+
+@pytest.mark.guarantee("G16a", "G24b")
+def test_on_a_far_store_a_step_that_nobody_changed_is_not_read_to_know_that(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.session("a_b_1", entry("a"))
+    read: list[object] = []
+    monkeypatch.setattr(looks, "read_step", lambda *args: read.append(args))
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            writer = Writer(live.means, Sync.NEVER)
+            restorer = Restorer(live.means, writer, durable=False)
+            await writer.append(session, [classify(entry("mine"))])
+            session.recent.doubt()  # as when the session is opened again
+            while session.recent.owed:
+                await restorer.restore(session)
+            assert (len(session.recent), read) == (1, [])
+
+    trio.run(main)
 
 
 @pytest.mark.guarantee("G16c")

@@ -218,3 +218,27 @@ def test_steps_of_this_mount_are_compared_with_nothing(
             assert compared == []
 
     trio.run(main)
+
+
+@pytest.mark.guarantee("G24c")
+def test_a_session_that_rests_is_not_listed_again_for_a_time_that_was_set(
+    store: StoreOnDisk,
+) -> None:
+    disk = store.session("a_b_1", entry("a"))
+
+    async def main() -> None:
+        with living(store) as live:
+            session = live.session("a_b_1")
+            async with live.pool.lease(session):
+                await refresh(live.means, session, View(HISTORY))
+            live.pool.let_go()
+            assert session.rests
+            dated(disk, 1, BEFORE)
+            live.events.drain()
+            assert session.is_known
+            async with live.pool.lease(session):
+                assert (
+                    await refresh(live.means, session, View(HISTORY))
+                ).mtime_ns == BEFORE * 10**9
+
+    trio.run(main)

@@ -92,6 +92,22 @@ def test_a_survey_ends_though_somebody_keeps_editing(
     trio.run(main)
 
 
+@pytest.mark.guarantee("G29b")
+def test_a_survey_finds_every_compaction_however_few_steps_a_pass_can_read(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epochs, "PASS_BYTES", 1)
+    store.session("a_b_1", *(compaction(f"{number}") for number in range(4 * AGAIN_MOST)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await ready(live.means, session)
+            await survey(live.means, session)
+            assert len(session.extents.compactions) == 4 * AGAIN_MOST + 1
+
+    trio.run(main)
+
+
 def test_what_changes_while_it_is_read_is_read_again(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,12 +77,18 @@ def test_behind_many_taken_numbers_the_claim_is_the_greatest(
 
 
 @pytest.mark.guarantee("G15a", "G27a")
+def batch_of(named: Claimer, *args: Any, **named_args: Any) -> tuple[list[int], StoreError | None]:
+    """The numbers that a batch gets, and its error."""
+    claims, error = named.claim_batch(*args, **named_args)
+    return [claim.number for claim in claims], error
+
+
 def test_a_batch_gets_ascending_numbers_around_those_that_are_taken(
     session: Path, named: Claimer
 ) -> None:
     (session / "step-000003").write_bytes(b"other")
     batch = [b"%d" % n for n in range(20)]
-    numbers, error = named.claim_batch(1, batch, Ownership(0o640, None))
+    numbers, error = batch_of(named, 1, batch, Ownership(0o640, None))
     named.settle()
     assert error is None
     assert numbers == [1, 2, *range(4, 22)]
@@ -93,7 +99,7 @@ def test_a_batch_gets_ascending_numbers_around_those_that_are_taken(
 def test_a_batch_that_takes_long_stores_its_first_steps_and_leaves_nothing_of_the_others(
     session: Path, named: Claimer
 ) -> None:
-    numbers, error = named.claim_batch(1, [b"{}"] * 20, Ownership(0o640, None), until=0)
+    numbers, error = batch_of(named, 1, [b"{}"] * 20, Ownership(0o640, None), until=0)
     named.settle()
     assert (numbers, error) == ([1], None)
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
@@ -110,8 +116,8 @@ def test_the_names_of_a_batch_are_synced_once_they_all_exist_and_no_claim_waits_
         synced.update(os.listdir(session))
 
     names = Outcome(sync)
-    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None), names=names)
-    more = named.claim_batch(4, [b"{}"] * 3, Ownership(0o640, None))
+    numbers, error = batch_of(named, 1, [b"{}"] * 3, Ownership(0o640, None), names=names)
+    more = batch_of(named, 4, [b"{}"] * 3, Ownership(0o640, None))
     assert (numbers, error, more) == ([1, 2, 3], None, ([4, 5, 6], None))
     assert not names.done
     go.set()
@@ -136,7 +142,7 @@ def test_a_batch_that_fails_in_the_middle_reports_what_was_stored(
     session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(monkeypatch, (0, True), (0, True), (errno.ENOSPC, False))
-    numbers, error = named.claim_batch(1, [b"{}"] * 9, Ownership(0o640, None))
+    numbers, error = batch_of(named, 1, [b"{}"] * 9, Ownership(0o640, None))
     named.settle()
     assert numbers == [1, 2]
     assert error is not None
@@ -149,7 +155,7 @@ def test_of_a_batch_into_a_session_deleted_meanwhile_nothing_is_acknowledged(
     session: Path, named: Claimer
 ) -> None:
     (session / TOMBSTONE).touch()
-    numbers, error = named.claim_batch(1, [b"{}"] * 3, Ownership(0o640, None))
+    numbers, error = batch_of(named, 1, [b"{}"] * 3, Ownership(0o640, None))
     named.settle()
     assert numbers == []
     assert error is not None
@@ -256,7 +262,7 @@ def test_steps_take_the_ownership_confirmed_while_they_are_made_not_the_earlier_
     session: Path, named: Claimer
 ) -> None:
     before, now = Ownership(0o644, None), Ownership(0o600, None)
-    numbers, error = named.claim_batch(1, [b"{}"] * 5, before, confirm=lambda: now)
+    numbers, error = batch_of(named, 1, [b"{}"] * 5, before, confirm=lambda: now)
     named.settle()
     assert (numbers, error, named.took) == ([1, 2, 3, 4, 5], None, now)
     assert {(session / step_name(n)).stat().st_mode & 0o777 for n in numbers} == {0o600}
@@ -270,7 +276,7 @@ def test_a_batch_whose_ownership_cannot_be_confirmed_stores_and_leaves_nothing(
     def gone() -> Ownership:
         raise FileNotFoundError(errno.ENOENT, "the session was deleted")
 
-    numbers, error = named.claim_batch(1, [b"{}"] * 5, Ownership(0o644, None), confirm=gone)
+    numbers, error = batch_of(named, 1, [b"{}"] * 5, Ownership(0o644, None), confirm=gone)
     named.settle()
     assert numbers == []
     assert error is not None
