@@ -48,11 +48,10 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
     async with session.lock:
         session.refreshing = view
         try:
-            epoch = present(means, session, view)
-            built, last = epoch.built, epoch.last
+            known = session.index.greatest
             session.touched.clear()
             await relist(means, session, exact)
-            edited = not built or session.touches(0, last)
+            edited = not present(means, session, view).built or session.touches(0, known)
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             listed = True  # and nothing was read since

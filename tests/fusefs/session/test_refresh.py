@@ -243,6 +243,33 @@ def test_without_events_what_is_edited_during_a_listing_is_not_shown_without_wha
 
 
 @pytest.mark.guarantee("G12c", "G13d")
+def test_without_events_a_compaction_replaced_during_a_listing_is_not_shown_without_what_came_before(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another view has shown the compaction, and this one has not yet."""
+    disk = store.session("a_b_1", entry("a"))
+    acts = [True]
+
+    def looked(*args: Any) -> Any:
+        if acts:
+            acts.pop()
+            disk.add(entry("added"))
+            disk.put(2, compaction("two"))
+        return stamps.look(*args)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            await live.shown(session, View(MESSAGES))
+            disk.put(2, compaction("one"))
+            await live.shown(session, View(HISTORY))
+            monkeypatch.setattr(index, "look", looked)
+            found = await live.shown(session, View(MESSAGES))
+            assert (b"two" in found, b"added" in found) == (True, True)
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12c", "G13d")
 def test_without_events_a_compaction_that_is_replaced_while_it_is_read_is_noticed(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
