@@ -105,9 +105,7 @@ def look(
     others = (name for name in names if name not in different)
     found = dict(_looked(session_fd, chain(different, others)))
     if any(stamp.inode not in (0, listed[name]) for name, stamp in found.items()):
-        every = look(session_fd, listed, (), None)
-        every.identities = {name: found[name].identity for name in listed.keys() - known.listed}
-        return every
+        found = dict(_looked(session_fd, listed))
     seen = {name: found[name].seen if name in found else known.seen[name] for name in listed}
     return Stamps(listed, seen, {name: found[name].identity for name in different})
 

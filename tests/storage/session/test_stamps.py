@@ -13,7 +13,7 @@ import pytest
 from storage.session import stamps
 from storage.session.index import scan_stamped
 from storage.session.stamps import IN_TURN, LAST, Stamps, look
-from storage.session.steps import step_name
+from storage.session.steps import step_identity, step_name
 
 STEPS = 2 * IN_TURN + 50
 EARLY, LATE = step_name(5), step_name(STEPS)
@@ -137,3 +137,26 @@ def test_where_listings_report_other_inodes_than_stat_all_steps_are_checked(
     (path / EARLY).write_bytes(b"{ }")
     found = look(descriptor, listed, [LATE], first)
     assert found.changed(first) == {EARLY}
+
+
+@pytest.mark.guarantee("G12c")
+def test_the_identity_of_a_new_step_is_as_old_as_what_is_known_of_it_where_all_are_checked_again(
+    directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system whose listings have other inode numbers: a new step is checked twice."""
+    path, descriptor = directory
+    known = stamped(descriptor)
+    new = path / step_name(STEPS + 1)
+    new.write_bytes(b"{}")
+    stamp, acts = stamps._stamp, [lambda: new.write_bytes(b"edited")]
+
+    def checked(descriptor: int, name: str) -> stamps.Stamp:
+        found = stamp(descriptor, name)
+        if name == new.name and acts:
+            acts.pop()()
+        return found._replace(inode=found.inode + 1)
+
+    monkeypatch.setattr(stamps, "_stamp", checked)
+    found = stamped(descriptor, known)
+    assert not acts
+    assert found.identities[new.name] == step_identity(new.stat())
