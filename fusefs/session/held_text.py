@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from array import array
 
-from fusefs.session.lead import lead_text, within_cut
+from fusefs.session.lead import render_lead, within_cut
 from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.views.epoch import Epoch
@@ -71,7 +71,7 @@ async def _rendered(
             found = forwards(reader, shown, odd, view.format.show, False)
             data = b"".join(part.text for part in found.texts)
         else:
-            data = lead_text(means, session.slug, view, epoch.boundary, index, reader)
+            data = render_lead(means, session.slug, view, epoch.boundary, index, reader).text
         return data, len(data) == length and fingerprint(data) == digest
 
     return await means.replay(session, len(shown) if shown else PASS_STEPS, render, view.cut)

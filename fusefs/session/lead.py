@@ -52,13 +52,11 @@ async def find_lead(
     if not _may_lead(view, boundary):
         return b"", None
     beginning = session.extents.beginning(view.cut)
-    if (
-        beginning is None or beginning.boundary != boundary
-    ):  # it has changed, and is looked up again
-        beginning = Beginning(boundary)
+    if beginning is None or beginning.boundary != boundary:
+        beginning = Beginning(boundary)  # in none of the extents: the next look finds another
     archived = await _archived(means, session, view, boundary)
     end, index = session.end(view), within_cut(session, view)
-    work = partial(rendered, means, session.slug, view, boundary, index)
+    work = partial(render_lead, means, session.slug, view, boundary, index)
     steps = 1 if boundary.archive is None and view.cut is None else PASS_STEPS
     text, beginning.reach = await means.replay(session, steps, work, view.cut)
     return text, (beginning, min(end, beginning.reach), archived)
@@ -89,14 +87,7 @@ async def _archived(means: Means, session: Session, view: View, boundary: Bounda
     return await means.work.small(session.slug, means.archives.version, boundary.archive)
 
 
-def lead_text(
-    means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
-) -> bytes:
-    """The text of `rendered`."""
-    return rendered(means, slug, view, boundary, index, reader).text
-
-
-def rendered(
+def render_lead(
     means: Means, slug: str, view: View, boundary: Boundary, index: Index, reader: Reader
 ) -> Lead:
     """Render the lead of the history of the steps in `index` after `boundary`. For any thread."""

@@ -49,7 +49,6 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
         session.refreshing = view
         try:
             known = session.index.greatest
-            session.touched.clear()
             await relist(means, session, exact)
             edited = not present(means, session, view).built or session.touches(0, known)
             if isinstance(view.cut, InEpoch):
@@ -118,9 +117,10 @@ async def _settle(means: Means, session: Session, epoch: Epoch, patient: bool) -
     if isinstance(view.cut, InEpoch):
         await survey(means, session)
     if patient and start_of(session, view) is None:
-        await (
-            search(means, session, view) if epoch.built else build_backwards(means, session, epoch)
-        )
+        if epoch.built:
+            await search(means, session, view)
+        else:
+            await build_backwards(means, session, epoch)
         return False
     right = await _begins(means, session, epoch, patient)
     # Later steps need not be shown, or we would never catch up with a fast writer. But what was added

@@ -31,7 +31,6 @@ TESTED_IN: Final[Mapping[str, str]] = {
     "fusefs.inodes.root": "tests/mount/test_sessions.py",
     "fusefs.inodes.services": "tests/fusefs/test_superblock.py",
     "fusefs.inodes.session_directory": "tests/mount/test_kept_attributes.py",
-    "fusefs.inodes.view_file": "tests/tree_and_mount/test_coherence.py",
     "fusefs.kernel": "tests/support/model_kernel.py",
     "fusefs.mounts": "tests/mount/lifecycle/test_lifecycle.py",
     "fusefs.operations": "tests/mount/test_whole_tree.py",

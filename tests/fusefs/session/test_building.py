@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -12,46 +11,19 @@ from typing import Any
 import pytest
 import trio
 
-from fusefs import config
-from fusefs.filesystem import FileSystem
-from fusefs.inodes.inode import ROOT_INO
 from fusefs.session import building, means
 from fusefs.session.building import build_backwards, compare
 from fusefs.session.refresh import PATIENCE, present, refresh
-from fusefs.superblock import Superblock
 from fusefs.views.epoch import State
 from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from fusefs.views.spool import Spool
 from storage.errors import StoreError
 from storage.session import replay
-from storage.store import Store
 from tests.support.live import Live, leased, living
-from tests.support.model_kernel import Caches, ModelKernel
-from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry
+from tests.support.passes import Meanwhile, compacts
+from tests.support.stores import StoreOnDisk, compaction, entry
 
 MESSAGES_VIEW, HISTORY_VIEW, LOG_VIEW = View(MESSAGES), View(HISTORY), View(LOG)
-
-
-class Meanwhile:
-    """Runs something during each pass: after the pass has read, before its result is used."""
-
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        *does: Callable[[], object],
-        direction: str = "forwards",
-    ) -> None:
-        self.left = list(does)
-        self.passes = 0
-        self._pass = getattr(replay, direction)
-        monkeypatch.setattr(building, direction, self)
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        self.passes += 1
-        found = self._pass(*args, **named)
-        if self.left:
-            self.left.pop(0)()
-        return found
 
 
 def lines(*said: str) -> bytes:
@@ -61,12 +33,6 @@ def lines(*said: str) -> bytes:
 def lose_events(live: Live) -> None:
     live.events.watcher.drain()
     live.events.missed()
-
-
-def compacts(disk: SessionOnDisk) -> None:
-    """A daemon compacts, and a step changes that is being read, so that everything is checked again."""
-    disk.put(3, entry("B"))
-    disk.add(compaction("the second"))
 
 
 @pytest.mark.guarantee("G13a")
@@ -84,56 +50,6 @@ def test_a_compaction_while_a_view_is_built_leaves_no_lead_without_its_lines(
             assert epoch.state is State.CURRENT
             shown = await live.text(session, epoch)
             assert (b"the second" in shown, b"one" in shown) == (True, False)
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G3b", "G13a")
-def test_a_stat_during_a_compaction_returns_the_size_before_or_after_it(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ask the inode that was looked up before, as a kernel does that has cached the name."""
-    disk = store.session("a_b_1", entry("a"), compaction("one"), entry("b"))
-    others = [store.session(f"a_b_{number}", *disk.steps()) for number in (2, 3)]
-    compacts(others[1])
-
-    async def main() -> None:
-        caches = Caches()
-        superblock = Superblock(Store(str(store.path)), config.parse(["sync=never"]), caches)
-        kernel = ModelKernel(FileSystem(superblock), caches)
-        try:
-            sizes = [(await kernel.stat(f"{at.slug}/messages.jsonl")).size for at in others]
-            assert len(set(sizes)) == 2
-            await kernel.close(await kernel.open(f"{disk.slug}/history.jsonl"))
-            Meanwhile(monkeypatch, lambda: compacts(disk))
-            assert (await kernel.stat(f"{disk.slug}/messages.jsonl")).size in sizes
-            await kernel.forget_everything()
-        finally:
-            superblock.close()
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G3a", "G12a")
-def test_a_stat_of_a_file_that_was_replaced_while_it_was_opened_returns_its_size(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = store.session("a_b_1", entry("a"), entry("b"))
-    same = store.session("a_b_2", *disk.steps())
-
-    async def main() -> None:
-        caches = Caches()
-        superblock = Superblock(Store(str(store.path)), config.parse(["sync=never"]), caches)
-        kernel = ModelKernel(FileSystem(superblock), caches)
-        try:
-            before = (await kernel.stat(f"{same.slug}/messages.jsonl")).size
-            session = await kernel.filesystem.lookup(ROOT_INO, disk.slug)
-            ino = (await kernel.filesystem.lookup(session.ino, "messages.jsonl")).ino
-            Meanwhile(monkeypatch, lambda: disk.add(compaction("one")), direction="backwards")
-            await kernel.close(await kernel.open(f"{disk.slug}/messages.jsonl"))
-            assert (await kernel.filesystem.getattr(ino)).size == before
-        finally:
-            superblock.close()
 
     trio.run(main)
 

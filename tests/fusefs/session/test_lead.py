@@ -171,7 +171,7 @@ def test_an_entry_that_comes_while_the_lead_is_rendered_decides_the_form_of_the_
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = store.session("a_b_1", compaction("name"), event())
-    render = lead_of_a_view.rendered
+    render = lead_of_a_view.render_lead
 
     async def main() -> None:
         async with leased(store) as (live, session):
@@ -183,7 +183,7 @@ def test_an_entry_that_comes_while_the_lead_is_rendered_decides_the_form_of_the_
                     trio.from_thread.run_sync(live.events.drain)
                 return found
 
-            monkeypatch.setattr(lead_of_a_view, "rendered", rendered)
+            monkeypatch.setattr(lead_of_a_view, "render_lead", rendered)
             await live.shown(session, View(MESSAGES))
             assert disk.numbers() == [1, 2, 3]
             assert content(await live.shown(session, View(MESSAGES))) is list

@@ -63,7 +63,7 @@ def test_every_view_shows_what_is_in_the_store_whatever_happened(
 
 def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], object]) -> None:
     """Something happens, and its events are drained, while the lead of a view is rendered."""
-    left, render = [acts], lead.rendered
+    left, render = [acts], lead.render_lead
 
     def rendered(*args: Any) -> lead.Lead:
         found = render(*args)
@@ -72,7 +72,19 @@ def during_lead(monkeypatch: pytest.MonkeyPatch, live: Live, acts: Callable[[], 
             trio.from_thread.run_sync(live.events.drain)
         return found
 
-    monkeypatch.setattr(lead, "rendered", rendered)
+    monkeypatch.setattr(lead, "render_lead", rendered)
+
+
+def during_listing(monkeypatch: pytest.MonkeyPatch, acts: Callable[[], object]) -> None:
+    """Something happens once the names are listed, and before the steps are checked."""
+    left = [acts]
+
+    def looked(*args: Any) -> stamps.Stamps:
+        if left:
+            left.pop()()
+        return stamps.look(*args)
+
+    monkeypatch.setattr(index, "look", looked)
 
 
 @pytest.mark.guarantee("G12a")
@@ -220,22 +232,18 @@ def test_without_events_what_is_edited_during_a_listing_is_not_shown_without_wha
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, in_place: bool
 ) -> None:
     disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
-    acts = [True]
 
-    def looked(*args: Any) -> Any:  # when the names were listed, and before the steps are checked
-        if acts:
-            acts.pop()
-            disk.add(entry("added"))
-            if in_place:
-                (disk.path / "step-000030").write_bytes(entry("edited"))
-            else:
-                disk.put(30, entry("edited"))
-        return stamps.look(*args)
+    def acts() -> None:
+        disk.add(entry("added"))
+        if in_place:
+            (disk.path / "step-000030").write_bytes(entry("edited"))
+        else:
+            disk.put(30, entry("edited"))
 
     async def main() -> None:
         async with leased(store, watched=False) as (live, session):
             await live.shown(session, View(LOG))
-            monkeypatch.setattr(index, "look", looked)
+            during_listing(monkeypatch, acts)
             found = await live.shown(session, View(LOG))
             assert (b"edited" in found, b"added" in found) == (True, True)
 
@@ -248,21 +256,17 @@ def test_without_events_a_compaction_replaced_during_a_listing_is_not_shown_with
 ) -> None:
     """Another view has shown the compaction, and this one has not yet."""
     disk = store.session("a_b_1", entry("a"))
-    acts = [True]
 
-    def looked(*args: Any) -> Any:
-        if acts:
-            acts.pop()
-            disk.add(entry("added"))
-            disk.put(2, compaction("two"))
-        return stamps.look(*args)
+    def acts() -> None:
+        disk.add(entry("added"))
+        disk.put(2, compaction("two"))
 
     async def main() -> None:
         async with leased(store, watched=False) as (live, session):
             await live.shown(session, View(MESSAGES))
             disk.put(2, compaction("one"))
             await live.shown(session, View(HISTORY))
-            monkeypatch.setattr(index, "look", looked)
+            during_listing(monkeypatch, acts)
             found = await live.shown(session, View(MESSAGES))
             assert (b"two" in found, b"added" in found) == (True, True)
 
