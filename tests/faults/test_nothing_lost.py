@@ -188,6 +188,7 @@ def drill(store: StoreOnDisk, at: Mount, slug: str, steps: int = DRILL_STEPS) ->
 @pytest.mark.guarantee("G16a", "G16f")
 def test_at_full_speed_nothing_is_lost_or_touched(store: StoreOnDisk, mount: Mounting) -> None:
     at = mount()
+    at.expected.append(OVERFLOWED)  # where the daemon gets all the time of a slow machine
     for number in range(1, 4):
         drill(store, at, f"crab_tg-42_{number}", DRILL_STEPS // 2)
     assert at.errors() == []
@@ -199,6 +200,7 @@ def test_at_full_speed_nothing_is_lost_or_touched_for_long(
     store: StoreOnDisk, mount: Mounting
 ) -> None:
     at = mount()
+    at.expected.append(OVERFLOWED)
     end = time.monotonic() + 60 * float(os.environ.get("SOAK_MINUTES", "30"))
     before = number = 0
     while number < 30 or time.monotonic() < end:
