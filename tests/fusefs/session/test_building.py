@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import trio
 
 from fusefs.session import building, means
 from fusefs.session.building import build_backwards, compare
-from fusefs.session.refresh import PATIENCE, present, refresh
+from fusefs.session.refresh import present, refresh
 from fusefs.views.epoch import State
 from fusefs.views.formats import HISTORY, LOG, MESSAGES, View
 from fusefs.views.spool import Spool
@@ -50,29 +49,6 @@ def test_a_compaction_while_a_view_is_built_leaves_no_lead_without_its_lines(
             assert epoch.state is State.CURRENT
             shown = await live.text(session, epoch)
             assert (b"the second" in shown, b"one" in shown) == (True, False)
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G12a")
-@pytest.mark.parametrize("edited", [1, 30])
-def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: int
-) -> None:
-    """Also steps that no view has shown yet: no reader is kept waiting for ever."""
-    disk = store.session("a_b_1", *(entry("x" * 600) for _ in range(40)))
-    monkeypatch.setattr(building, "PASS_STEPS", 20)
-
-    async def main() -> None:
-        async with leased(store) as (live, session):
-            edits = [lambda: disk.put(edited, entry("edited"))] * 9 * PATIENCE
-            meanwhile = Meanwhile(monkeypatch, *edits)
-            epoch = await refresh(live.means, session, LOG_VIEW)
-            assert len(epoch.ranges()) == 1
-            assert epoch.ranges()[0] == (1, 40)
-            assert meanwhile.left, "it went on until nobody edited any more"
-            meanwhile.left.clear()
-            assert b"edited" in await live.shown(session, LOG_VIEW)
 
     trio.run(main)
 
@@ -229,65 +205,6 @@ def test_a_step_that_comes_back_just_after_a_compaction_is_shown(
 
 
 @pytest.mark.guarantee("G12a")
-def test_a_history_is_gathered_though_somebody_keeps_editing(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
-
-    async def main() -> None:
-        async with leased(store) as (live, session):
-            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
-            gathering = Meanwhile(monkeypatch, *edits, direction="backwards")
-            await refresh(live.means, session, HISTORY_VIEW)
-            assert gathering.left, "it went on until nobody edited any more"
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G12a")
-def test_a_beginning_is_found_though_somebody_keeps_editing(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = store.session("a_b_1", compaction("one"), *(entry(f"{number}") for number in range(40)))
-
-    async def main() -> None:
-        async with leased(store) as (live, session):
-            await refresh(live.means, session, HISTORY_VIEW)
-            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
-            finding = Meanwhile(monkeypatch, *edits, direction="find_boundary")
-            disk.put(1, compaction("other"))
-            live.events.drain()
-            await refresh(live.means, session, HISTORY_VIEW)
-            assert finding.left, "it went on until nobody edited any more"
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G12a")
-@pytest.mark.parametrize("known", [True, False])
-def test_a_beginning_is_found_though_somebody_keeps_replacing_the_compaction(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, known: bool
-) -> None:
-    disk = store.session("a_b_1", entry("a"), *([compaction("one"), entry("b")] if known else []))
-
-    async def main() -> None:
-        async with leased(store) as (live, session):
-            await refresh(live.means, session, HISTORY_VIEW)
-            replaces = [lambda: disk.put(2, compaction("other"))] * 500
-            direction = "find_boundary" if known else "forwards"
-            finding = Meanwhile(monkeypatch, *replaces, direction=direction)
-            disk.put(2, compaction("other"))
-            live.events.drain()
-            shown = await live.shown(session, HISTORY_VIEW)
-            assert shown == (lines("b") if known else b"")
-            assert finding.left, "it went on until nobody replaced it any more"
-            finding.left.clear()
-            assert await live.shown(session, HISTORY_VIEW) == shown
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G12a")
 def test_a_compaction_that_goes_while_text_is_put_aside_is_noticed(
     store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,26 +227,6 @@ def test_a_compaction_that_goes_while_text_is_put_aside_is_noticed(
             await refresh(live.means, session, HISTORY_VIEW)
             assert not acts
             assert await live.shown(session, HISTORY_VIEW) == lines("a", "b" * 300)
-
-    trio.run(main)
-
-
-@pytest.mark.guarantee("G12a", "G24c")
-def test_a_view_without_times_is_read_once_though_somebody_keeps_setting_permissions(
-    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
-
-    async def main() -> None:
-        async with leased(store) as (live, session):
-            await refresh(live.means, session, HISTORY_VIEW)
-            disk.put(30, entry("edited"))
-            live.events.drain()
-            step = disk.path / "step-000003"
-            modes = [partial(step.chmod, 0o600), partial(step.chmod, 0o640)] * PATIENCE
-            reading = Meanwhile(monkeypatch, *modes)
-            await refresh(live.means, session, HISTORY_VIEW)
-            assert reading.passes == 1
 
     trio.run(main)
 

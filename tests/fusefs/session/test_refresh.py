@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from fusefs.config import Sync
 from fusefs.session import building, lead
-from fusefs.session.refresh import archive, count_epochs, present, refresh
+from fusefs.session.refresh import PATIENCE, archive, count_epochs, present, refresh
 from fusefs.session.writer import Writer
 from fusefs.views.cuts import InEpoch
 from fusefs.views.epoch import State
@@ -22,6 +23,7 @@ from storage.session import epochs, index, replay, stamps
 from storage.session.replay import Pass
 from tests.support.live import Live, leased, living
 from tests.support.model import VIEWS, shown
+from tests.support.passes import Meanwhile
 from tests.support.stores import StoreOnDisk, compaction, entry, event
 
 ACTS = ("entry", "event", "compaction", "edit", "remove", "look")
@@ -365,6 +367,108 @@ def test_without_events_an_own_step_that_others_remove_before_it_is_listed_is_no
             (disk.path / "step-000002").unlink()
             disk.put(3, entry("b"))
             assert await live.shown(session, View(HISTORY)) == before + entry("b") + b"\n"
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+@pytest.mark.parametrize("edited", [1, 30])
+def test_steps_that_change_faster_than_they_are_read_are_shown_as_they_were_read(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, edited: int
+) -> None:
+    """Also steps that no view has shown yet: no reader is kept waiting for ever."""
+    disk = store.session("a_b_1", *(entry("x" * 600) for _ in range(40)))
+    monkeypatch.setattr(building, "PASS_STEPS", 20)
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            edits = [lambda: disk.put(edited, entry("edited"))] * 9 * PATIENCE
+            meanwhile = Meanwhile(monkeypatch, *edits)
+            epoch = await refresh(live.means, session, View(LOG))
+            assert len(epoch.ranges()) == 1
+            assert epoch.ranges()[0] == (1, 40)
+            assert meanwhile.left, "it went on until nobody edited any more"
+            meanwhile.left.clear()
+            assert b"edited" in await live.shown(session, View(LOG))
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_history_is_gathered_though_somebody_keeps_editing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
+            gathering = Meanwhile(monkeypatch, *edits, direction="backwards")
+            await refresh(live.means, session, View(HISTORY))
+            assert gathering.left, "it went on until nobody edited any more"
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+def test_a_beginning_is_found_though_somebody_keeps_editing(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", compaction("one"), *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            edits = [lambda: disk.put(30, entry("edited"))] * 9 * PATIENCE
+            finding = Meanwhile(monkeypatch, *edits, direction="find_boundary")
+            disk.put(1, compaction("other"))
+            live.events.drain()
+            await refresh(live.means, session, View(HISTORY))
+            assert finding.left, "it went on until nobody edited any more"
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_beginning_is_found_though_somebody_keeps_replacing_the_compaction(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    disk = store.session("a_b_1", entry("a"), *([compaction("one"), entry("b")] if known else []))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            replaces = [lambda: disk.put(2, compaction("other"))] * 500
+            direction = "find_boundary" if known else "forwards"
+            finding = Meanwhile(monkeypatch, *replaces, direction=direction)
+            disk.put(2, compaction("other"))
+            live.events.drain()
+            shown = await live.shown(session, View(HISTORY))
+            assert shown == (entry("b") + b"\n" if known else b"")
+            assert finding.left, "it went on until nobody replaced it any more"
+            finding.left.clear()
+            assert await live.shown(session, View(HISTORY)) == shown
+
+    trio.run(main)
+
+
+@pytest.mark.guarantee("G12a", "G24c")
+def test_a_view_without_times_is_read_once_though_somebody_keeps_setting_permissions(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1", *(entry(f"{number}") for number in range(40)))
+
+    async def main() -> None:
+        async with leased(store) as (live, session):
+            await refresh(live.means, session, View(HISTORY))
+            disk.put(30, entry("edited"))
+            live.events.drain()
+            step = disk.path / "step-000003"
+            modes = [partial(step.chmod, 0o600), partial(step.chmod, 0o640)] * PATIENCE
+            reading = Meanwhile(monkeypatch, *modes)
+            await refresh(live.means, session, View(HISTORY))
+            assert reading.passes == 1
 
     trio.run(main)
 
