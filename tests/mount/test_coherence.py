@@ -379,7 +379,7 @@ def test_sessions_that_are_made_and_deleted_underneath_are_seen_at_once(
         assert listed(at) == [session.slug]
         assert (at / session.slug / HISTORY).read_bytes() == line(f"round {round_}")
         with opened(at / session.slug / HISTORY) as fd:
-            shutil.rmtree(session.path)
+            session.delete()
             assert listed(at) == []
             with pytest.raises(FileNotFoundError):
                 (at / session.slug / HISTORY).read_bytes()
@@ -399,7 +399,7 @@ def test_a_session_deleted_and_made_again_under_its_name_is_another(
     at = mounted.path / session.slug
     with opened(at / HISTORY) as fd, open(at / "append", "wb", buffering=0) as append:
         for round_ in range(50):
-            shutil.rmtree(session.path)
+            session.delete()
             store.session(session.slug, entry(f"round {round_}"))
             assert (at / HISTORY).read_bytes() == line(f"round {round_}")
             assert (at / HISTORY).stat().st_size == len(line(f"round {round_}"))
@@ -439,7 +439,7 @@ def test_inode_numbers_stay_when_the_kernel_forgets_an_invalidated_name(
         if round_ % 2:
             session.add(compaction(f"archive-{round_}"))
         else:
-            shutil.rmtree(session.path)
+            session.delete()
             store.session(session.slug, entry(f"round {round_}"))
         all_shown(at, session)
         numbers = [inode(at / view) for view in VIEWS]

@@ -212,7 +212,7 @@ def test_an_open_file_keeps_more_than_the_cache_holds(store: StoreOnDisk, mount:
         (path / other.slug / LOG).read_bytes()
         session.add(entry("grown"))
         until(lambda: os.fstat(fd).st_size == len(expected + line("grown")))
-        shutil.rmtree(session.path)
+        session.delete()
         until(lambda: not (path / session.slug).exists())
         assert whole(fd) == expected + line("grown")
         assert whole(log) == expected

@@ -203,7 +203,7 @@ class World(RuleBasedStateMachine):
         known = self.known.pop(slug, None)
         if known is not None:
             (known.past.session.path / "meta").unlink()
-            shutil.rmtree(known.past.session.path)
+            known.past.session.delete()
 
     # --- through the mount -------------------------------------------------------------------------
 

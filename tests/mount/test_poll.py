@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -169,7 +168,7 @@ def test_what_does_not_show_wakes_nobody(store: StoreOnDisk, mount: Mounts) -> N
         (lambda _, at: (at / "compact").write_text("inside\n"), ("history.jsonl",)),
         (lambda s, _: s.put(1, entry("another")), VIEWS),
         (lambda s, _: (s.path / "step-000001").unlink(), VIEWS),
-        (lambda s, _: shutil.rmtree(s.path), VIEWS),
+        (lambda s, _: s.delete(), VIEWS),
         (lambda _, at: at.rmdir(), VIEWS),
     ],
     ids=["compacted", "compacted here", "replaced", "removed", "deleted", "deleted here"],

@@ -96,7 +96,7 @@ def test_a_session_that_is_deleted_as_it_rests_is_gone(store: StoreOnDisk, mount
     sessions = _made(store)
     served = mount(limits=LIMITS)
     _histories(served, sessions)
-    shutil.rmtree(sessions[0].path)
+    sessions[0].delete()
     with pytest.raises(FileNotFoundError):
         _histories(served, sessions[:1])
     assert sessions[0].slug not in os.listdir(served.path)

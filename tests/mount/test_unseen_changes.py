@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +66,7 @@ def test_lost_events_lead_to_no_wrong_answer(store: StoreOnDisk, mount: Mounts) 
                 (session.path / f"step-{number % 7:06}").rename(session.path / "step-000031")
             session.put(30, entry("replaced"))
             other.add(entry("two"))
-            shutil.rmtree(deleted.path)
+            deleted.delete()
             made = store.session("crab_tg-42_4", entry("new"))
         finally:
             served.server.send_signal(signal.SIGCONT)
@@ -119,7 +118,7 @@ def test_a_mount_that_can_watch_nothing_at_all_is_exact(store: StoreOnDisk, moun
         session.add(entry("two"))
         all_shown(at, session)
         with opened(at / HISTORY) as fd:
-            shutil.rmtree(session.path)
+            session.delete()
             assert whole(fd) == line("one") + line("two")
             assert listed(served.path) == []
             with pytest.raises(FileNotFoundError):
@@ -170,7 +169,7 @@ def test_opens_are_exact_on_a_store_whose_changes_inotify_does_not_see(tmp_path:
             all_shown(served.path / made.slug, made)
             with opened(at / LOG) as fd:
                 before = whole(fd)
-                shutil.rmtree(session.path)
+                session.delete()
                 assert whole(fd) == before
                 with pytest.raises(FileNotFoundError):
                     (at / LOG).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 META = {
@@ -75,6 +76,11 @@ class SessionOnDisk:
     def steps(self) -> list[bytes]:
         """The bytes of all steps, in order."""
         return [self.step(number) for number in self.numbers()]
+
+    def delete(self) -> None:
+        """Delete the session as `rm -rf` does, again if a mount has just counted its messages there."""
+        while self.path.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def meta(self) -> dict[str, object]:
         """The parsed meta."""

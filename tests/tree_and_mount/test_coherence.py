@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,7 +226,7 @@ def test_open_files_of_a_deleted_session_keep_what_they_had(driver: Driver) -> N
     for name in (*VIEWS, "compact", "meta.json"):
         handle = driver.open(f"{session.slug}/{name}")
         texts[handle] = driver.read(handle) if name != "history.jsonl" else entry("kept") + b"\n"
-    shutil.rmtree(session.path)
+    session.delete()
     for _ in range(2):
         for handle, text in texts.items():
             assert driver.read(handle) == text
@@ -247,7 +246,7 @@ def test_a_deleted_session_is_found_no_more_and_takes_nothing(driver: Driver, ho
         driver.rmdir(session.slug)
         assert not session.path.exists()
     else:
-        shutil.rmtree(session.path)
+        session.delete()
     with driver.refuses(errno.ENOENT, f"write {session.slug}/append: "):
         driver.write(handle, entry("c") + b"\n")
     with driver.refuses(errno.ENOENT, f"write {session.slug}/compact: "):
@@ -294,7 +293,7 @@ def test_another_session_under_the_old_name_is_another(
     writer = driver.open(f"{session.slug}/append", os.O_WRONLY)
     number = driver.fstat(reader).ino
     if how == "deleted":
-        shutil.rmtree(session.path)
+        session.delete()
     else:
         session.path.rename(tmp_path / session.slug)
     again = driver.store.session(session.slug, entry("new"))

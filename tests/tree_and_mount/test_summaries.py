@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,7 +160,7 @@ def test_a_session_that_was_deleted_takes_no_summary(driver: Driver) -> None:
     session = driver.session(entry("a"))
     driver.expect("was deleted")
     with driver.opened(f"{session.slug}/compact", os.O_WRONLY) as handle:
-        shutil.rmtree(session.path)
+        session.delete()
         with driver.refuses(errno.ENOENT):
             driver.write(handle, line("of-nothing"))
     assert not archive(driver, "of-nothing").exists()
