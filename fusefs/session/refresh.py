@@ -30,6 +30,8 @@ from storage.errors import from_os_error, printable
 
 PATIENCE: Final = 5
 """Rounds of listing, searching and building, before what keeps changing is accepted as it is read."""
+FAR_PATIENCE: Final = 12
+"""The same without events, where a change may take three: to find it, to read it, to check that."""
 
 
 async def refresh(means: Means, session: Session, view: View, exact: bool = True) -> Epoch:
@@ -54,7 +56,7 @@ async def refresh(means: Means, session: Session, view: View, exact: bool = True
             if isinstance(view.cut, InEpoch):
                 await survey(means, session)
             listed = True  # and nothing was read since
-            for patience in range(PATIENCE, -1, -1):
+            for patience in range(FAR_PATIENCE if session.watch is None else PATIENCE, -1, -1):
                 if session.stale and patience > 0:  # events were lost in the meantime
                     await relist(means, session, exact)
                 epoch = present(means, session, view)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fusefs.session import refresh
 from fusefs.session.session import Session
-from fusefs.views.formats import FORMATS, View
+from fusefs.views.formats import FORMATS, HISTORY, View
 from storage.session import stamps
 from tests.support.model import VIEWS
 from tests.support.opens import DOES, Act, Round, Story, play
@@ -62,6 +62,18 @@ def new_session(tmp_path_factory: pytest.TempPathFactory, story: Story) -> Sessi
 def test_an_open_shows_what_was_there_whatever_other_hosts_do_meanwhile(
     tmp_path_factory: pytest.TempPathFactory, story: Story
 ) -> None:
+    play(story, new_session(tmp_path_factory, story))
+
+
+@pytest.mark.guarantee("G13d")
+def test_three_changes_do_not_use_up_the_patience_of_a_reader(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    view = View(HISTORY)
+    changes = ((14, Act("removes", 0)), (32, Act("adds", 0)), (32, Act("edits", 1)))
+    seen = Round(view, before=(), during=(), own=False, stat=False)
+    changed = Round(view, before=(), during=changes, own=True, stat=False)
+    story = Story(steps=2, rounds=(seen, changed), seed=0)
     play(story, new_session(tmp_path_factory, story))
 
 

@@ -75,7 +75,25 @@ class Others:
         self.states: dict[str, list[bytes]] = {view: [] for view in VIEWS}
         self._count = 0
         self._hidden: list[tuple[int, bytes]] = []
+        self._known: set[int] = set()
+        self._there: set[int] = set()
+        self._firm: set[str] = set()
+        """What does nothing to steps that are not known, during an open."""
         self.note()
+
+    def appended(self) -> None:
+        """The mount has appended a step, and knows it without listing it."""
+        self._there.add(self.disk.numbers()[-1])
+        self.note()
+
+    def opening(self, first: bool) -> None:
+        """A program opens a view, for the first time or again.
+
+        Meanwhile only steps are changed that the mount has listed before: one listing can tell neither
+        that what it lacks has been removed nor what has happened to what it is the first to have (G13d).
+        """
+        self._known, self._there = self._there, set(self.disk.numbers())
+        self._firm = {"removes", "hides"} if first else {"removes", "hides", "edits", "replaces"}
 
     def note(self) -> None:
         """The store has changed."""
@@ -83,9 +101,11 @@ class Others:
         for view, states in self.states.items():
             states.append(shown(steps, view))
 
-    def act(self, act: Act) -> None:
-        """Change the store, if there is something to be changed in that way."""
+    def act(self, act: Act, meanwhile: bool = False) -> None:
+        """Change the store, if there is something to be changed in that way; `meanwhile`: in an open."""
         numbers = self.disk.numbers()
+        if meanwhile and act.does in self._firm:
+            numbers = [number for number in numbers if number in self._known]
         number = numbers[-1 - act.which % len(numbers)] if numbers else 0
         self._count += (
             1  # each text is longer: an edit within a tick of the clock shows in the size
@@ -105,7 +125,7 @@ class Others:
                 self.disk.put(number, entry(text))
             case "removes" if numbers:
                 step.unlink()
-            case "hides" if found := self._compactions():
+            case "hides" if found := self._compactions(numbers):
                 self._hidden.append(found[-1])
                 (self.disk.path / f"step-{found[-1][0]:06}").unlink()
             case "brings back" if self._hidden:
@@ -114,8 +134,8 @@ class Others:
                 os.utime(step, (self._count, self._count))
         self.note()
 
-    def _compactions(self) -> list[tuple[int, bytes]]:
-        found = [(number, self.disk.step(number)) for number in self.disk.numbers()]
+    def _compactions(self, numbers: Sequence[int]) -> list[tuple[int, bytes]]:
+        found = [(number, self.disk.step(number)) for number in numbers]
         return [(number, data) for number, data in found if b"archive_name" in data]
 
 
@@ -157,7 +177,7 @@ class Calls:
         self._busy = True
         self._count += 1
         while self._due and self._due[0][0] <= self._count:
-            self._others.act(self._due.pop(0)[1])
+            self._others.act(self._due.pop(0)[1], meanwhile=True)
         self._busy = False
 
     @contextmanager
@@ -205,7 +225,7 @@ def play(story: Story, disk: SessionOnDisk) -> None:
         if round_.own:
             step = classify(entry(f"own {number} {'y' * number}"))
             await Writer(live.means, Sync.NEVER).append(session, [step])
-            others.note()
+            others.appended()
         for act in round_.before:
             others.act(act)
         view, states = round_.view, others.states[round_.view.format.name]
@@ -213,6 +233,7 @@ def play(story: Story, disk: SessionOnDisk) -> None:
             session.listed_at = 0.0  # however fast this machine is, the session is listed
             await refresh(live.means, session, view, exact=False)
         mark = len(states)
+        others.opening(first=view not in session.epochs)
         with calls.interrupted(round_.during):
             epoch = await refresh(live.means, session, view)
             text = await live.text(session, epoch)
