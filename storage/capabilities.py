@@ -36,6 +36,7 @@ NOT_EXCLUSIVE: Final = frozenset({"fuse.seaweedfs", "fuse.weed"})
 PROBE_PREFIX: Final = ".probe."
 _NAMES: Final = {magic: name for name, magic in NEAR_TYPES.items()}
 _PROBE: Final = b"what a file system can do"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -92,9 +93,9 @@ def known(store_fd: int) -> Capabilities:
 def probe(store_fd: int, *, write: bool) -> Capabilities:
     """Find out what the file system that the directory `store_fd` is on can do (G26).
 
-    With `write` it is tried, in a hidden directory that is gone on return; nothing is tried where this
-    process may not write or the file system is read-only. Raises OSError where what was made cannot be
-    used at all.
+    With `write` it is tried, in a hidden directory that is gone on return; where this process may not
+    write, or the file system is read-only or full, its type decides. Raises OSError where what was made
+    cannot be used at all.
     """
     expected = known(store_fd)
     if not write or not os.access(".", os.W_OK | os.X_OK, dir_fd=store_fd, effective_ids=True):
@@ -103,13 +104,17 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
     try:
         os.mkdir(name, 0o700, dir_fd=store_fd)
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}:
             return expected
         raise
     try:
         directory = files.open_directory(name, store_fd)
         try:
             return _tried(expected, directory)
+        except OSError as error:
+            if error.errno in _FULL:
+                return expected
+            raise
         finally:
             for left in files.listing(directory):
                 os.unlink(left, dir_fd=directory)
@@ -138,7 +143,9 @@ def _tried(expected: Capabilities, at: int) -> Capabilities:
 def _works(call: Any) -> bool:
     try:
         call()
-    except OSError:
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
         return False
     return True
 
@@ -169,7 +176,9 @@ def _unnamed_files_hold(at: int) -> bool:
         finally:
             os.close(descriptor)
         return files.read_regular("e", at, len(_PROBE))[0] == _PROBE
-    except OSError:
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
         return False
 
 

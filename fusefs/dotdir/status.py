@@ -16,6 +16,7 @@ from fusefs.version import version
 from fusefs.views.text_cache import TextCache
 from fusefs.work import Work
 from storage.capabilities import Capabilities
+from storage.errors import printable
 
 
 class Watching(Protocol):
@@ -68,7 +69,7 @@ class Status:
         return {
             "version": version(),
             "pid": os.getpid(),
-            "store": self.store_path,
+            "store": printable(self.store_path),
             "store_removed": self.directory.removed,
             "store_replaced": self.directory.replacements,
             "uptime_seconds": round(time.time() - self.began, 1),

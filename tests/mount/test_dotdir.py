@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import failing, run, shell, until
-from tests.support.mounted import Mount
+from tests.support.commands import failing, run, shell, stepfs, until
+from tests.support.mounted import Mount, mounted
 from tests.support.stores import META, StoreOnDisk, entry
 
 Mounts = Callable[..., Mount]
@@ -129,6 +129,15 @@ def test_status_json_keeps_its_size_and_times_whatever_happens(
     assert status["operations"]["write"] >= 20
     assert status["in_flight"][0].keys() == {"operation", "seconds"}
     assert {"version", "uptime_seconds", "cache", "operations", "failures"} <= status.keys()
+
+
+@pytest.mark.guarantee("G27c")
+def test_status_json_is_there_whatever_the_path_of_the_store(tmp_path: Path) -> None:
+    store = StoreOnDisk(tmp_path / os.fsdecode(b"st\xff"))
+    with mounted(store.path, tmp_path) as served:
+        status = json.loads((served.path / ".stepfs/status.json").read_bytes())
+        assert status["store"] == str(tmp_path / "st\\xff")
+        assert stepfs("status", served.path).returncode == 0
 
 
 # --- the README --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -40,6 +41,24 @@ def test_nothing_is_tried_where_nothing_will_be_written(tmp_path: Path, store_fd
     os.utime(tmp_path, ns=(1, 1))
     assert capabilities.probe(store_fd, write=False).near
     assert tmp_path.stat().st_mtime_ns == 1
+
+
+@ROOT_ONLY
+@pytest.mark.guarantee("G26a")
+def test_on_a_full_file_system_its_type_decides(tmp_path: Path) -> None:
+    """It can be mounted and read, and a write gets ENOSPC until there is room."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "small", tmp_path], check=True)
+    try:
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        with contextlib.closing((tmp_path / "filling").open("wb", buffering=0)) as filling:
+            with pytest.raises(OSError, match="No space"):
+                while True:
+                    filling.write(b"x" * 4096)
+            assert capabilities.probe(descriptor, write=True) == capabilities.known(descriptor)
+            assert os.listdir(tmp_path) == ["filling"]
+        os.close(descriptor)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @ROOT_ONLY

@@ -1,8 +1,9 @@
-"""Ctrl-C before a command has begun ends it silently, and leaves no mount (G18)."""
+"""How a command begins: Ctrl-C ends it silently and leaves no mount (G18); streams may be missing."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="mounts as root"
 )
 
+SLUG = "crab_tg-42_1"
 INTERRUPTED_IN_IMPORT = """
 import os, signal, sys
 from fusefs.cli import start
@@ -89,6 +91,19 @@ def test_ctrl_c_ends_the_command_and_the_server_that_it_waits_for(places: tuple[
     assert command.returncode in (INTERRUPTED, -signal.SIGINT)
     until(lambda: not serving(Path(places[1]).parent))
     assert not is_mounted(Path(places[1]))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_does_its_work_without_standard_streams(
+    places: tuple[str, str], closed: str
+) -> None:
+    program = shlex.join(STEPFS)
+    for words in (["mount", *places], ["ls", places[1]], ["append", f"{places[1]}/{SLUG}", "hi"]):
+        answer = run(["bash", "-c", f"{program} {shlex.join(words)} {closed}"])
+        assert (answer.returncode, answer.stderr) == (Exit.OK, "")
+    assert "hi" in Path(places[1], SLUG, "history.jsonl").read_text()
+    answer = run(["bash", "-c", f"{program} show {places[1]}/nobody_nowhere_1 {closed}"])
+    assert answer.returncode == Exit.NOT_STEPFS
 
 
 def _has_children(pid: int) -> bool:
