@@ -10,7 +10,7 @@ itself, which brings them into order as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -23,6 +23,7 @@ from fusefs.session.means import Means
 from fusefs.session.session import Session
 from fusefs.session.step_table import Remembered
 from fusefs.session.writer import SLOW_SECONDS, Writer
+from storage.ahead import Outcome, start
 from storage.errors import StoreError, from_os_error
 from storage.session.claims import Claimer
 from storage.session.moving import Mover
@@ -100,6 +101,8 @@ class Restorer:
         self._durable = durable
         self._slow = False
         """Whether the last moves were slow, so that the next ones need a thread."""
+        self._unfinished: dict[Session, Outcome[_Done]] = {}
+        """Steps being stored again for which the store did not answer in time; it may answer yet."""
 
     async def restore(self, session: Session) -> Restored:
         """Examine doubted steps, store displaced ones again, and move those that are out of order.
@@ -108,6 +111,7 @@ class Restorer:
         is more to do. Errors are returned, not raised.
         """
         done, recent = Restored(), session.recent
+        self._unfinished = {of: store for of, store in self._unfinished.items() if not of.gone}
         try:
             async with session.writing:
                 await ready(self.means, session, shown=False)
@@ -156,6 +160,29 @@ class Restorer:
 
     async def _store(self, session: Session, done: Restored) -> None:
         recent = session.recent
+        storing = self._unfinished.get(session) or start(await self._next_store(session))
+        self._unfinished[session] = storing
+        try:
+            piece = await self.means.work.long(session.slug, storing.get)
+        except BaseException:
+            if storing.done and not storing.succeeded:
+                del self._unfinished[session]
+            raise
+        del self._unfinished[session]
+        self._take_in(session, piece, done)
+        for step in piece.given_up:
+            archive = recent.archive(step)
+            if archive is None:
+                done.lost.append(step.number)
+            else:
+                done.archives.append(archive)
+            recent.given_up(step)
+        for step in piece.found:
+            recent.found(step)
+
+    async def _next_store(self, session: Session) -> Callable[[], _Done]:
+        """What stores the next displaced steps again."""
+        recent = session.recent
         batch = next(_batches(recent.to_restore(BATCH_STEPS)))
         texts = await self._texts(batch)
         ownership = await self._writer.ownership(session)
@@ -167,20 +194,9 @@ class Restorer:
         # On a far store nothing else has contents on disk: syncfs(2) reaches no server.
         sync = self._durable and (len(jobs) <= SYNCED_STEPS or not self.means.work.near)
         target = recent.refuge(session.index.greatest)
-        store = partial(
+        return partial(
             _store_again, session.claimer, session.fd, ownership, jobs, target, sync=sync
         )
-        piece = await self.means.work.long(session.slug, store)
-        self._take_in(session, piece, done)
-        for step in piece.given_up:
-            archive = recent.archive(step)
-            if archive is None:
-                done.lost.append(step.number)
-            else:
-                done.archives.append(archive)
-            recent.given_up(step)
-        for step in piece.found:
-            recent.found(step)
 
     async def _move(self, session: Session, done: Restored, turn: _Turn) -> None:
         recent = session.recent

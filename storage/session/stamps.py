@@ -8,6 +8,7 @@ may still write to, and as many of the earlier ones, in turn, as some time allow
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from bisect import bisect_left
@@ -18,6 +19,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from storage.ahead import WINDOW, ahead
+from storage.posix import status
 from storage.session.steps import step_identity
 
 LAST: Final = 16
@@ -129,5 +131,29 @@ def _stamp(session_fd: int, name: str) -> Stamp:
         found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
     except FileNotFoundError:
         return Stamp()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return _stamp_replaced(session_fd, name)
+    return _stamp_of(found)
+
+
+def _stamp_replaced(session_fd: int, name: str) -> Stamp:
+    """The stamp of a step over which another host has just renamed; that says nothing of the session.
+
+    Raises `OSError`, ESTALE if the session itself is deleted.
+    """
+    try:
+        return _stamp_of(status(name, session_fd))
+    except FileNotFoundError:
+        return Stamp()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        os.fstat(session_fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), name) from error
+
+
+def _stamp_of(found: os.stat_result) -> Stamp:
     seen = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
     return Stamp(found.st_ino, hash(seen), step_identity(found))

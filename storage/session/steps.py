@@ -54,13 +54,17 @@ def read_step(
 ) -> bytes:
     """The bytes of a regular step file; `extra_flags` may be `O_NOATIME`.
 
-    Raises `OSError` as open(2) and read(2) do, and with EFBIG for a file longer than
-    `STEP_BYTES_MAX`; raises `LongStep` for one longer than `most` bytes. Only the beginning of such
-    files is read. The caller knows from a listing that the file is regular.
+    Raises `OSError` as open(2) and read(2) do, ESTALE for a file that another host has replaced or
+    removed since it was opened, and EFBIG for a file longer than `STEP_BYTES_MAX`; raises `LongStep`
+    for one longer than `most` bytes. Only the beginning of such files is read. The caller knows from a
+    listing that the file is regular.
     """
     fd = os.open(name, READ_FLAGS | extra_flags, dir_fd=session_fd)
     try:
-        data = os.read(fd, _CHUNK)
+        try:
+            data = os.read(fd, _CHUNK)
+        except FileNotFoundError as error:  # what Gluster calls stale now and then
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from error
         if len(data) < _CHUNK and len(data) <= most:
             return data
         size = os.fstat(fd).st_size

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,6 +21,7 @@ from fusefs.session.session import Session
 from fusefs.session.step_texts import StepTexts
 from fusefs.session.writer import Writer
 from storage.formats.kinds import classify
+from storage.session.claims import Claim, Claimer
 from storage.session.moving import Mover
 from tests.support.live import leased, living
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
@@ -210,3 +214,37 @@ def test_on_a_far_store_every_step_that_is_stored_again_is_on_disk_before_its_na
     trio.run(main)
     assert disk.steps()[len(steps) :] == [step.data for step in steps]
     assert synced == len(steps)
+
+
+@pytest.mark.guarantee("G16d", "G27b")
+@pytest.mark.usefixtures("at_once")
+def test_what_a_silent_store_stores_again_after_the_deadline_is_not_stored_twice(
+    store: StoreOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = store.session("a_b_1")
+    answers, claim = threading.Event(), Claimer.claim
+
+    def silent(*args: Any, **named: Any) -> Claim:
+        answers.wait()
+        return claim(*args, **named)
+
+    async def main() -> None:
+        async with leased(store, watched=False) as (live, session):
+            writer = Writer(live.means, Sync.NEVER)
+            restorer = Restorer(live.means, writer, durable=False)
+            await writer.append(session, [classify(MINE), classify(LATER)])
+            for number in (1, 2):
+                replaced(disk.path / f"step-{number:06}", OTHERS)
+            session.recent.doubt()
+            monkeypatch.setattr(Claimer, "claim", silent)
+            monkeypatch.setattr(live.means.work, "_deadline", 0.1)
+            done = await restorer.restore(session)
+            assert done.error is not None
+            assert done.error.errno == errno.ETIMEDOUT
+            answers.set()
+            monkeypatch.setattr(live.means.work, "_deadline", 30)
+            while session.recent.owed:
+                assert (await restorer.restore(session)).error is None
+
+    trio.run(main)
+    assert disk.steps() == [OTHERS, OTHERS, MINE, LATER]

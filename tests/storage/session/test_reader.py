@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from storage import posix
 from storage.formats.kinds import Step, classify
 from storage.session import reader
 from storage.session.reader import LOOP_BYTES, LOOP_SECONDS, Reader, Spent
@@ -76,3 +79,23 @@ def test_a_pass_ends_after_so_long(session: Reader) -> None:
 
     with pytest.raises(Spent):
         forwards(session.brief({}), NUMBERS, {}, slow, compactions=True)
+
+
+@pytest.mark.guarantee("G12a", "G25a")
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_a_step_that_another_host_has_just_replaced_is_read_again(
+    session: Reader, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Gluster calls the replaced file stale when it is opened, and now and then missing when read."""
+    answer, left = getattr(os, call), [errno.ESTALE if call == "open" else errno.ENOENT] * 3
+
+    def stale(*args: Any, **named: Any) -> Any:
+        if left:
+            raise OSError(number := left.pop(), os.strerror(number))
+        return answer(*args, **named)
+
+    expected = session.read(step_name(1))
+    monkeypatch.setattr(os, call, stale)
+    monkeypatch.setattr(posix, "refresh", lambda *_: None)  # which opens the directory
+    assert session.read(step_name(1)) == expected
+    assert left == []

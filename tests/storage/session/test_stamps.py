@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,3 +162,26 @@ def test_the_identity_of_a_new_step_is_as_old_as_what_is_known_of_it_where_all_a
     found = stamped(descriptor, known)
     assert not acts
     assert found.identities[new.name] == step_identity(new.stat())
+
+
+@pytest.mark.guarantee("G20b", "G25a")
+@pytest.mark.parametrize(("times", "fails"), [(3, False), (99, True)])
+def test_a_step_that_is_stale_does_not_make_its_session_stale(
+    directory: tuple[Path, int], monkeypatch: pytest.MonkeyPatch, times: int, fails: bool
+) -> None:
+    """Another host may have renamed over it: only the directory tells that the session is deleted."""
+    before, stat, left = stamped(directory[1]), os.stat, [EARLY] * times
+
+    def stale(name: Any, **named: Any) -> os.stat_result:
+        if name in left:
+            left.remove(name)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(name, **named)
+
+    monkeypatch.setattr(os, "stat", stale)
+    if fails:
+        with pytest.raises(OSError, match=EARLY) as failed:
+            stamped(directory[1], before)
+        assert failed.value.errno == errno.EIO
+    else:
+        assert stamped(directory[1], before).changed(before) == set()
