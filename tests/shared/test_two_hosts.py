@@ -16,7 +16,7 @@ import pytest
 
 from tests.shared.two_hosts import Host, at_once, both_hosts, part, until, user
 from tests.support.redis import Redis
-from tests.support.stores import META, entry
+from tests.support.stores import META, StoreOnDisk, entry
 
 pytestmark = [
     pytest.mark.skipif("SCRATCH" not in os.environ, reason="inside a fixture of make test-shared"),
@@ -84,6 +84,28 @@ def test_an_open_after_the_other_hosts_close_is_exact(hosts: tuple[Host, Host]) 
         if number % 10 == 9:
             writer.write(SLUG, ["archive"], file="compact")
             assert reader.contents(SLUG) == []
+
+
+@pytest.mark.guarantee("G12a", "G20b", "G25a")
+def test_an_open_shows_every_step_while_another_host_renames_over_them(
+    hosts: tuple[Host, Host],
+) -> None:
+    a, b = hosts
+    steps = [entry(f"{number}") for number in range(20)]
+    session = StoreOnDisk(a.store).session(SLUG, *steps)
+    until((b.path / SLUG).is_dir)
+
+    def renames() -> None:
+        for number in range(part(500)):
+            session.put(1 + number % len(steps), entry(f"again {number}"))
+            time.sleep(0.01)
+
+    def opens() -> None:
+        for _ in range(part(500)):
+            assert len(b.contents(SLUG)) == len(steps)
+
+    at_once(renames, opens)
+    assert b.errors() == []
 
 
 @pytest.mark.guarantee("G25a", "G11b")
