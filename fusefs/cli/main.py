@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from fusefs.exits import CommandError, Exit, end_in_order, guarded
 from storage.errors import printable
@@ -71,6 +71,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Each command's module in this package, and what it does in a few words."""
 
+_NO_OPTION: Final = "\0"
+"""Put before each word behind a `--`: no word given holds it, and with it none looks like an option."""
+
 
 class Command(Protocol):
     """The interface of a command's module."""
@@ -83,9 +86,20 @@ class Command(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line."""
+    """Reports a mistake in one line, and takes options between arguments, up to a `--`."""
+
+    def __init__(self, **described: Any) -> None:
+        super().__init__(**described)
+        self.register("type", None, lambda word: word.removeprefix(_NO_OPTION))
+
+    def parsed(self, words: Sequence[str]) -> argparse.Namespace:
+        """As `parse_intermixed_args`, which parses twice and may have lost a `--` the second time."""
+        end = words.index("--") + 1 if "--" in words else len(words)
+        behind = [_NO_OPTION + word for word in words[end:]]
+        return self.parse_intermixed_args([*words[:end], *behind])
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace(_NO_OPTION, "")
         hint = _option_meant(message) if self.prog == "stepfs mount" else None
         raise CommandError(Exit.USAGE, f"{message}; {hint or f'see {self.prog} --help'}")
 
@@ -164,7 +178,7 @@ def _is_from_mount_fuse(given: Sequence[str]) -> bool:
 def _run(given: list[str]) -> int:
     _check_command(given)
     if given and given[0] in COMMANDS:
-        asked = _command_parser(given[0]).parse_intermixed_args(given[1:])
+        asked = _command_parser(given[0]).parsed(given[1:])
         if (
             given[0] != "mount"
         ):  # mount installs its own handlers, and has nothing to clean up before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -114,6 +115,34 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 )
 def test_a_wrong_command_line_is_told_in_one_line(words: str, sentence: str) -> None:
     assert_refused(stepfs(*words.split()), Exit.USAGE, sentence)
+
+
+def test_words_behind_two_dashes_are_no_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stepfs("demo", "--", "-store").returncode == 0
+    os.rename("-store/crab_tg-42_1", "-store/-dash_1")
+    assert stepfs("search", "-l", "disk", "--", "-store").stdout == "-dash_1\n"
+    assert stepfs("search", "--", "-x", "-store").returncode == Exit.NOTHING_FOUND
+    assert_refused(stepfs("mount", "--", "-no", "-mnt"), Exit.STORE, "-no does not exist")
+    monkeypatch.chdir("-store")
+    assert "disk" in stepfs("show", "--markdown", "--", "-dash_1").stdout
+    added = stepfs("append", "--json", "--", "-dash_1", "-a", "--", "-b")
+    assert json.loads(added.stdout) == {"session": "-dash_1", "stored": 3}
+    said = stepfs("show", "--json", "--", "-dash_1").stdout.splitlines()[-3:]
+    assert [json.loads(line)["message"]["content"] for line in said] == ["-a", "--", "-b"]
+
+
+def test_a_session_may_come_before_options_and_its_texts_behind_two_dashes(tmp_path: Path) -> None:
+    stepfs("demo", tmp_path / "store")
+    session = tmp_path / "store" / "crab_tg-42_1"
+    added = stepfs("append", session, "a", "--role", "tool", "--json", "--", "--role")
+    assert json.loads(added.stdout)["stored"] == 2
+    none = stepfs("append", session, "--role", "--", "user")
+    assert_refused(none, Exit.USAGE, "argument --role: expected one argument")
+    many = stepfs("show", session, "--", "-b")
+    assert_refused(many, Exit.USAGE, "unrecognized arguments: -b; see stepfs show --help")
 
 
 def test_a_store_that_is_missing_or_none_is_refused(tmp_path: Path, mountpoint: Path) -> None:
