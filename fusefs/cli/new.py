@@ -45,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Create the session and print its slug. Raises `CommandError`."""
+    _check_texts(asked)
     place = places.find_root(asked.path)
     more = {"title": asked.title} if asked.title else {}
     made = _through_mount if place.is_mount else _in_store
@@ -54,6 +55,22 @@ def run(asked: argparse.Namespace) -> int:
     else:
         print(slug)
     return Exit.OK
+
+
+def _check_texts(asked: argparse.Namespace) -> None:
+    """Refuse what no meta can hold; a fork's names its origin."""
+    given = {
+        "--agent": asked.agent,
+        "--created-by": asked.created_by,
+        "--from": asked.origin,
+        "--title": asked.title,
+    }
+    for option, text in given.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            sentence = f"{option} {printable(text)} is not UTF-8: a session's meta cannot hold it"
+            raise CommandError(Exit.USAGE, sentence) from None
 
 
 def _sender() -> str:

@@ -128,7 +128,7 @@ def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:
         if asked.json:
             terminal.print_json_lines({"session": slug} for slug in slugs)
         else:
-            terminal.print_lines(slugs)
+            terminal.print_lines(map(terminal.cell, slugs))
     elif asked.json:
         from dataclasses import asdict
 
@@ -138,9 +138,12 @@ def _print(hits: Sequence[Hit], asked: argparse.Namespace) -> None:
         for hit in hits:
             console.print(_coloured(hit), soft_wrap=True)
     else:
-        terminal.print_lines(
-            f"{hit.session}\t{hit.step}\t{hit.role}\t{_snippet(hit)[0]}" for hit in hits
-        )
+        terminal.print_lines(map(_row, hits))
+
+
+def _row(hit: Hit) -> str:
+    where = terminal.cell(hit.session), str(hit.step), terminal.cell(hit.role)
+    return "\t".join((*where, _snippet(hit)[0]))
 
 
 def _snippet(hit: Hit) -> tuple[str, int, int]:
@@ -160,6 +163,8 @@ def _coloured(hit: Hit) -> Text:
     shown = Text(snippet)
     shown.stylize("bold red", start, end)
     where = Text.assemble(
-        (terminal.cell(hit.session), "cyan"), (f":{hit.step} ", "green"), (f"{hit.role}: ", "bold")
+        (terminal.cell(hit.session), "cyan"),
+        (f":{hit.step} ", "green"),
+        (f"{terminal.cell(hit.role)}: ", "bold"),
     )
     return where + shown

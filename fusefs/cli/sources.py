@@ -120,9 +120,12 @@ class Mounted(Source):
         except PermissionError:
             yield from super().summaries()
             return
+        names = {printable(name): name for name in self.slugs()}  # as the lines have them
         for line in lines:
             meta = _object(line)
-            slug = meta.pop("session")
+            slug = names.get(meta.pop("session"))
+            if slug is None:
+                continue
             with contextlib.suppress(FileNotFoundError):
                 yield Summary(slug, meta, os.stat(os.path.join(self.root, slug)).st_mtime)
 

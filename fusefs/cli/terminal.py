@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from storage.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -46,13 +48,24 @@ def console() -> Console:
 
 
 def print_json_lines(documents: Iterable[object]) -> None:
-    """Print one JSON object per line."""
+    """Print one JSON object per line; in names, bytes outside UTF-8 are escaped."""
     import orjson
 
     write = sys.stdout.buffer.write
     for document in documents:
-        write(orjson.dumps(document) + b"\n")
+        write(orjson.dumps(_escaped(document)) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _escaped(value: object) -> object:
+    """A JSON value with all its strings printable; the keys of objects are no names."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(inner) for inner in value]
+    return value
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_names_alone_or_json_for_programs(root: Path) -> None:
             "end": 11,
         }
     ]
+
+
+def test_each_match_is_one_row_whatever_the_names_hold(store: StoreOnDisk) -> None:
+    store.session(os.fsdecode(b"no\xff\n\x1b[1m_a_1"), entry("the disk", "us\ner"))
+    row = "no\ufffd␊␛[1m_a_1\t1\tus␊er\tthe disk\n"
+    assert stepfs("search", "disk", store.path).stdout == row
+    assert stepfs("search", "-l", "disk", store.path).stdout == "no\ufffd␊␛[1m_a_1\n"
+    shown = without_colours(on_terminal("search", "disk", store.path))
+    assert shown == "no\ufffd␊␛[1m_a_1:1 us␊er: the disk\n"
+    for options in ([], ["-l"]):
+        answer = stepfs("search", "--json", *options, "disk", store.path)
+        assert json.loads(answer.stdout)["session"] == "no\\xff\n\x1b[1m_a_1"
 
 
 def test_a_pattern_that_is_none_is_explained(root: Path) -> None:

@@ -19,6 +19,7 @@ from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, 
 from tests.support.terminals import command_on_terminal, on_terminal, without_colours
 
 DAY = 86400
+NO_TEXT = os.fsdecode(b"sc\xffout_1")
 
 
 @pytest.fixture
@@ -109,6 +110,27 @@ def test_a_list_as_json_holds_the_metas(root: Path) -> None:
 def test_a_session_with_a_broken_meta_is_listed(root: Path, sessions: StoreOnDisk) -> None:
     (sessions.path / "crab_tg-42_1" / "meta").write_text("{")
     assert set(listed(root)) == {"crab_tg-42_1", "crab_tg-42_2", "scout_cron_1"}
+
+
+def test_a_session_whose_name_is_no_text_is_listed_and_read(
+    root: Path, sessions: StoreOnDisk
+) -> None:
+    os.rename(sessions.path / "scout_cron_1", sessions.path / NO_TEXT)
+    assert listed("--sort", "title", root) == ["crab_tg-42_2", "crab_tg-42_1", "sc\ufffdout_1"]
+    lines = stepfs("ls", "--json", "--match", "*out_1", root).stdout.splitlines()
+    assert [json.loads(line)["session"] for line in lines] == ["sc\\xffout_1"]
+    added = stepfs("append", "--json", root / NO_TEXT, "more")
+    assert json.loads(added.stdout) == {"session": "sc\\xffout_1", "stored": 1}
+    assert "more" in stepfs("show", root / NO_TEXT).stdout
+
+
+@pytest.mark.parametrize("option", ["--from", "--agent", "--created-by", "--title"])
+def test_a_new_session_takes_only_text(option: str, root: Path, sessions: StoreOnDisk) -> None:
+    os.rename(sessions.path / "scout_cron_1", sessions.path / NO_TEXT)
+    answer = stepfs("new", root, option, NO_TEXT)
+    assert (answer.stdout, answer.returncode) == ("", Exit.USAGE)
+    assert f"{option} sc\\xffout_1 is not UTF-8" in answer.stderr
+    assert len(listed(root)) == 3
 
 
 def test_without_a_path_the_current_directory_counts(root: Path) -> None:
