@@ -21,7 +21,7 @@ from typing import Final
 from storage import posix as files
 from storage.capabilities import PROBE_PREFIX, filesystem_type
 from storage.check.complete import create_complete
-from storage.errors import StoreError, from_os_error, printable
+from storage.errors import StoreError, doing, from_os_error, printable
 
 ROUNDS: Final = 200
 APPEAR_SECONDS: Final = 45.0
@@ -42,8 +42,14 @@ def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
     """Test how two clients of a store affect each other; `peer` is another client's mount of `store`.
 
     `rounds` is how often each race is run. Raises `StoreError`: EINVAL if the two paths do not show
-    the same directory, or the file system's errno if nothing can be created there.
+    the same directory, or the file system's errno if one is no directory, or nothing can be created
+    there.
     """
+    for path in (
+        store,
+        peer,
+    ):  # first, as what is made in the store may take long to show in the peer
+        _check_directory(path)
     name = f"{PROBE_PREFIX}{files.token()}"
     mine, others = Path(store), Path(peer)
     try:
@@ -58,6 +64,11 @@ def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
             shutil.rmtree(mine / name, ignore_errors=True)
     except OSError as error:
         raise from_os_error(error, f"try {printable(store)} and {printable(peer)}") from error
+
+
+def _check_directory(path: str) -> None:
+    with doing(f"open the directory {printable(path)}"):
+        os.close(files.open_directory(path))
 
 
 @contextmanager

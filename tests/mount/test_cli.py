@@ -211,6 +211,11 @@ def test_a_store_is_checked_and_repaired(tmp_path: Path) -> None:
     assert_refused(stepfs("check", tmp_path / "no"), Exit.STORE, "no")
 
 
+def test_a_check_against_a_peer_that_is_not_there_is_refused(tmp_path: Path, store: Path) -> None:
+    answer = stepfs("check", store, "--peer", tmp_path / "no")
+    assert_refused(answer, Exit.STORE, f"directory {tmp_path}/no: No such file or directory")
+
+
 def test_progress_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("fusefs.cli.progress.time.monotonic", lambda: now)

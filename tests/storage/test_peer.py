@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -38,4 +39,18 @@ def test_a_directory_that_is_not_the_store_is_refused_as_a_peer(
     with pytest.raises(StoreError) as caught:
         peer.compare(str(tmp_path / "store"), str(tmp_path / "other"))
     assert caught.value.errno == errno.EINVAL
+    assert os.listdir(tmp_path / "store") == []
+
+
+@pytest.mark.guarantee("G26b")
+def test_a_peer_that_is_no_directory_is_refused_at_once(tmp_path: Path) -> None:
+    """Nobody waits for what is made in the store to appear there."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "file").touch()
+    for name, number in (("missing", errno.ENOENT), ("file", errno.ENOTDIR)):
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=f"could not open the directory .*/{name}: ") as caught:
+            peer.compare(str(tmp_path / "store"), str(tmp_path / name))
+        assert caught.value.errno == number
+        assert time.monotonic() - began < peer.APPEAR_SECONDS / 10
     assert os.listdir(tmp_path / "store") == []
