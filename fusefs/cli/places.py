@@ -88,7 +88,7 @@ def _named(path: str) -> Place:
         _refuse(Exit.NOT_STEPFS, f"{printable(path)} does not exist")
     if first in (".", HIDDEN):
         return Place(mount.mountpoint, None, is_mount=True)
-    if not os.path.exists(os.path.join(mount.mountpoint, first, META_SHOWN)):
+    if not _is_there(os.path.join(mount.mountpoint, first, META_SHOWN), path):
         _refuse(Exit.NOT_STEPFS, f"there is no session {printable(first)} in {mount.mountpoint}")
     return Place(mount.mountpoint, first, is_mount=True)
 
@@ -102,13 +102,24 @@ def _check_alive(mountpoint: str) -> None:
 
 
 def _in_a_store(given: str, path: str) -> Place:
-    if not os.path.lexists(path):
+    if not _is_there(path, given):
         _refuse(Exit.STORE, f"{printable(given)} does not exist")
     session = path if os.path.isdir(path) else os.path.dirname(path)
     if is_session(session):
         root, slug = os.path.split(session)
         return Place(root, slug, is_mount=False)
     return Place(stores.checked(given), None, is_mount=False)
+
+
+def _is_there(path: str, given: str) -> bool:
+    """Whether `path` exists, which `given` stands for; refuses it if this user may not know."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        _refuse(Exit.STORE, f"you may not read {printable(given)}")
+    except OSError:
+        return False
+    return True
 
 
 def _refuse(code: Exit, sentence: str) -> NoReturn:

@@ -48,7 +48,9 @@ def shown(store: StoreOnDisk) -> SessionOnDisk:
 
 
 COMMANDS = {
+    "append": ["fusefs.cli.append"],
     "ls": ["fusefs.cli.listing"],
+    "show": ["fusefs.cli.show"],
     "usage": ["fusefs.cli.usage"],
     "search": ["fusefs.cli.search", "storage.search.texts"],
 }
@@ -88,6 +90,32 @@ def test_commands_leave_out_the_sessions_that_the_user_may_not_read(
     assert told(EVE, "usage", at) == (Exit.OK, told(ANA, "usage", at / "crab_tg-42_2")[1])
     assert "\t17" in told(EVE, "usage", at)[1]
     assert told(ANA, "usage", at)[1] == told(EVE, "usage", at)[1]
+
+
+@pytest.mark.guarantee("G21a")
+@pytest.mark.parametrize("command", ["ls", "show", "append"])
+def test_a_session_that_is_closed_to_the_user_is_told_from_one_that_is_not_there(
+    command: str, shown: SessionOnDisk, mount: Mounts
+) -> None:
+    at = mount("allow_other").path
+    words = ["text"] if command == "append" else []
+    for path in (at / "crab_tg-42_1", at / "crab_tg-42_1" / "history.jsonl"):
+        told_so = (Exit.STORE, f"stepfs: you may not read {path}\n")
+        assert told(EVE, command, path, *words) == told_so
+    none = (Exit.NOT_STEPFS, f"stepfs: there is no session crab_tg-42_9 in {at}\n")
+    assert told(EVE, command, at / "crab_tg-42_9", *words) == none
+    assert told(ANA, "ls", at / "crab_tg-42_1")[0] == Exit.OK
+
+
+def test_in_a_closed_store_nothing_is_said_not_to_exist(
+    store: StoreOnDisk, shown: SessionOnDisk
+) -> None:
+    store.path.chmod(0o700)
+    for path in (shown.path, shown.path / "step-000001"):
+        told_so = (Exit.STORE, f"stepfs: you may not read {path}\n")
+        assert told(EVE, "show", path) == told_so
+    code, sentence = told(ANA, "show", store.path / "none")
+    assert (code, sentence) == (Exit.STORE, f"stepfs: {store.path}/none does not exist\n")
 
 
 @pytest.mark.guarantee("G21a")
