@@ -45,10 +45,8 @@ def compare(store: str, peer: str, rounds: int = ROUNDS) -> list[Answer]:
     the same directory, or the file system's errno if one is no directory, or nothing can be created
     there.
     """
-    for path in (
-        store,
-        peer,
-    ):  # first, as what is made in the store may take long to show in the peer
+    # First, since what is made in the store may take long to show in the peer.
+    for path in (store, peer):
         _check_directory(path)
     name = f"{PROBE_PREFIX}{files.token()}"
     mine, others = Path(store), Path(peer)

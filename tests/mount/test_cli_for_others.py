@@ -93,9 +93,10 @@ def test_commands_leave_out_the_sessions_that_the_user_may_not_read(
 
 
 @pytest.mark.guarantee("G21a")
+@pytest.mark.usefixtures("shown")
 @pytest.mark.parametrize("command", ["ls", "show", "append"])
 def test_a_session_that_is_closed_to_the_user_is_told_from_one_that_is_not_there(
-    command: str, shown: SessionOnDisk, mount: Mounts
+    command: str, mount: Mounts
 ) -> None:
     at = mount("allow_other").path
     words = ["text"] if command == "append" else []
