@@ -151,6 +151,7 @@ class Superblock:
         async with trio.open_nursery() as nursery:
             for work in (
                 self.publisher.run,
+                self.directory.run,
                 self._recovery.run,
                 self._counter.run,
                 self._removals.run,

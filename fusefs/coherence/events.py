@@ -45,6 +45,7 @@ class EventQueue:
         self._disappeared: set[str] = set()
         """Names of sessions that disappeared, not published yet."""
         self._root_waiting = trio.lowlevel.ParkingLot()
+        self._root_gone = trio.Event()
         self._watched: dict[int, Session] = {}
         self._dirty: dict[Session, None] = {}
         self._taken: set[Session] = set()
@@ -165,6 +166,11 @@ class EventQueue:
         names, self._disappeared = self._disappeared, set()
         return names
 
+    async def take_root_gone(self) -> None:
+        """Wait until the store's directory itself has been renamed or removed."""
+        await self._root_gone.wait()
+        self._root_gone = trio.Event()
+
     async def run(self) -> None:
         """Drain the queue whenever there is something in it, until cancelled."""
         while True:
@@ -181,4 +187,6 @@ class EventQueue:
         self._root_dirty = True
         if change.disappeared:
             self._disappeared.add(change.name)
+        if change.gone:
+            self._root_gone.set()
         self._root_waiting.unpark()

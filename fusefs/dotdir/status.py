@@ -36,7 +36,7 @@ class Watching(Protocol):
 
 
 class Directory(Protocol):
-    """Knows whether the store's directory was removed."""
+    """Knows whether the store's directory was removed or renamed."""
 
     @property
     def removed(self) -> bool:
@@ -44,6 +44,8 @@ class Directory(Protocol):
 
     replacements: int
     """How often the mount went on with a new one."""
+    moved: bool
+    """Whether it is no longer at the path that was mounted."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class Status:
             "store": printable(self.store_path),
             "store_removed": self.directory.removed,
             "store_replaced": self.directory.replacements,
+            "store_moved": self.directory.moved,
             "uptime_seconds": round(time.time() - self.began, 1),
             "options": {
                 "sync": self.options.sync.value,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.commands import until
 from tests.support.mounted import Mount
 from tests.support.people import NOBODY
 from tests.support.stores import StoreOnDisk, entry
@@ -134,3 +135,20 @@ def test_a_file_in_its_place_is_reported(store: StoreOnDisk, mount: Mounting) ->
     Path(store.path).write_text("no directory")
     assert names(at) == []
     assert "Not a directory" in at.errors()[-1]
+
+
+@pytest.mark.guarantee("G19e")
+def test_a_store_that_is_renamed_is_reported_and_still_shown(
+    store: StoreOnDisk, mount: Mounting
+) -> None:
+    at = used(store, mount)
+    aside = store.path.with_name("aside")
+    store.path.rename(aside)
+    StoreOnDisk(store.path).session(NEW, entry("new"))
+    until(lambda: status(at)["store_moved"] is True)
+    assert [json.loads(line)["code"] for line in at.errors()] == ["store-moved"]
+    assert names(at) == [SLUG, "crab_tg-42_2"]
+    shutil.rmtree(store.path)
+    aside.rename(store.path)
+    until(lambda: status(at)["store_moved"] is False)
+    assert len(at.errors()) == 1
