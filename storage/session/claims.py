@@ -33,13 +33,13 @@ FILES_AHEAD: Final = 3
 directory, so more would only wait."""
 _ATTEMPTS: Final = 5
 _RETRY_SECONDS: Final = 0.2
-_UNCLEAR: Final = frozenset(
+_PASSING: Final = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EINTR, errno.EREMOTEIO}
+    | {errno.EEXIST}
 )
-"""Errors after which a link may have been made nevertheless."""
-_PASSING: Final = _UNCLEAR | {errno.EEXIST}
-"""Errors after which a link is tried again if its name is free: others may just have freed it."""
+"""Errors after which a link is tried again if its name is free: it may just have been freed."""
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+UNKNOWN: Final = 0
 
 
 @dataclass(slots=True)  # not frozen, which would double the time to create one
@@ -50,9 +50,6 @@ class Claim:
     fd: int | None
     identity: int
     """Its `step_identity` for as long as nobody replaces or edits it, or `UNKNOWN`."""
-
-
-UNKNOWN: Final = 0
 
 
 class Claimer:
@@ -272,26 +269,29 @@ class Claimer:
             try:
                 os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             except OSError as error:
-                if (found := self._found(name)) is not None:  # sshfs returns EPERM if it exists
-                    mine = os.stat(temporary, dir_fd=self.fd, follow_symlinks=False)
-                    return os.path.samestat(found, mine)
-                if left == 0 or error.errno not in _PASSING or is_deleted(self.fd):
+                if (mine := self._is_mine(temporary, name)) is not None:
+                    return mine  # whatever the error: sshfs returns EPERM if the name exists
+                if left == 0 or error.errno not in _PASSING or self._was_deleted():
                     raise
-                refresh(name, self.fd)
-                time.sleep(_RETRY_SECONDS)
             else:
                 return True
+            refresh(name, self.fd)
+            time.sleep(_RETRY_SECONDS)
         raise AssertionError("unreachable")
 
-    def _found(self, name: str) -> os.stat_result | None:
-        """The status of the file with this name; None if there is none or it cannot be determined."""
-        for _ in range(_ATTEMPTS):
+    def _is_mine(self, temporary: str, name: str) -> bool | None:
+        """Whether the file `temporary` has this name; None if it is free. Raises `OSError`."""
+        look = partial(os.stat, dir_fd=self.fd, follow_symlinks=False)
+        for left in reversed(range(_ATTEMPTS)):
             try:
-                return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _UNCLEAR:
-                    return None
+                return os.path.samestat(look(name), look(temporary))
+            except FileNotFoundError:  # if it is the temporary, the next link says so
+                break
+            except OSError:  # which says nothing of the link: it may have been made (G15)
+                if left == 0 or self._was_deleted():
+                    raise
             refresh(name, self.fd)
+            time.sleep(_RETRY_SECONDS)
         return None
 
 

@@ -17,7 +17,7 @@ from storage.session.claims import Claimer
 from storage.session.steps import Ownership, step_name
 from storage.session.tombstone import TOMBSTONE, is_deleted
 
-LINK = os.link
+LINK, STAT = os.link, os.stat
 Link = Callable[..., None]
 
 
@@ -53,6 +53,33 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, bool]) -> No
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", link)
+
+
+def not_looking(
+    monkeypatch: pytest.MonkeyPatch, beginning: str, *numbers: int, ever: int = 0
+) -> list[str]:
+    """Make stat(2) of names with this beginning fail with these errnos, then with `ever`, if it is one;
+    but only once this thread has tried a link. Returns `beginning` for each failure, and the pauses of
+    claims, which are none."""
+    tried, found, left, answered = list[int](), list[str](), list(numbers), os.link
+
+    def link(*names: Any, **where: Any) -> None:
+        if names[1].startswith("step-"):  # unlike that of a refresh
+            tried.append(threading.get_ident())
+        answered(*names, **where)
+
+    def stat(name: Any, *rest: Any, **where: Any) -> os.stat_result:
+        if threading.get_ident() not in tried or not str(name).startswith(beginning):
+            return STAT(name, *rest, **where)
+        if number := left.pop(0) if left else ever:
+            found.append(beginning)
+            raise OSError(number, os.strerror(number))
+        return STAT(name, *rest, **where)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr("storage.session.claims.time.sleep", lambda _seconds: found.append("pause"))
+    return found
 
 
 @pytest.mark.guarantee("G15a")
@@ -190,6 +217,93 @@ def test_a_link_whose_reply_was_lost_is_stored_once(
     answering(monkeypatch, (number, True))
     assert claim(named, 1, b"once") == 1
     assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G15c")
+@pytest.mark.parametrize("beginning", ["step-", ".stepfs-"], ids=["name", "temporary"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("reply", [errno.EIO, errno.EEXIST, errno.EPERM])
+def test_a_link_that_was_made_is_found_although_looking_for_it_fails_at_first(
+    session: Path,
+    named: Claimer,
+    monkeypatch: pytest.MonkeyPatch,
+    beginning: str,
+    number: int,
+    reply: int,
+) -> None:
+    answering(monkeypatch, (reply, True))
+    found = not_looking(monkeypatch, beginning, *[number] * 4)
+    assert claim(named, 1, b"once") == 1
+    assert found == [beginning, "pause"] * 4
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G15b", "G15c")
+@pytest.mark.parametrize("beginning", ["step-", ".stepfs-"], ids=["name", "temporary"])
+@pytest.mark.parametrize("reply", [errno.EEXIST, errno.EIO, errno.EPERM])
+def test_anothers_step_is_taken_although_looking_at_it_fails_at_first(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch, beginning: str, reply: int
+) -> None:
+    (session / "step-000001").write_bytes(b"other")
+    answering(monkeypatch, (reply, False))
+    found = not_looking(monkeypatch, beginning, errno.EIO, errno.EIO)
+    assert claim(named, 1, b"mine") == 2
+    assert found == [beginning, "pause"] * 2
+    assert (session / "step-000001").read_bytes() == b"other"
+
+
+@pytest.mark.guarantee("G15c")
+def test_a_link_that_failed_in_passing_is_tried_again_although_looking_fails_at_first(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, (errno.EIO, False), (errno.EIO, True))
+    found = not_looking(monkeypatch, "step-", errno.EIO, errno.EIO)
+    assert claim(named, 1) == 1
+    assert found == ["step-", "pause"] * 2 + ["pause"]
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.guarantee("G15c")
+def test_a_link_is_tried_again_although_nobody_can_tell_whether_the_session_was_deleted(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, (errno.EIO, False), (errno.EIO, True))
+    found = not_looking(monkeypatch, TOMBSTONE, ever=errno.EIO)
+    assert claim(named, 1) == 1
+    assert found[:2] == [TOMBSTONE, "pause"]
+    assert sorted(os.listdir(session)) == ["meta", "step-000001"]
+
+
+@pytest.mark.parametrize("beginning", ["step-", ".stepfs-"], ids=["name", "temporary"])
+def test_a_link_that_can_never_be_looked_for_is_reported_after_a_bounded_number_of_looks(
+    named: Claimer, monkeypatch: pytest.MonkeyPatch, beginning: str
+) -> None:
+    answering(monkeypatch, (errno.EIO, True))
+    found = not_looking(monkeypatch, beginning, ever=errno.EIO)
+    with pytest.raises(StoreError) as caught:
+        claim(named, 1)
+    assert caught.value.errno == errno.EIO
+    assert found == [beginning, "pause"] * 4 + [beginning]
+
+
+@pytest.mark.guarantee("G20b")
+def test_of_a_deleted_session_a_name_is_looked_for_once(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session / TOMBSTONE).touch()
+    answering(monkeypatch, (errno.ESTALE, False))
+    found = not_looking(monkeypatch, "step-", ever=errno.ESTALE)
+    with pytest.raises(StoreError) as caught:
+        claim(named, 1)
+    assert caught.value.errno == errno.ENOENT
+    assert found == ["step-"]
+
+
+def test_after_a_link_that_succeeds_at_once_nobody_looks_for_its_name(
+    named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = not_looking(monkeypatch, "step-", ever=errno.EIO)
+    assert (claim(named, 1), found) == (1, [])
 
 
 @pytest.mark.guarantee("G15c")
