@@ -158,10 +158,11 @@ class Claimer:
                 with contextlib.suppress(OSError):
                     os.unlink(step_name(number), dir_fd=self.fd)
             numbers, error = [], from_os_error(FileNotFoundError(errno.ENOENT, ""), "store a step")
-        # Only now: removals would delay the check above.
-        self._clear_beside((*linked, *files), names if numbers else None)
         found = zip(numbers, identities, strict=False)
-        return [Claim(number, None, identity.get()) for number, identity in found], error
+        claims = [Claim(number, None, identity.get()) for number, identity in found]
+        # Only now: removals would delay the checks above, and leave no name to be looked at.
+        self._clear_beside((*linked, *files), names if numbers else None)
+        return claims, error
 
     def settle(self) -> None:
         """Wait until the temporaries of all batches were removed."""

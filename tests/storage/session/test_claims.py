@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from storage.ahead import Outcome
 from storage.errors import StoreError
 from storage.session.claims import Claimer
-from storage.session.steps import Ownership, step_name
+from storage.session.steps import Ownership, step_identity, step_name
 from storage.session.tombstone import TOMBSTONE, is_deleted
 
 LINK, STAT = os.link, os.stat
@@ -396,3 +397,17 @@ def test_a_batch_whose_ownership_cannot_be_confirmed_stores_and_leaves_nothing(
     assert error is not None
     assert error.errno == errno.ENOENT
     assert os.listdir(session) == ["meta"]
+
+
+@pytest.mark.guarantee("G24b")
+def test_a_step_is_identified_before_its_temporary_is_gone_however_late_the_look_comes(
+    session: Path, named: Claimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(name: Any, **where: Any) -> os.stat_result:
+        if str(name).startswith(".stepfs-"):
+            time.sleep(0.05)
+        return STAT(name, **where)
+
+    monkeypatch.setattr(os, "stat", late)
+    found = named.claim(1, b"{}", Ownership(0o640, None))
+    assert found.identity == step_identity(STAT(session / step_name(1)))
