@@ -208,4 +208,5 @@ def _counted(numbers: Iterable[int]) -> str:
         runs.append(f"{start}" if start == last else f"{start} to {last}")
         first = end
     more = ["…"] if first < len(ascending) else []
-    return f"{len(ascending)} steps ({', '.join(runs + more)}) that"
+    steps = "1 step" if len(ascending) == 1 else f"{len(ascending)} steps"
+    return f"{steps} ({', '.join(runs + more)}) that"

@@ -368,7 +368,7 @@ def test_lost_steps_that_there_was_no_room_to_remember_are_reported(
     with small(tmp_path / "spools") as spools:
         monkeypatch.setenv("TMPDIR", str(spools))
         at = mount()
-        at.expected += ["stay in memory", "steps (", "No space left"]
+        at.expected += ["stay in memory", "step (", "steps (", "No space left"]
         reference = daemons_beginning(store, session)
         append(at, SLUG, "mine", 4, pad=15 << 20)
         goes_on(reference, session, 1, 4)
@@ -383,6 +383,6 @@ def test_lost_steps_that_there_was_no_room_to_remember_are_reported(
 
 def named(sentence: str) -> list[int]:
     """The step numbers in a sentence such as `3 steps (4 to 5, 9) that …`."""
-    (runs,) = re.findall(r"steps \(([^)]*)\)", sentence)
+    (runs,) = re.findall(r"steps? \(([^)]*)\)", sentence)
     ends = [[int(end) for end in run.split(" to ")] for run in runs.split(", ")]
     return [number for run in ends for number in range(run[0], run[-1] + 1)]
