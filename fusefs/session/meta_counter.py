@@ -2,7 +2,7 @@
 
 Each session's meta is written independently, in a thread of its share. Its lock is tried, not waited
 for: if somebody holds it, no other session is delayed. Only at the end of the mount, after all others,
-are held ones waited for a little.
+are held ones waited for a little. Where there is no room for a meta, its count waits until there is.
 """
 
 from __future__ import annotations
@@ -29,10 +29,18 @@ LATEST_SECONDS: Final = 0.8
 """Longest delay after the first store, so that the meta is written within a second."""
 RETRY_SECONDS: Final = 0.5
 """Pause before trying a lock again that another program holds."""
+FULL_SECONDS: Final = 1.0
+"""Pause before trying again where there was no room. It grows with the time that the count has waited:
+the disk may stay full for days."""
+FULL_MAX_SECONDS: Final = 10.0
+WAITING_SESSIONS: Final = 64
+"""Limit of sessions that wait for room, since each is kept open: the counts of more are given up."""
 LAST_SECONDS: Final = 1.0
 """How long the last try waits for a lock: another mount holds one for some milliseconds."""
 FINISH_SECONDS: Final = 3.0
 """Deadline for all metas together at the end of the mount."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors after which the meta is as it was, and which pass once somebody makes room."""
 
 
 @dataclass(slots=True)
@@ -47,11 +55,14 @@ class _Pending:
     """Messages to add to the count."""
     reset: bool = False
     """Whether they follow a compaction, which resets the count."""
+    told: frozenset[int] = frozenset()
+    """The errnos that were reported for what waits until there is room."""
 
     def then(self, later: _Pending) -> _Pending:
         """Both together, `later` after this."""
         entries = later.entries if later.reset else self.entries + later.entries
-        return _Pending(self.first, later.due, entries, self.reset or later.reset)
+        reset, told = self.reset or later.reset, self.told | later.told
+        return _Pending(self.first, later.due, entries, reset, told)
 
 
 class MetaCounter:
@@ -65,6 +76,8 @@ class MetaCounter:
         """What is to be written; each session in it is kept open."""
         self._writing: set[Session] = set()
         """Sessions whose meta is being written."""
+        self._waiting: set[Session] = set()
+        """Sessions for whose meta there was no room at the last try."""
         self._changed = trio.lowlevel.ParkingLot()
         """Unparked when something was stored or a write has ended."""
 
@@ -99,7 +112,7 @@ class MetaCounter:
             for session in left | self._writing | self._pending.keys():
                 sentence = "the meta could not be written in time"
                 late = StoreError(errno.ETIMEDOUT, "not-counted", sentence)
-                self._failures.record(session.slug, "meta.json", "count", late, KERNEL)
+                self._report(session, late)
 
     def _add(self, session: Session, new: _Pending) -> None:
         """Add `new` to what is pending, which keeps the session open."""
@@ -119,9 +132,10 @@ class MetaCounter:
         self._writing.update(found)
         return found
 
-    async def _write(self, session: Session, until: float | None) -> None:
-        """Write what is pending. If the lock is held, later; or if this is the last try, wait for it a
-        little, up to the time `until` of `time.monotonic`."""
+    async def _write(self, session: Session, until: float | None, last: bool = False) -> None:
+        """Write what is pending. If the lock is held, later; or if `until` is given, wait for it a
+        little, up to that time of `time.monotonic`. If there is no room, later, unless it is the `last`
+        try."""
         pending = self._pending.pop(session)
         change = meta.count_delta(pending.entries, now(), reset=pending.reset)
         work = partial(_count, session.fd, change, until)
@@ -130,31 +144,51 @@ class MetaCounter:
                 await self._work.long(session.slug, work)
         except StoreError as error:
             if error.errno == errno.EBUSY and until is None:
-                self._again(session, pending)
+                self._again(session, pending, RETRY_SECONDS)
             else:
-                self._failures.record(session.slug, "meta.json", "count", error, KERNEL)
+                self._report(session, error)
         except OSError as error:
-            if not session.gone:
-                found = from_os_error(error, "write the meta")
-                self._failures.record(session.slug, "meta.json", "count", found, KERNEL)
+            if error.errno in _FULL and self._may_wait(session) and not last:
+                self._when_there_is_room(session, pending, error)
+            elif not session.gone:
+                self._report(session, from_os_error(error, "write the meta"))
         finally:
+            if session not in self._pending:
+                self._waiting.discard(session)
             self._writing.discard(session)
             self._changed.unpark_all()
             self._pool.release(session)
 
     async def _write_last(self, session: Session, until: float | None, left: set[Session]) -> None:
-        await self._write(session, until)
+        await self._write(session, until, last=True)
         left.discard(session)
 
-    def _again(self, session: Session, pending: _Pending) -> None:
-        """Another program holds the lock: retry later, together with what was stored since."""
+    def _may_wait(self, session: Session) -> bool:
+        if session.gone:
+            return False
+        return session in self._waiting or len(self._waiting) < WAITING_SESSIONS
+
+    def _when_there_is_room(self, session: Session, pending: _Pending, error: OSError) -> None:
+        """Retry what found no room, which is reported once per errno until it is written."""
+        self._waiting.add(session)
+        if error.errno not in pending.told:
+            self._report(session, from_os_error(error, "write the meta yet"))
+            pending.told |= {error.errno or 0}
+        waited = trio.current_time() - pending.first
+        self._again(session, pending, min(max(FULL_SECONDS, waited), FULL_MAX_SECONDS))
+
+    def _again(self, session: Session, pending: _Pending, pause: float) -> None:
+        """Retry after a pause, together with what was stored since."""
         later = self._pending.get(session)
         if later is None:
             self._pool.keep(session)
         else:
             pending = pending.then(later)
-        pending.due = trio.current_time() + RETRY_SECONDS
+        pending.due = trio.current_time() + pause
         self._pending[session] = pending
+
+    def _report(self, session: Session, error: StoreError) -> None:
+        self._failures.record(session.slug, "meta.json", "count", error, KERNEL)
 
 
 def _count(session_fd: int, change: meta.Change, until: float | None) -> meta.Meta:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
@@ -16,12 +17,16 @@ from fusefs.failures import Failures
 from fusefs.session.meta_counter import (
     DEBOUNCE_SECONDS,
     FINISH_SECONDS,
+    FULL_MAX_SECONDS,
+    FULL_SECONDS,
     LAST_SECONDS,
     LATEST_SECONDS,
     RETRY_SECONDS,
+    WAITING_SESSIONS,
     MetaCounter,
 )
 from fusefs.session.session import Session
+from storage import posix
 from storage.errors import StoreError
 from storage.session import meta_update
 from storage.session.meta_lock import locked
@@ -153,6 +158,163 @@ def test_a_locked_meta_delays_no_other_session_and_its_own_counts_follow_later(
         assert [session.users for session in sessions] == [0, 0]
 
     assert counting(store, test).count == 0
+
+
+@dataclass
+class Disk:
+    """A disk on which a meta finds no room as long as there is an `errno`."""
+
+    errno: int = errno.ENOSPC
+    tried: list[float] = field(default_factory=list)
+    """When metas found no room."""
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """The disk of the store. Writes are done on the loop."""
+    disk, write_new = Disk(), posix.write_new
+
+    def no_room(name: str, *args: object) -> object:
+        if disk.errno and name == meta_update.NEXT:
+            disk.tried.append(trio.current_time())
+            raise OSError(disk.errno, os.strerror(disk.errno))
+        return write_new(name, *args)  # type: ignore[arg-type]
+
+    async def long(_self: object, _key: object, work: Callable[[], object]) -> None:
+        work()
+
+    monkeypatch.setattr(posix, "write_new", no_room)
+    monkeypatch.setattr("fusefs.work.Work.long", long)
+    return disk
+
+
+@pytest.mark.guarantee("G9a", "G19b")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_count_that_finds_no_room_is_written_once_there_is_some_and_reported_once(
+    store: StoreOnDisk, full: Disk, number: int
+) -> None:
+    disk = store.session("a_b_1")
+    full.errno = number
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session, before = live.session("a_b_1"), disk.meta()
+        async with live.pool.lease(session):
+            counter.stored(session, 4, False)
+            counter.stored(session, 0, True)
+            await trio.sleep(4 * FULL_SECONDS)
+            counter.stored(session, 2, False)
+            await trio.sleep(3 * FULL_SECONDS)
+        assert disk.meta() == before
+        assert session.busy
+        full.errno = 0
+        await trio.sleep(2 * FULL_MAX_SECONDS)
+        assert disk.meta()["message_count"] == 3
+        assert disk.meta()["updated_at"] != before["updated_at"]
+        assert not session.busy
+        assert sorted(os.listdir(disk.path)) == ["meta"]
+
+    failures = counting(store, test)
+    assert failures.count == 1
+    assert f'"errno":"{errno.errorcode[number]}"'.encode() in failures.text()
+    assert len(full.tried) > 2
+
+
+@pytest.mark.guarantee("G19b")
+def test_the_longer_there_is_no_room_the_more_rarely_a_count_is_tried_but_never_too_rarely(
+    store: StoreOnDisk, full: Disk
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        await store_one_in(live, counter, "a_b_1")
+        await trio.sleep(100)
+
+    counting(store, test)
+    pauses = [after - before for before, after in pairwise(full.tried)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] == pytest.approx(FULL_SECONDS)
+    assert pauses[-1] == pytest.approx(FULL_MAX_SECONDS)
+
+
+@pytest.mark.guarantee("G19a")
+def test_each_reason_for_no_room_is_reported_once_and_again_after_a_count_was_written(
+    store: StoreOnDisk, full: Disk
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        for numbers in ([errno.ENOSPC, errno.EDQUOT], [errno.ENOSPC]):
+            await store_one_in(live, counter, "a_b_1")
+            for number in numbers * 2:
+                full.errno = number
+                await trio.sleep(2 * FULL_MAX_SECONDS)
+            full.errno = 0
+            await trio.sleep(2 * FULL_MAX_SECONDS)
+
+    assert counting(store, test).count == 3
+
+
+@pytest.mark.guarantee("G9a")
+@pytest.mark.parametrize("room", [True, False])
+def test_at_the_end_a_count_that_waits_for_room_is_tried_once_more(
+    store: StoreOnDisk, full: Disk, room: bool
+) -> None:
+    disk = store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session = await store_one_in(live, counter, "a_b_1")
+        await trio.sleep(4 * FULL_SECONDS)
+        if room:
+            full.errno = 0
+        began, tried = trio.current_time(), len(full.tried)
+        await counter.finish()
+        assert trio.current_time() == pytest.approx(began, abs=0.1)
+        assert len(full.tried) == tried + (not room)
+        assert not session.busy
+
+    failures = counting(store, test)
+    assert disk.meta().get("message_count", 0) == room
+    assert failures.count == (1 if room else 2)  # the last one says that the count is lost
+
+
+@pytest.mark.guarantee("G19b")
+def test_only_so_many_sessions_are_kept_open_for_want_of_room(
+    store: StoreOnDisk, full: Disk
+) -> None:
+    disks = [store.session(f"a_b_{number}") for number in range(1, WAITING_SESSIONS + 11)]
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        sessions = [await store_one_in(live, counter, disk.slug) for disk in disks]
+        await trio.sleep(4 * FULL_SECONDS)
+        assert sum(session.busy for session in sessions) == WAITING_SESSIONS
+        full.errno = 0
+        await trio.sleep(2 * FULL_MAX_SECONDS)
+        assert not any(session.busy for session in sessions)
+        full.errno = errno.ENOSPC
+        last = await store_one_in(live, counter, disks[0].slug)
+        await trio.sleep(4 * FULL_SECONDS)
+        assert last.busy
+
+    assert counting(store, test).count == len(disks) + 1
+    counts = [disk.meta().get("message_count") for disk in disks]
+    assert counts.count(1) == WAITING_SESSIONS
+
+
+def test_a_session_that_is_deleted_while_its_count_waits_for_room_is_let_go(
+    store: StoreOnDisk, full: Disk
+) -> None:
+    store.session("a_b_1")
+
+    async def test(live: Live, counter: MetaCounter) -> None:
+        session = await store_one_in(live, counter, "a_b_1")
+        await trio.sleep(2 * FULL_SECONDS)
+        live.pool.bury(session)
+        tried = len(full.tried)
+        await trio.sleep(2 * FULL_MAX_SECONDS)
+        assert len(full.tried) == tried > 0
+        assert not session.busy
+
+    assert counting(store, test).count == 1
 
 
 @pytest.mark.guarantee("G9a")
