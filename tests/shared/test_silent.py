@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import subprocess
@@ -12,8 +13,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.shared.two_hosts import both_hosts, user
+from tests.shared.two_hosts import both_hosts, until, user
 from tests.support.commands import STEPFS, environment
+from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
 pytestmark = [
     pytest.mark.skipif("SCRATCH" not in os.environ, reason="inside a fixture of make test-shared"),
@@ -130,3 +132,34 @@ def test_a_mount_of_a_silent_store_is_unmounted_at_once() -> None:
     assert took < 1.5  # an interpreter starts within half a second
     with suppress(FileNotFoundError):
         a.path.rmdir()
+
+
+@pytest.mark.guarantee("G15b", "G16d", "G27b")
+def test_steps_that_were_being_stored_again_as_the_store_fell_silent_are_stored_once() -> None:
+    a, b = both_hosts("displaced")
+    with a.mounted("deadline=2"):
+        session = StoreOnDisk(b.store).session(SLUG, entry("first"))
+        until((a.path / SLUG).is_dir)
+        a.write(SLUG, [user(f"mine {number}") for number in range(12)])
+        subprocess.run(["delay-a", "25"], check=True, timeout=5)
+        for number in range(2, 10):
+            session.put(number, entry(f"daemon {number}"))
+        reader = subprocess.Popen(
+            ["on-a", "cat", a.path / SLUG / "log.jsonl"], stdout=subprocess.DEVNULL
+        )
+        until(lambda: any(name.startswith(".stepfs-") for name in os.listdir(session.path)))
+        with silent():
+            reader.wait(30)
+        until(lambda: mine(session) == list(range(12)))
+        time.sleep(2)
+        until(lambda: mine(session) != [])
+        assert mine(session) == list(range(12))
+
+
+def mine(session: SessionOnDisk) -> list[int]:
+    """The numbers of the mount's lines that are in the store, ascending; none while steps are moved."""
+    try:
+        texts = [json.loads(step)["message"]["content"] for step in session.steps()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(text.split()[1]) for text in texts if text.startswith("mine "))
