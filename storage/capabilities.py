@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from storage import posix as files
-from storage.errors import StoreError
+from storage.errors import FULL, StoreError
 
 NEAR_TYPES: Final = {
     "ext2": 0xEF53,
@@ -36,7 +36,6 @@ NOT_EXCLUSIVE: Final = frozenset({"fuse.seaweedfs", "fuse.weed"})
 PROBE_PREFIX: Final = ".probe."
 _NAMES: Final = {magic: name for name, magic in NEAR_TYPES.items()}
 _PROBE: Final = b"what a file system can do"
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -104,7 +103,7 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
     try:
         os.mkdir(name, 0o700, dir_fd=store_fd)
     except OSError as error:
-        if error.errno in _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}:
+        if error.errno in FULL | {errno.EROFS, errno.EACCES, errno.EPERM}:
             return expected
         raise
     try:
@@ -112,7 +111,7 @@ def probe(store_fd: int, *, write: bool) -> Capabilities:
         try:
             return _tried(expected, directory)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 return expected
             raise
         finally:
@@ -144,7 +143,7 @@ def _works(call: Any) -> bool:
     try:
         call()
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         return False
     return True
@@ -177,7 +176,7 @@ def _unnamed_files_hold(at: int) -> bool:
             os.close(descriptor)
         return files.read_regular("e", at, len(_PROBE))[0] == _PROBE
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         return False
 

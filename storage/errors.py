@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+FULL = frozenset({errnos.ENOSPC, errnos.EDQUOT})
+"""What a system call that needs room fails with, until somebody makes some."""
+
 
 class StoreError(Exception):
     """An operation was refused or failed, for a reason that a person can act on (G19).

@@ -19,7 +19,7 @@ from fusefs.failures import KERNEL, Failures
 from fusefs.session.pool import Pool
 from fusefs.session.session import Session
 from fusefs.work import Work
-from storage.errors import StoreError, from_os_error
+from storage.errors import FULL, StoreError, from_os_error
 from storage.session import meta, meta_update
 from storage.times import now
 
@@ -39,8 +39,6 @@ LAST_SECONDS: Final = 1.0
 """How long the last try waits for a lock: another mount holds one for some milliseconds."""
 FINISH_SECONDS: Final = 3.0
 """Deadline for all metas together at the end of the mount."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Errors after which the meta is as it was, and which pass once somebody makes room."""
 
 
 @dataclass(slots=True)
@@ -148,7 +146,7 @@ class MetaCounter:
             else:
                 self._report(session, error)
         except OSError as error:
-            if error.errno in _FULL and self._may_wait(session) and not last:
+            if error.errno in FULL and self._may_wait(session) and not last:
                 self._when_there_is_room(session, pending, error)
             elif not session.gone:
                 self._report(session, from_os_error(error, "write the meta"))

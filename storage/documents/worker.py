@@ -12,14 +12,13 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from storage.errors import StoreError
 from storage.formats.accept import stored_form
 from storage.formats.kinds import Kind, NotAStep, Step, classify
-from storage.posix import persistently, read_on, write_all
+from storage.posix import read_on, write_all
 from storage.session.steps import STEP_BYTES_MAX, read_step
 
 DIGEST_ITEMS: Final = 16
@@ -85,8 +84,7 @@ def meet(
     gc.collect()
     session = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
-        read = partial(read_step, name, session, flags)
-        step = classify(persistently(name, session, read, kept=False))
+        step = classify(read_step(name, session, flags))
         text = show(step, session, name)
     except NotAStep as error:
         return error.sentence

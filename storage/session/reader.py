@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from storage.ahead import ahead
 from storage.capabilities import is_near
 from storage.formats.kinds import NotAStep, Step, classify
-from storage.posix import persistently, status
+from storage.posix import status
 from storage.session.steps import STEP_BYTES_MAX, LongStep, read_step
 
 LONG_BYTES: Final = 256 << 10
@@ -114,12 +114,6 @@ class Reader:
                 raise
             self._flags = 0
             return read_step(name, self.fd, most=most)
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        # Another host has just renamed over it.
-        look = partial(read_step, name, self.fd, self._flags, most)
-        return persistently(name, self.fd, look, kept=False)
 
     def meet(self, read: Read, name: str, show: Show, skipped: Skipped) -> Met | None:
         """Read step `name` with `read` (see `ahead`), and render it with `show`.

@@ -127,33 +127,15 @@ def _looked(session_fd: int, names: Iterable[str]) -> Iterable[tuple[str, Stamp]
 
 
 def _stamp(session_fd: int, name: str) -> Stamp:
+    """Raises `OSError`, ESTALE only if the session itself is deleted."""
     try:
-        found = os.stat(name, dir_fd=session_fd, follow_symlinks=False)
+        found = status(name, session_fd)
     except FileNotFoundError:
         return Stamp()
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
-        return _stamp_replaced(session_fd, name)
-    return _stamp_of(found)
-
-
-def _stamp_replaced(session_fd: int, name: str) -> Stamp:
-    """The stamp of a step over which another host has just renamed; that says nothing of the session.
-
-    Raises `OSError`, ESTALE if the session itself is deleted.
-    """
-    try:
-        return _stamp_of(status(name, session_fd))
-    except FileNotFoundError:
-        return Stamp()
-    except OSError as error:
-        if error.errno != errno.ESTALE:
-            raise
-        os.fstat(session_fd)
+        os.fstat(session_fd)  # another host renames over the step: that says nothing of the session
         raise OSError(errno.EIO, os.strerror(errno.EIO), name) from error
-
-
-def _stamp_of(found: os.stat_result) -> Stamp:
     seen = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
     return Stamp(found.st_ino, hash(seen), step_identity(found))

@@ -7,9 +7,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, NamedTuple
 
-from storage.posix import read_on, status, sync_filesystem
+from storage.posix import persistently, read_on, status, sync_filesystem
 
 NUMBER_MAX: Final = 2**64 - 1
 STEP_BYTES_MAX: Final = 64 << 20
@@ -54,11 +55,21 @@ def read_step(
 ) -> bytes:
     """The bytes of a regular step file; `extra_flags` may be `O_NOATIME`.
 
-    Raises `OSError` as open(2) and read(2) do, ESTALE for a file that another host has replaced or
-    removed since it was opened, and EFBIG for a file longer than `STEP_BYTES_MAX`; raises `LongStep`
-    for one longer than `most` bytes. Only the beginning of such files is read. The caller knows from a
-    listing that the file is regular.
+    It is read again if another host has just renamed over it. Raises `OSError` as open(2) and read(2)
+    do, and with EFBIG for a file longer than `STEP_BYTES_MAX`; raises `LongStep` for one longer than
+    `most` bytes. Only the beginning of such files is read. The caller knows from a listing that the file
+    is regular.
     """
+    try:
+        return _read_once(name, session_fd, extra_flags, most)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    again = partial(_read_once, name, session_fd, extra_flags, most)
+    return persistently(name, session_fd, again, kept=False)
+
+
+def _read_once(name: str, session_fd: int, extra_flags: int, most: int) -> bytes:
     fd = os.open(name, READ_FLAGS | extra_flags, dir_fd=session_fd)
     try:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.shared.two_hosts import both_hosts, until, user
+from tests.support import writers
 from tests.support.commands import STEPFS, environment
 from tests.support.stores import SessionOnDisk, StoreOnDisk, entry
 
@@ -159,7 +159,7 @@ def test_steps_that_were_being_stored_again_as_the_store_fell_silent_are_stored_
 def mine(session: SessionOnDisk) -> list[int]:
     """The numbers of the mount's lines that are in the store, ascending; none while steps are moved."""
     try:
-        texts = [json.loads(step)["message"]["content"] for step in session.steps()]
+        texts = writers.contents(session.steps())
     except FileNotFoundError:
         return []
-    return sorted(int(text.split()[1]) for text in texts if text.startswith("mine "))
+    return sorted(int(text.split()[1]) for text in writers.of("mine", texts))

@@ -26,7 +26,7 @@ from storage import ahead
 from storage.formats.kinds import classify
 from storage.session import reader
 from tests.support.live import Live, leased
-from tests.support.model import VIEWS, shown
+from tests.support.model import Past
 from tests.support.stores import SessionOnDisk, StoreOnDisk, compaction, entry, event
 
 DOES = (
@@ -72,19 +72,18 @@ class Others:
 
     def __init__(self, disk: SessionOnDisk) -> None:
         self.disk = disk
-        self.states: dict[str, list[bytes]] = {view: [] for view in VIEWS}
+        self.past = Past(disk)
         self._count = 0
         self._hidden: list[tuple[int, bytes]] = []
         self._known: set[int] = set()
         self._there: set[int] = set()
         self._firm: set[str] = set()
         """What does nothing to steps that are not known, during an open."""
-        self.note()
 
     def appended(self) -> None:
         """The mount has appended a step, and knows it without listing it."""
         self._there.add(self.disk.numbers()[-1])
-        self.note()
+        self.past.note()
 
     def opening(self, first: bool) -> None:
         """A program opens a view, for the first time or again.
@@ -94,12 +93,6 @@ class Others:
         """
         self._known, self._there = self._there, set(self.disk.numbers())
         self._firm = {"removes", "hides"} if first else {"removes", "hides", "edits", "replaces"}
-
-    def note(self) -> None:
-        """The store has changed."""
-        steps = self.disk.steps()
-        for view, states in self.states.items():
-            states.append(shown(steps, view))
 
     def act(self, act: Act, meanwhile: bool = False) -> None:
         """Change the store, if there is something to be changed in that way; `meanwhile`: in an open."""
@@ -132,7 +125,7 @@ class Others:
                 self.disk.put(*self._hidden.pop())
             case "dates" if numbers:
                 os.utime(step, (self._count, self._count))
-        self.note()
+        self.past.note()
 
     def _compactions(self, numbers: Sequence[int]) -> list[tuple[int, bytes]]:
         found = [(number, self.disk.step(number)) for number in numbers]
@@ -228,17 +221,17 @@ def play(story: Story, disk: SessionOnDisk) -> None:
             others.appended()
         for act in round_.before:
             others.act(act)
-        view, states = round_.view, others.states[round_.view.format.name]
+        view, name = round_.view, round_.view.format.name
         if round_.stat:
             session.listed_at = 0.0  # however fast this machine is, the session is listed
             await refresh(live.means, session, view, exact=False)
-        mark = len(states)
+        mark = others.past.count(name)
         others.opening(first=view not in session.epochs)
         with calls.interrupted(round_.during):
             epoch = await refresh(live.means, session, view)
             text = await live.text(session, epoch)
-        allowed = states[mark - 1 :]
-        assert text in allowed, f"round {number} of {view.format.name}: {text!r} not in {allowed!r}"
+        allowed = others.past.since(name, mark)
+        assert text in allowed, f"round {number} of {name}: {text!r} not in {allowed!r}"
         epoch.opens += 1
         held[epoch] = text
 
